@@ -1,0 +1,1 @@
+"""Headwater keeps datasets in step with the buckets they come from."""

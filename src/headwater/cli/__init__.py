@@ -1,0 +1,1 @@
+"""The command line: every command speaks to a server over HTTP, but for those that start one."""

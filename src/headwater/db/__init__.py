@@ -1,0 +1,1 @@
+"""PostgreSQL itself: start it, connect to it, bring its schema up to date."""

@@ -1,0 +1,1 @@
+"""Bytes in, facts and pictures out; pure."""

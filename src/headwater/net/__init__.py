@@ -1,0 +1,1 @@
+"""Where outgoing connections may go."""

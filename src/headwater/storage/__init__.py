@@ -1,0 +1,1 @@
+"""Bytes in buckets; no database."""

@@ -1,0 +1,1 @@
+"""The SDK's JSON: to and from our records."""

@@ -1,0 +1,1 @@
+"""Operations that join rows, bytes and pixels; each is safe to repeat."""
