@@ -1,0 +1,142 @@
+"""Stores: what Headwater asks of any bucket or folder, whichever cloud holds it.
+
+Keys are relative to the driver's prefix and otherwise exactly what the bucket has: `a//b`, `%`, `+`, spaces, leading and
+trailing slashes and `..` are ordinary characters of a key. The object named like the prefix itself has the key ''.
+
+Every method raises only errors of `headwater.errors`: StoreDenied, StoreMissing, BadRequest, or Unavailable after the
+adapter's own retries. No message contains a secret or a signed URL.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from headwater.errors import BadRequest
+
+LARGEST_KEY_BYTES = 1024  # of S3, GCS and Azure
+PAGE_KEYS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    key: str
+    size_bytes: int
+    etag: str  # without quotes
+    modified_at: datetime | None
+    content_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListingPage:
+    """Some consecutive objects as parallel lists; a page may be empty.
+
+    A listing is complete only when its page with `is_last` has come; whatever stops it earlier raises.
+    """
+
+    keys: list[str]
+    sizes: list[int]
+    etags: list[str]  # without quotes; '' where the store gives none
+    modified: list[str]  # ISO 8601 with a time zone, as PostgreSQL casts to timestamptz
+    unindexable: list[tuple[str, str]]  # printable form of the key, reason
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectReader:
+    """The bytes of one object, or of the range asked for; iterate it once."""
+
+    info: ObjectInfo  # size_bytes is that of the whole object
+    content_range: str | None  # as the HTTP header, `bytes 0-9/100`; None when the whole object comes
+    chunks: AsyncIterator[bytes]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.chunks
+
+    async def read(self) -> bytes:
+        return b"".join([chunk async for chunk in self.chunks])
+
+
+class Upload(ABC):
+    """One object being written; nothing is to be seen at its key before `finish`.
+
+    As a context manager it aborts unless `finish` was reached. Memory is bounded by a part, not by the object.
+    """
+
+    @abstractmethod
+    async def write(self, chunk: bytes) -> None: ...
+
+    @abstractmethod
+    async def seal(self) -> None:
+        """Send what is still held back, so that `finish` has only to make the object visible; may be left out."""
+
+    @abstractmethod
+    async def finish(self) -> ObjectInfo:
+        """Make the object visible, in place of what was there."""
+
+    @abstractmethod
+    async def abort(self) -> None:
+        """Leave nothing behind; harmless after `finish` and when repeated."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.abort()
+
+
+class Store(Protocol):
+    def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncIterator[ListingPage]:
+        """Every object whose key begins with `prefix` and sorts after `start_after`, in the store's order."""
+        ...
+
+    async def head(self, key: str) -> ObjectInfo:
+        """Raises StoreMissing."""
+        ...
+
+    def get(
+        self, key: str, *, start: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[ObjectReader]:
+        """Bytes from `start` up to, not including, `end`; an `end` past the object is cut to its size.
+
+        Raises StoreMissing, and BadRequest for a range that holds no byte of the object.
+        """
+        ...
+
+    async def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo: ...
+
+    async def begin_upload(self, key: str, *, content_type: str) -> Upload: ...
+
+    async def delete(self, key: str) -> None:
+        """May be repeated: an absent object is fine."""
+        ...
+
+    def sign_get(
+        self, key: str, *, expires_s: int, file_name: str | None = None, content_type: str | None = None
+    ) -> str | None:
+        """A URL that lets anyone read the object for that long; None where the store cannot sign."""
+        ...
+
+    async def check_listing(self) -> None:
+        """Prove with one call that the prefix can be listed; raises what stands in the way."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def check_range(start: int, end: int | None) -> None:
+    """Raises BadRequest for a range that can hold no byte of any object."""
+    if start < 0 or (end is not None and end <= start):
+        raise BadRequest(
+            f"Bytes {start} up to {end} are no range. Start at 0 or later and end after the start."
+        )
+
+
+def prefix_of(text: str) -> str:
+    """The prefix as stores use it: '' or with one slash at its end, so that `img_7` never takes `img_70`."""
+    return text if not text or text.endswith("/") else text + "/"
