@@ -1,10 +1,10 @@
 """Stores: what Headwater asks of any bucket or folder, whichever cloud holds it.
 
-Keys are relative to the driver's prefix and otherwise exactly what the bucket has: `a//b`, `%`, `+`, spaces, leading and
-trailing slashes and `..` are ordinary characters of a key. The object named like the prefix itself has the key ''.
+Keys are relative to the driver's prefix and otherwise exactly what the bucket has: `a//b`, `%`, `+`, spaces,
+leading and trailing slashes and `..` are ordinary. The object named like the prefix itself has the key ''.
 
-Every method raises only errors of `headwater.errors`: StoreDenied, StoreMissing, BadRequest, or Unavailable after the
-adapter's own retries. No message contains a secret or a signed URL.
+Every method raises only errors of `headwater.errors`: StoreDenied, StoreMissing, another FailedDependency,
+BadRequest, or Unavailable after the adapter's own retries. No message contains a secret or a signed URL.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ class ObjectInfo:
     key: str
     size_bytes: int
     etag: str  # without quotes
-    modified_at: datetime | None
+    modified_at: datetime | None  # None where the store does not tell, as after a write to S3
     content_type: str | None
 
 
@@ -63,7 +63,7 @@ class ObjectReader:
 class Upload(ABC):
     """One object being written; nothing is to be seen at its key before `finish`.
 
-    As a context manager it aborts unless `finish` was reached. Memory is bounded by a part, not by the object.
+    As a context manager it aborts unless `finish` was reached. It holds a part in memory, never the object.
     """
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Upload(ABC):
 
     @abstractmethod
     async def seal(self) -> None:
-        """Send what is still held back, so that `finish` has only to make the object visible; may be left out."""
+        """Send the data still held back, so that `finish` is short; may be left out."""
 
     @abstractmethod
     async def finish(self) -> ObjectInfo:
@@ -116,10 +116,13 @@ class Store(Protocol):
         """May be repeated: an absent object is fine."""
         ...
 
-    def sign_get(
+    async def sign_get(
         self, key: str, *, expires_s: int, file_name: str | None = None, content_type: str | None = None
     ) -> str | None:
-        """A URL that lets anyone read the object for that long; None where the store cannot sign."""
+        """A URL that lets anyone read the object for that long; None where the store cannot sign.
+
+        It makes no request to the store, but may take fresh credentials.
+        """
         ...
 
     async def check_listing(self) -> None:
