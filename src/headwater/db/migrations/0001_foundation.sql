@@ -29,8 +29,9 @@ CREATE TABLE project (
     creator_id bigint NOT NULL REFERENCES account,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT project_name_unique UNIQUE (organization_id, name)
+    deleted_at timestamptz -- the row goes when its last dataset has gone
 );
+CREATE UNIQUE INDEX project_name_unique ON project (organization_id, name) WHERE deleted_at IS NULL;
 
 CREATE TABLE project_member (
     project_id bigint NOT NULL REFERENCES project ON DELETE CASCADE,
@@ -117,7 +118,7 @@ CREATE SEQUENCE item_id_seq CACHE 1;
 CREATE TABLE folder (
     dataset_id bigint NOT NULL,
     id bigint NOT NULL DEFAULT nextval('item_id_seq'),
-    path text COLLATE "C" NOT NULL, -- '/' or '/a/b', never with a slash at the end unless the key has two
+    path text COLLATE "C" NOT NULL, -- '/' or '/a/b': see folders.folder_of
     parent_id bigint, -- NULL: the root
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (dataset_id, id),
@@ -196,10 +197,10 @@ CREATE TABLE scan (
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at timestamptz,
     confirm_missing boolean NOT NULL DEFAULT false,
+    present bigint NOT NULL DEFAULT 0, -- items the index had when it began
     listed bigint NOT NULL DEFAULT 0,
     created bigint NOT NULL DEFAULT 0,
     changed bigint NOT NULL DEFAULT 0,
-    unchanged bigint NOT NULL DEFAULT 0,
     returned bigint NOT NULL DEFAULT 0,
     kept_deleted bigint NOT NULL DEFAULT 0,
     skipped bigint NOT NULL DEFAULT 0,
@@ -216,6 +217,7 @@ CREATE TABLE scan_shard (
     after_path text COLLATE "C", -- the range is (after_path, until_path]; NULL: no bound
     until_path text COLLATE "C",
     cursor_path text COLLATE "C", -- last committed path
+    staged boolean NOT NULL DEFAULT false, -- the store lists out of order: see scan_stage
     done boolean NOT NULL DEFAULT false,
     PRIMARY KEY (scan_id, number)
 );

@@ -1,0 +1,220 @@
+"""Datasets: a bucket's folder (or our own storage) as an index of items."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from headwater.catalog import rights
+from headwater.catalog.accounts import Account
+from headwater.catalog.projects import checked_name
+from headwater.errors import BadRequest, Conflict, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    id: int
+    project_id: int
+    driver_id: int | None
+    name: str
+    metadata: dict[str, Any]
+    readonly: bool
+    creator: str
+    created_at: datetime
+    updated_at: datetime
+    updated_by: str | None
+    items: int
+    hidden_items: int
+    missing_items: int
+    bytes: int
+    prepared_items: int
+    failed_items: int
+    synced_at: datetime | None
+    is_syncing: bool
+    role: rights.Role  # of the account that asked, in the project
+
+
+_SELECT = """
+SELECT
+    dataset.id, dataset.project_id, dataset.driver_id, dataset.name, dataset.metadata, dataset.readonly,
+    creator.email AS creator, dataset.created_at, dataset.updated_at, updater.email AS updated_by,
+    counter.items, counter.hidden_items, counter.missing_items, counter.bytes, counter.prepared_items,
+    counter.failed_items, counter.synced_at,
+    EXISTS (SELECT FROM scan WHERE scan.dataset_id = dataset.id AND scan.state = 'running') AS is_syncing,
+    CASE WHEN member.role IN ('owner', 'admin') THEN 'owner' ELSE project_member.role END AS role
+FROM dataset
+JOIN dataset_counter AS counter ON counter.dataset_id = dataset.id
+JOIN project ON project.id = dataset.project_id
+JOIN account AS creator ON creator.id = dataset.creator_id
+LEFT JOIN account AS updater ON updater.id = dataset.updated_by_id
+LEFT JOIN member
+    ON member.organization_id = project.organization_id AND member.account_id = %(account_id)s
+LEFT JOIN project_member
+    ON project_member.project_id = project.id AND project_member.account_id = %(account_id)s
+WHERE dataset.deleted_at IS NULL AND project.deleted_at IS NULL
+    AND (member.role IN ('owner', 'admin') OR project_member.role IS NOT NULL)
+"""
+
+
+async def create_dataset(
+    conn: AsyncConnection[Any], caller: Account, *, project_id: int, driver_id: int | None, name: str
+) -> Dataset:
+    """Raises Conflict, BadRequest."""
+    name = checked_name(name, "dataset")
+    try:
+        async with conn.transaction():
+            cursor = await conn.execute(
+                """
+                INSERT INTO dataset (project_id, driver_id, name, creator_id)
+                VALUES (%s, %s, %s, %s)
+                RETURNING id
+                """,
+                [project_id, driver_id, name, caller.id],
+            )
+    except UniqueViolation:
+        raise Conflict(f"There is a dataset named {name!r} in this project already.") from None
+    row = await cursor.fetchone()
+    assert row is not None
+    await conn.execute("INSERT INTO dataset_counter (dataset_id) VALUES (%s)", [row[0]])
+    return await get_dataset(conn, caller, row[0])
+
+
+async def get_dataset(
+    conn: AsyncConnection[Any], caller: Account, dataset_id: int, right: rights.Right = "read"
+) -> Dataset:
+    """Raises NotFound, or Forbidden for one that the caller may see but not use so."""
+    cursor = conn.cursor(row_factory=class_row(Dataset))
+    await cursor.execute(
+        _SELECT + "AND dataset.id = %(dataset_id)s", {"account_id": caller.id, "dataset_id": dataset_id}
+    )
+    dataset = await cursor.fetchone()
+    if dataset is None:
+        raise NotFound(f"No dataset with id {dataset_id:024x}.")
+    rights.require(dataset.role, right)
+    return dataset
+
+
+async def get_syncable(conn: AsyncConnection[Any], caller: Account, dataset_id: int) -> Dataset:
+    """Raises NotFound, Forbidden, BadRequest for a dataset in our own storage."""
+    dataset = await get_dataset(conn, caller, dataset_id, "sync")
+    if dataset.driver_id is None:
+        raise BadRequest(f"Dataset {dataset.name!r} is in Headwater's own storage: there is no bucket to sync with.")
+    return dataset
+
+
+async def find_datasets(
+    conn: AsyncConnection[Any],
+    caller: Account,
+    *,
+    project_ids: Sequence[int] | None,
+    name: str | None,
+    offset: int,
+    limit: int,
+) -> tuple[list[Dataset], int]:
+    """One page in the order of ids, and how many there are in all."""
+    conditions = "AND (%(project_ids)s::bigint[] IS NULL OR dataset.project_id = ANY(%(project_ids)s)) "
+    conditions += "AND (%(name)s::text IS NULL OR dataset.name = %(name)s) "
+    parameters: dict[str, Any] = {
+        "account_id": caller.id,
+        "project_ids": None if project_ids is None else list(project_ids),
+        "name": name,
+        "offset": offset,
+        "limit": limit,
+    }
+    cursor = conn.cursor(row_factory=class_row(Dataset))
+    await cursor.execute(
+        _SELECT + conditions + "ORDER BY dataset.id OFFSET %(offset)s LIMIT %(limit)s", parameters
+    )
+    found = await cursor.fetchall()
+    total = await conn.execute("SELECT count(*) FROM (" + _SELECT + conditions + ") AS found", parameters)
+    row = await total.fetchone()
+    assert row is not None
+    return found, row[0]
+
+
+async def update_dataset(
+    conn: AsyncConnection[Any],
+    caller: Account,
+    dataset: Dataset,
+    *,
+    name: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    readonly: bool | None = None,
+) -> None:
+    """Raises Conflict, BadRequest."""
+    try:
+        async with conn.transaction():
+            await conn.execute(
+                """
+                UPDATE dataset
+                SET name = coalesce(%s, name), metadata = coalesce(%s, metadata), readonly = coalesce(%s, readonly),
+                    updated_at = now(), updated_by_id = %s
+                WHERE id = %s
+                """,
+                [
+                    None if name is None else checked_name(name, "dataset"),
+                    None if metadata is None else Jsonb(metadata),
+                    readonly,
+                    caller.id,
+                    dataset.id,
+                ],
+            )
+    except UniqueViolation:
+        raise Conflict(f"There is a dataset named {name!r} in this project already.") from None
+
+
+async def delete_dataset(conn: AsyncConnection[Any], dataset: Dataset) -> None:
+    """Out of sight at once; its rows go in a job. Objects in the bucket are not touched."""
+    await conn.execute("UPDATE dataset SET deleted_at = now() WHERE id = %s", [dataset.id])
+
+
+# What is counted of the rows of a dataset. Each change of items adds its own difference, in its own transaction.
+@dataclass(slots=True)
+class CounterChange:
+    items: int = 0
+    hidden_items: int = 0
+    missing_items: int = 0
+    bytes: int = 0
+    prepared_items: int = 0
+    failed_items: int = 0
+
+
+async def count(conn: AsyncConnection[Any], dataset_id: int, change: CounterChange) -> None:
+    """Call it last in a transaction: it locks the dataset's counters until the commit."""
+    if change == CounterChange():
+        return
+    await conn.execute(
+        """
+        UPDATE dataset_counter
+        SET items = items + %s, hidden_items = hidden_items + %s, missing_items = missing_items + %s,
+            bytes = bytes + %s, prepared_items = prepared_items + %s, failed_items = failed_items + %s
+        WHERE dataset_id = %s
+        """,
+        [
+            change.items,
+            change.hidden_items,
+            change.missing_items,
+            change.bytes,
+            change.prepared_items,
+            change.failed_items,
+            dataset_id,
+        ],
+    )
+
+
+async def note_synced(conn: AsyncConnection[Any], dataset_id: int) -> None:
+    await conn.execute("UPDATE dataset_counter SET synced_at = now() WHERE dataset_id = %s", [dataset_id])
+
+
+async def driver_of(conn: AsyncConnection[Any], dataset_id: int) -> int | None:
+    """The id of the dataset's driver; None for our own storage. Raises NotFound for one that is deleted."""
+    cursor = await conn.execute("SELECT driver_id FROM dataset WHERE id = %s AND deleted_at IS NULL", [dataset_id])
+    row = await cursor.fetchone()
+    if row is None:
+        raise NotFound(f"No dataset with id {dataset_id:024x}.")
+    return row[0]

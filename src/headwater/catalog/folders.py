@@ -1,0 +1,119 @@
+"""Folders: every folder that an item's path names, made with the item; what directory trees read."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+ROOT = "/"
+_LOCK_CLASS = 0x0F01  # advisory locks of folder creation, one a dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    id: int
+    dataset_id: int
+    path: str
+    parent_id: int | None
+    created_at: datetime
+
+
+def folder_of(path: str) -> str:
+    """The folder of an item's path. Keys are exact, so `/a//b` lies in `/a/`, which lies in `/a`.
+
+    A folder of slashes alone gets one more, to tell the root `/` from the folder of `//b`, which is `//`.
+    """
+    folder = path.rpartition("/")[0]
+    return folder if folder.strip("/") else folder + "/"
+
+
+def parent_of(folder: str) -> str | None:
+    """None for the root."""
+    if not folder.strip("/"):
+        return folder[:-1] or None
+    return folder_of(folder)
+
+
+def name_of(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+async def ensure_folders(conn: AsyncConnection[Any], dataset_id: int, paths: Iterable[str]) -> dict[str, int]:
+    """Ids of the folders, made with all their parents where they are missing. Safe to repeat and side by side."""
+    wanted = set(paths)
+    found = await _ids_of(conn, dataset_id, wanted)
+    if len(found) == len(wanted):
+        return found
+    await conn.execute("SELECT pg_advisory_xact_lock(%s, %s::int)", [_LOCK_CLASS, dataset_id % 2**31])
+    lineage = _with_parents(wanted)
+    found = await _ids_of(conn, dataset_id, lineage)
+    missing = sorted(lineage - found.keys(), key=len)  # parents first
+    cursor = await conn.execute(
+        "SELECT array_agg(nextval('item_id_seq')) FROM generate_series(1, %s)", [len(missing)]
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    found.update(zip(missing, row[0] or [], strict=True))
+    await conn.execute(
+        """
+        INSERT INTO folder (dataset_id, id, path, parent_id)
+        SELECT %s, new.id, new.path, new.parent_id
+        FROM unnest(%s::bigint[], %s::text[], %s::bigint[]) AS new (id, path, parent_id)
+        """,
+        [
+            dataset_id,
+            [found[path] for path in missing],
+            missing,
+            [None if (parent := parent_of(path)) is None else found[parent] for path in missing],
+        ],
+    )
+    return found
+
+
+def _with_parents(paths: Iterable[str]) -> set[str]:
+    lineage: set[str] = set()
+    for path in paths:
+        current: str | None = path
+        while current is not None and current not in lineage:
+            lineage.add(current)
+            current = parent_of(current)
+    return lineage
+
+
+async def _ids_of(conn: AsyncConnection[Any], dataset_id: int, paths: set[str]) -> dict[str, int]:
+    cursor = await conn.execute(
+        "SELECT path, id FROM folder WHERE dataset_id = %s AND path = ANY(%s)", [dataset_id, list(paths)]
+    )
+    return dict(await cursor.fetchall())
+
+
+_COLUMNS = "SELECT id, dataset_id, path, parent_id, created_at FROM folder "
+
+
+async def find_folder(conn: AsyncConnection[Any], folder_id: int) -> Folder | None:
+    cursor = conn.cursor(row_factory=class_row(Folder))
+    await cursor.execute(_COLUMNS + "WHERE id = %s", [folder_id])
+    return await cursor.fetchone()
+
+
+async def find_folder_at(conn: AsyncConnection[Any], dataset_id: int, path: str) -> Folder | None:
+    cursor = conn.cursor(row_factory=class_row(Folder))
+    await cursor.execute(_COLUMNS + "WHERE dataset_id = %s AND path = %s", [dataset_id, path])
+    return await cursor.fetchone()
+
+
+async def list_folders(conn: AsyncConnection[Any], dataset_id: int) -> list[Folder]:
+    """Every folder of a dataset in the order of paths, but for the hidden one."""
+    cursor = conn.cursor(row_factory=class_row(Folder))
+    await cursor.execute(
+        _COLUMNS
+        + """
+        WHERE dataset_id = %s AND path <> '/.dataloop' AND path NOT LIKE '/.dataloop/%%'
+        ORDER BY path
+        """,
+        [dataset_id],
+    )
+    return await cursor.fetchall()

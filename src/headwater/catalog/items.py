@@ -1,0 +1,382 @@
+"""Items: one row per object in a dataset, with the rules for finding, adding, changing and removing them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from headwater.catalog import events
+from headwater.catalog.datasets import CounterChange, count
+from headwater.catalog.folders import ensure_folders, folder_of
+from headwater.errors import NotFound
+from headwater.mime_types import guess_mime_type
+
+ETL_WAITING, ETL_DONE, ETL_FAILED = 0, 1, 2
+
+# The folder of our own derived files at the root of every bucket; what lies in it is never shown by default.
+HIDDEN_FOLDER = "/.dataloop"
+# What `system_metadata` holds of an object's bytes; gone when these change.
+_DERIVED_KEYS = ["exif", "channels", "etl"]
+_LOCK_CLASS = 0x17E0  # advisory locks of single paths
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    id: int
+    dataset_id: int
+    project_id: int
+    path: str
+    object_key: str | None
+    size_bytes: int
+    etag: str
+    modified_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    missing_since: datetime | None
+    creator: str | None
+    updated_by: str | None
+    width_px: int | None
+    height_px: int | None
+    etl_state: int
+    hidden: bool
+    has_thumbnail: bool
+    mime_type: str | None
+    description: str | None
+    user_metadata: dict[str, Any] | None
+    system_metadata: dict[str, Any] | None
+
+    @property
+    def key(self) -> str:
+        """Where its object is, below the prefix of the dataset's driver."""
+        return self.path[1:] if self.object_key is None else self.object_key
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An object that has just been written to the store, or is known to be there."""
+
+    path: str
+    object_key: str | None
+    size_bytes: int
+    etag: str
+    modified_at: datetime | None
+    mime_type: str | None
+    description: str | None = None
+    user_metadata: dict[str, Any] | None = None
+    system_metadata: dict[str, Any] | None = None
+
+
+SELECT_ITEM = """
+SELECT
+    item.id, item.dataset_id, dataset.project_id, item.path, item.object_key, item.size_bytes, item.etag,
+    item.modified_at, item.created_at, item.updated_at, item.missing_since, creator.email AS creator,
+    updater.email AS updated_by, item.width_px, item.height_px, item.etl_state, item.hidden, item.has_thumbnail,
+    item.mime_type, item.description, item.user_metadata, item.system_metadata
+FROM item
+JOIN dataset ON dataset.id = item.dataset_id AND dataset.deleted_at IS NULL
+LEFT JOIN account AS creator ON creator.id = item.creator_id
+LEFT JOIN account AS updater ON updater.id = item.updated_by_id
+"""
+
+
+async def find_item(conn: AsyncConnection[Any], item_id: int) -> Item | None:
+    """Whether the caller may see it is a question to its dataset."""
+    cursor = conn.cursor(row_factory=class_row(Item))
+    await cursor.execute(SELECT_ITEM + "WHERE item.id = %s", [item_id])
+    return await cursor.fetchone()
+
+
+async def get_item(conn: AsyncConnection[Any], item_id: int) -> Item:
+    """Raises NotFound. Whether the caller may see it is a question to its dataset."""
+    item = await find_item(conn, item_id)
+    if item is None:
+        raise NotFound(f"No item with id {item_id:024x}.")
+    return item
+
+
+async def find_item_at(conn: AsyncConnection[Any], dataset_id: int, path: str) -> Item | None:
+    cursor = conn.cursor(row_factory=class_row(Item))
+    await cursor.execute(SELECT_ITEM + "WHERE item.dataset_id = %s AND item.path = %s", [dataset_id, path])
+    return await cursor.fetchone()
+
+
+async def load_items(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int]) -> list[Item]:
+    """Those that are still there, in the order of ids."""
+    cursor = conn.cursor(row_factory=class_row(Item))
+    await cursor.execute(
+        SELECT_ITEM + "WHERE item.dataset_id = %s AND item.id = ANY(%s) ORDER BY item.id",
+        [dataset_id, list(item_ids)],
+    )
+    return await cursor.fetchall()
+
+
+async def lock_path(conn: AsyncConnection[Any], dataset_id: int, path: str) -> None:
+    """Until the end of the transaction nobody else writes or deletes the object at this path.
+
+    The object is written under this lock and before the row, so that a row always tells of the last object written.
+    """
+    await conn.execute(
+        "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK_CLASS, f"{dataset_id}:{path}"]
+    )
+
+
+async def put_item(
+    conn: AsyncConnection[Any], dataset_id: int, written: Written, *, creator_id: int
+) -> tuple[Item, bool]:
+    """Add the item, or give the one at this path its new content. Returns it, and whether it is new.
+
+    Call it under `lock_path`. A new content forgets what was derived of the old one; metadata that is not given stays.
+    """
+    before = await find_item_at(conn, dataset_id, written.path)
+    folder = folder_of(written.path)
+    folder_ids = await ensure_folders(conn, dataset_id, [folder])
+    hidden = written.path.startswith(HIDDEN_FOLDER + "/")
+    cursor = await conn.execute(
+        """
+        INSERT INTO item (
+            dataset_id, folder_id, path, object_key, size_bytes, etag, modified_at, mime_type, hidden, description,
+            user_metadata, system_metadata, creator_id, updated_by_id
+        )
+        VALUES (
+            %(dataset_id)s, %(folder_id)s, %(path)s, %(object_key)s, %(size_bytes)s, %(etag)s, %(modified_at)s,
+            %(mime_type)s, %(hidden)s, %(description)s, %(user_metadata)s, %(system_metadata)s, %(creator_id)s,
+            %(creator_id)s
+        )
+        ON CONFLICT (dataset_id, path) DO UPDATE
+        SET object_key = excluded.object_key, size_bytes = excluded.size_bytes, etag = excluded.etag,
+            modified_at = excluded.modified_at, mime_type = excluded.mime_type,
+            description = coalesce(excluded.description, item.description),
+            user_metadata = coalesce(excluded.user_metadata, item.user_metadata),
+            system_metadata = coalesce(item.system_metadata - %(derived)s::text[], '{}')
+                || coalesce(excluded.system_metadata, '{}'),
+            width_px = NULL, height_px = NULL, has_thumbnail = false, etl_state = 0, missing_since = NULL,
+            changed_at = clock_timestamp(), updated_at = now(), updated_by_id = excluded.updated_by_id
+        RETURNING id
+        """,
+        {
+            "dataset_id": dataset_id,
+            "folder_id": folder_ids[folder],
+            "path": written.path,
+            "object_key": written.object_key,
+            "size_bytes": written.size_bytes,
+            "etag": written.etag,
+            "modified_at": written.modified_at,
+            "mime_type": written.mime_type or guess_mime_type(written.path),
+            "hidden": hidden,
+            "description": written.description,
+            "user_metadata": None if written.user_metadata is None else Jsonb(written.user_metadata),
+            "system_metadata": None if written.system_metadata is None else Jsonb(written.system_metadata),
+            "derived": _DERIVED_KEYS,
+            "creator_id": creator_id,
+        },
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s AND path = %s", [dataset_id, written.path])
+    if not hidden:
+        await events.record_items(conn, dataset_id, "Created" if before is None else "Updated", [row[0]])
+    added = _counted(before, -1)
+    added.items += 1
+    added.bytes += written.size_bytes
+    added.hidden_items += hidden
+    await count(conn, dataset_id, added)
+    return await get_item(conn, row[0]), before is None
+
+
+def _counted(item: Item | None, times: int) -> CounterChange:
+    """What this row adds to its dataset's counters, `times` over."""
+    if item is None:
+        return CounterChange()
+    return CounterChange(
+        items=times,
+        hidden_items=times * item.hidden,
+        missing_items=times * (item.missing_since is not None),
+        bytes=times * item.size_bytes,
+        prepared_items=times * (item.etl_state == ETL_DONE),
+        failed_items=times * (item.etl_state == ETL_FAILED),
+    )
+
+
+async def update_item(
+    conn: AsyncConnection[Any],
+    item: Item,
+    *,
+    user_metadata: dict[str, Any],
+    system_metadata: dict[str, Any],
+    description: str | None,
+    updated_by_id: int,
+) -> Item:
+    """Set what users may set. No event of content: an Updated event is for new bytes."""
+    await conn.execute(
+        """
+        UPDATE item
+        SET user_metadata = %s, system_metadata = %s, description = %s, updated_at = now(), updated_by_id = %s
+        WHERE dataset_id = %s AND id = %s
+        """,
+        [
+            Jsonb(user_metadata),
+            Jsonb(system_metadata),
+            description,
+            updated_by_id,
+            item.dataset_id,
+            item.id,
+        ],
+    )
+    return await get_item(conn, item.id)
+
+
+async def delete_item(conn: AsyncConnection[Any], item: Item) -> bool:
+    """Remove the row and leave a tombstone, so that a scan does not bring it back. False when it was gone already.
+
+    Call it under `lock_path`. The object is the caller's next step, where it may be deleted at all.
+    """
+    cursor = await conn.execute(
+        "DELETE FROM item WHERE dataset_id = %s AND id = %s RETURNING etl_state, missing_since IS NOT NULL, size_bytes",
+        [item.dataset_id, item.id],
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return False
+    etl_state, is_missing, size_bytes = row
+    await conn.execute(
+        """
+        INSERT INTO tombstone (dataset_id, path)
+        VALUES (%s, %s)
+        ON CONFLICT (dataset_id, path) DO UPDATE SET deleted_at = now(), object_deleted_at = NULL
+        """,
+        [item.dataset_id, item.path],
+    )
+    change = CounterChange(
+        items=-1,
+        hidden_items=-int(item.hidden),
+        missing_items=-int(is_missing),
+        bytes=-size_bytes,
+        prepared_items=-int(etl_state == ETL_DONE),
+        failed_items=-int(etl_state == ETL_FAILED),
+    )
+    await count(conn, item.dataset_id, change)
+    return True
+
+
+async def is_deleted_here(conn: AsyncConnection[Any], dataset_id: int, path: str) -> bool:
+    """Whether the object at this path was deleted on purpose and is still to go. Call it under `lock_path`."""
+    cursor = await conn.execute(
+        "SELECT FROM tombstone WHERE dataset_id = %s AND path = %s AND object_deleted_at IS NULL",
+        [dataset_id, path],
+    )
+    return await cursor.fetchone() is not None
+
+
+async def note_object_deleted(conn: AsyncConnection[Any], dataset_id: int, path: str) -> None:
+    """The tombstone stays until a scan that began later has ended: one that runs may have listed the object."""
+    await conn.execute(
+        "UPDATE tombstone SET object_deleted_at = clock_timestamp() WHERE dataset_id = %s AND path = %s",
+        [dataset_id, path],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedItem:
+    """What preprocessing found out about one item, for the content `etag` tells of."""
+
+    item_id: int
+    etag: str
+    etl_state: int
+    etl: dict[str, Any]
+    mime_type: str
+    width_px: int | None = None
+    height_px: int | None = None
+    channels: int | None = None
+    exif: dict[str, Any] | None = None
+    has_thumbnail: bool = False
+
+
+async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: Sequence[PreparedItem]) -> int:
+    """Returns how many were saved: an item whose content changed meanwhile is left to its next event. Safe to repeat."""
+    derived = [
+        {"etl": item.etl}
+        | ({} if item.channels is None else {"channels": item.channels})
+        | ({} if item.exif is None else {"exif": item.exif})
+        for item in prepared
+    ]
+    cursor = await conn.execute(
+        """
+        WITH found AS (
+            SELECT *
+            FROM unnest(
+                %(ids)s::bigint[], %(etags)s::text[], %(states)s::smallint[], %(derived)s::jsonb[],
+                %(mime_types)s::text[], %(widths)s::integer[], %(heights)s::integer[], %(thumbnails)s::boolean[]
+            ) AS given (id, etag, etl_state, derived, mime_type, width_px, height_px, has_thumbnail)
+        ), before AS (
+            SELECT item.id, item.etl_state
+            FROM item
+            JOIN found ON found.id = item.id AND found.etag = item.etag
+            WHERE item.dataset_id = %(dataset_id)s
+            ORDER BY item.id
+            FOR UPDATE OF item
+        ), saved AS (
+            UPDATE item
+            SET etl_state = found.etl_state, mime_type = found.mime_type, width_px = found.width_px,
+                height_px = found.height_px, has_thumbnail = found.has_thumbnail, updated_at = now(),
+                system_metadata = coalesce(item.system_metadata, '{}') - %(keys)s::text[] || found.derived
+            FROM found
+            JOIN before ON before.id = found.id
+            WHERE item.dataset_id = %(dataset_id)s AND item.id = found.id
+            RETURNING before.etl_state AS etl_before, item.etl_state AS etl_after
+        )
+        SELECT
+            count(*),
+            count(*) FILTER (WHERE etl_after = 1) - count(*) FILTER (WHERE etl_before = 1),
+            count(*) FILTER (WHERE etl_after = 2) - count(*) FILTER (WHERE etl_before = 2)
+        FROM saved
+        """,
+        {
+            "dataset_id": dataset_id,
+            "ids": [item.item_id for item in prepared],
+            "etags": [item.etag for item in prepared],
+            "states": [item.etl_state for item in prepared],
+            "derived": [Jsonb(value) for value in derived],
+            "mime_types": [item.mime_type for item in prepared],
+            "widths": [item.width_px for item in prepared],
+            "heights": [item.height_px for item in prepared],
+            "thumbnails": [item.has_thumbnail for item in prepared],
+            "keys": _DERIVED_KEYS,
+        },
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    saved, done, failed = row
+    await count(conn, dataset_id, CounterChange(prepared_items=done, failed_items=failed))
+    return saved
+
+
+async def purge(conn: AsyncConnection[Any], dataset_id: int, *, limit: int) -> int:
+    """Remove up to `limit` item rows of a deleted dataset. Returns how many went."""
+    cursor = await conn.execute(
+        """
+        DELETE FROM item
+        WHERE dataset_id = %(dataset_id)s
+            AND id IN (SELECT id FROM item WHERE dataset_id = %(dataset_id)s ORDER BY id LIMIT %(limit)s)
+        """,
+        {"dataset_id": dataset_id, "limit": limit},
+    )
+    return cursor.rowcount
+
+
+async def summarize_etl(conn: AsyncConnection[Any], dataset_id: int, *, limit: int = 20) -> list[tuple[str, str]]:
+    """(path, why) of items that could not be read; for reports."""
+    cursor = await conn.execute(
+        """
+        SELECT path, coalesce(system_metadata #>> '{etl,message}', 'unknown')
+        FROM item
+        WHERE dataset_id = %s AND etl_state = 2
+        ORDER BY path
+        LIMIT %s
+        """,
+        [dataset_id, limit],
+    )
+    return await cursor.fetchall()

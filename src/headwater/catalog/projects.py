@@ -1,0 +1,181 @@
+"""Projects: they own drivers and datasets; every right is a role in one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
+from psycopg.rows import class_row
+
+from headwater.catalog import organizations, rights
+from headwater.catalog.accounts import Account
+from headwater.errors import BadRequest, Conflict, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    id: int
+    name: str
+    organization_id: int
+    organization_name: str
+    creator: str
+    created_at: datetime
+    updated_at: datetime
+    role: rights.Role  # of the account that asked
+
+
+@dataclass(frozen=True, slots=True)
+class Contributor:
+    id: int
+    email: str
+    role: str
+    created_at: datetime
+
+
+# A project is visible to its members, and to owners and admins of its organisation, who count as its owners.
+_SELECT = """
+SELECT
+    project.id, project.name, project.organization_id, organization.name AS organization_name,
+    creator.email AS creator, project.created_at, project.updated_at,
+    CASE WHEN member.role IN ('owner', 'admin') THEN 'owner' ELSE project_member.role END AS role
+FROM project
+JOIN organization ON organization.id = project.organization_id
+JOIN account AS creator ON creator.id = project.creator_id
+LEFT JOIN member
+    ON member.organization_id = project.organization_id AND member.account_id = %(account_id)s
+LEFT JOIN project_member
+    ON project_member.project_id = project.id AND project_member.account_id = %(account_id)s
+WHERE project.deleted_at IS NULL AND (member.role IN ('owner', 'admin') OR project_member.role IS NOT NULL)
+"""
+
+
+def checked_name(name: str, noun: str) -> str:
+    """Raises BadRequest for a name that is empty, over-long or unprintable."""
+    name = name.strip()
+    if not name or len(name) > 255 or not name.isprintable():
+        raise BadRequest(f"The name of a {noun} has 1 to 255 printable characters, not {name[:60]!r}.")
+    return name
+
+
+async def create_project(conn: AsyncConnection[Any], caller: Account, name: str) -> Project:
+    """In the caller's first organisation. Raises Conflict, BadRequest."""
+    name = checked_name(name, "project")
+    found = await organizations.list_organizations(conn, caller)
+    if not found:
+        raise BadRequest("You belong to no organisation, so there is nowhere to put a project.")
+    try:
+        async with conn.transaction():
+            cursor = await conn.execute(
+                "INSERT INTO project (organization_id, name, creator_id) VALUES (%s, %s, %s) RETURNING id",
+                [found[0].id, name, caller.id],
+            )
+    except UniqueViolation:
+        raise Conflict(f"There is a project named {name!r} already.") from None
+    row = await cursor.fetchone()
+    assert row is not None
+    await conn.execute(
+        "INSERT INTO project_member (project_id, account_id, role) VALUES (%s, %s, 'owner')", [row[0], caller.id]
+    )
+    return await get_project(conn, caller, row[0])
+
+
+async def list_projects(conn: AsyncConnection[Any], caller: Account) -> list[Project]:
+    cursor = conn.cursor(row_factory=class_row(Project))
+    await cursor.execute(_SELECT + "ORDER BY project.id", {"account_id": caller.id})
+    return await cursor.fetchall()
+
+
+async def find_projects(conn: AsyncConnection[Any], caller: Account, name: str) -> list[Project]:
+    """Raises NotFound when there is none."""
+    cursor = conn.cursor(row_factory=class_row(Project))
+    await cursor.execute(
+        _SELECT + "AND project.name = %(name)s ORDER BY project.id", {"account_id": caller.id, "name": name}
+    )
+    found = await cursor.fetchall()
+    if not found:
+        raise NotFound(f"No project named {name!r}.")
+    return found
+
+
+async def get_project(
+    conn: AsyncConnection[Any], caller: Account, project_id: int, right: rights.Right = "read"
+) -> Project:
+    """Raises NotFound, or Forbidden for one that the caller may see but not use so."""
+    cursor = conn.cursor(row_factory=class_row(Project))
+    await cursor.execute(
+        _SELECT + "AND project.id = %(project_id)s", {"account_id": caller.id, "project_id": project_id}
+    )
+    project = await cursor.fetchone()
+    if project is None:
+        raise NotFound(f"No project with id {project_id:024x}.")
+    rights.require(project.role, right)
+    return project
+
+
+async def rename_project(conn: AsyncConnection[Any], project: Project, name: str) -> None:
+    """Raises Conflict, BadRequest."""
+    name = checked_name(name, "project")
+    try:
+        async with conn.transaction():
+            await conn.execute("UPDATE project SET name = %s, updated_at = now() WHERE id = %s", [name, project.id])
+    except UniqueViolation:
+        raise Conflict(f"There is a project named {name!r} already.") from None
+
+
+async def delete_project(conn: AsyncConnection[Any], project: Project) -> list[int]:
+    """Out of sight at once, with its datasets; the rows go in jobs. Returns the ids of the datasets.
+
+    Objects in buckets are not touched.
+    """
+    await conn.execute("UPDATE project SET deleted_at = now() WHERE id = %s", [project.id])
+    cursor = await conn.execute(
+        """
+        UPDATE dataset
+        SET deleted_at = now()
+        WHERE project_id = %s AND deleted_at IS NULL
+        RETURNING id
+        """,
+        [project.id],
+    )
+    return [dataset_id for (dataset_id,) in await cursor.fetchall()]
+
+
+async def forget_project(conn: AsyncConnection[Any], project_id: int) -> None:
+    """Remove the row of a deleted project that has no dataset left. Safe to repeat."""
+    await conn.execute(
+        """
+        DELETE FROM project
+        WHERE id = %(id)s AND deleted_at IS NOT NULL
+            AND NOT EXISTS (SELECT FROM dataset WHERE project_id = %(id)s)
+        """,
+        {"id": project_id},
+    )
+
+
+async def list_contributors(conn: AsyncConnection[Any], project_ids: list[int]) -> dict[int, list[Contributor]]:
+    cursor = await conn.execute(
+        """
+        SELECT project_member.project_id, account.id, account.email, project_member.role, account.created_at
+        FROM project_member
+        JOIN account ON account.id = project_member.account_id
+        WHERE project_member.project_id = ANY(%s)
+        ORDER BY account.id
+        """,
+        [project_ids],
+    )
+    found: dict[int, list[Contributor]] = {project_id: [] for project_id in project_ids}
+    for project_id, account_id, email, role, created_at in await cursor.fetchall():
+        found[project_id].append(Contributor(account_id, email, role, created_at))
+    return found
+
+
+async def set_member(conn: AsyncConnection[Any], project_id: int, account: Account, role: rights.Role) -> None:
+    await conn.execute(
+        """
+        INSERT INTO project_member (project_id, account_id, role)
+        VALUES (%s, %s, %s)
+        ON CONFLICT (project_id, account_id) DO UPDATE SET role = excluded.role
+        """,
+        [project_id, account.id, role],
+    )

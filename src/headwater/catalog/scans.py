@@ -1,0 +1,589 @@
+"""Scans: one run of a sync, its key ranges (shards) with their cursors, and the merge of each batch it lists.
+
+The rules, in the order they are applied to a batch (../../../docs/reference/sync.md tells users the same):
+new objects are added; changed ones (etag or size differs) lose what was derived of them; ghosts that are back lose their
+flag; what was deleted here on purpose stays deleted; what the batch's range should hold and does not becomes a
+candidate, looked at only when every shard has been listed to its proven end. Unchanged rows are not written.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from headwater.catalog import events
+from headwater.catalog.datasets import CounterChange, count
+from headwater.catalog.folders import ensure_folders, folder_of
+from headwater.mime_types import guess_mime_type
+
+State = Literal["running", "held", "done", "stopped"]
+
+# The brake: more missing items than this are not marked before somebody confirms it.
+BRAKE_ITEMS = 100
+BRAKE_SHARE = 0.10
+_SKIPPED_EXAMPLES = 10
+
+# Texts travel as one parameter, joined: psycopg turns lists into arrays element by element, which costs as much as
+# the whole merge of an unchanged batch. Keys hold any character but NUL, so a batch with this one goes the slow way.
+_SEPARATOR = "\x1f"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    id: int
+    dataset_id: int
+    command_id: int
+    state: State
+    started_at: datetime
+    ended_at: datetime | None
+    confirm_missing: bool
+    present: int  # items the index had when it began
+    listed: int
+    created: int
+    changed: int
+    returned: int
+    kept_deleted: int
+    skipped: int
+    gone: int
+    marked: int
+    skipped_examples: list[list[str]]
+
+    @property
+    def unchanged(self) -> int:
+        return max(0, self.listed - self.created - self.changed - self.returned - self.kept_deleted)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    number: int
+    after_path: str | None
+    until_path: str | None
+    cursor_path: str | None
+    done: bool
+    staged: bool
+
+
+@dataclass(slots=True)
+class Listed:
+    """Some consecutive objects of a listing as parallel lists, and the range of paths they prove.
+
+    `after` is not in the range; `through` is its last path, None for the end of the shard's bucket.
+    """
+
+    paths: list[str]
+    sizes: list[int]
+    etags: list[str]
+    modified: list[str]
+    after: str | None
+    through: str | None
+    skipped: int = 0
+    skipped_examples: Sequence[tuple[str, str]] = ()
+
+    def is_ordered(self) -> bool:
+        """Strictly increasing in byte order (which for UTF-8 is the order of code points), and inside the range."""
+        paths = self.paths
+        return not paths or (
+            (self.after is None or self.after < paths[0]) and all(map(operator.lt, paths, paths[1:]))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    created: int = 0
+    changed: int = 0
+    returned: int = 0
+    kept_deleted: int = 0
+    gone: int = 0
+
+
+async def start_scan(
+    conn: AsyncConnection[Any], *, dataset_id: int, command_id: int, confirm_missing: bool
+) -> int:
+    """Its id, with one shard over the whole range. Violates `scan_one_at_a_time` while another one runs."""
+    cursor = await conn.execute(
+        """
+        WITH started AS (
+            INSERT INTO scan (dataset_id, command_id, confirm_missing, present)
+            SELECT dataset_id, %s, %s, items - missing_items - hidden_items
+            FROM dataset_counter
+            WHERE dataset_id = %s
+            RETURNING id
+        ), cut AS (
+            INSERT INTO scan_shard (scan_id, number) SELECT id, 0 FROM started
+        )
+        SELECT id FROM started
+        """,
+        [command_id, confirm_missing, dataset_id],
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def running_command(conn: AsyncConnection[Any], dataset_id: int) -> int | None:
+    """The command of the scan that runs for this dataset. Locks the dataset, so that only one is started."""
+    await conn.execute("SELECT FROM dataset WHERE id = %s FOR NO KEY UPDATE", [dataset_id])
+    cursor = await conn.execute(
+        "SELECT command_id FROM scan WHERE dataset_id = %s AND state = 'running'", [dataset_id]
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
+_COLUMNS = """
+SELECT
+    id, dataset_id, command_id, state, started_at, ended_at, confirm_missing, present, listed, created, changed,
+    returned, kept_deleted, skipped, gone, marked, skipped_examples
+FROM scan
+"""
+
+
+async def load_scan(conn: AsyncConnection[Any], scan_id: int) -> Scan | None:
+    cursor = conn.cursor(row_factory=class_row(Scan))
+    await cursor.execute(_COLUMNS + "WHERE id = %s", [scan_id])
+    return await cursor.fetchone()
+
+
+async def last_scan(conn: AsyncConnection[Any], dataset_id: int) -> Scan | None:
+    cursor = conn.cursor(row_factory=class_row(Scan))
+    await cursor.execute(_COLUMNS + "WHERE dataset_id = %s ORDER BY id DESC LIMIT 1", [dataset_id])
+    return await cursor.fetchone()
+
+
+async def open_shards(conn: AsyncConnection[Any], scan_id: int) -> list[Shard]:
+    """Those not listed to their end."""
+    cursor = conn.cursor(row_factory=class_row(Shard))
+    await cursor.execute(
+        """
+        SELECT number, after_path, until_path, cursor_path, done, staged
+        FROM scan_shard
+        WHERE scan_id = %s AND NOT done
+        ORDER BY number
+        """,
+        [scan_id],
+    )
+    return await cursor.fetchall()
+
+
+async def merge_listing(conn: AsyncConnection[Any], scan: Scan, shard: int, listed: Listed, *, is_last: bool) -> Merged:
+    """Bring the index in step with one batch, move the shard's cursor, count. Safe to repeat.
+
+    The batch must be ordered. Events of new and changed items go into the same transaction.
+    """
+    difference = await _differences(conn, scan, listed)
+    kept_deleted = await _drop_deleted(conn, scan, listed, difference)
+    change = CounterChange()
+    if difference.new:
+        await _add(conn, scan, listed, difference.new, change)
+    if difference.changed:
+        await _refresh(conn, scan, listed, difference.changed, change)
+    if difference.returned:
+        await _welcome_back(conn, scan, difference.returned, change)
+    if difference.gone:
+        await _record_candidates(conn, scan, listed)
+    merged = Merged(
+        created=change.items,
+        changed=len(difference.changed),
+        returned=len(difference.returned),
+        kept_deleted=kept_deleted,
+        gone=difference.gone,
+    )
+    await _advance(conn, scan, shard, listed, merged, is_last=is_last)
+    await count(conn, scan.dataset_id, change)
+    return merged
+
+
+@dataclass(slots=True)
+class _Differences:
+    new: list[int]  # positions in the batch, from 0
+    changed: list[tuple[int, int]]  # (item id, position)
+    returned: list[int]  # item ids
+    gone: int
+
+
+def _joined(texts: Sequence[str]) -> str | list[str]:
+    joined = _SEPARATOR.join(texts)
+    return joined if joined.count(_SEPARATOR) == len(texts) - 1 else list(texts)
+
+
+def _batch_parameters(scan: Scan, listed: Listed) -> dict[str, Any]:
+    return {
+        "dataset_id": scan.dataset_id,
+        "after": listed.after,
+        "through": listed.through,
+        "started_at": scan.started_at,
+    }
+
+
+async def _differences(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> _Differences:
+    """Everything in the batch's range that is not the same on both sides.
+
+    A row written since the scan began may be younger than the listing: it is left alone.
+    """
+    paths, etags = _joined(listed.paths), _joined(listed.etags)
+    parameters = _batch_parameters(scan, listed) | {
+        "paths": paths,
+        "etags": etags,
+        "sizes": "{" + ",".join(map(str, listed.sizes)) + "}",
+        "separator": _SEPARATOR,
+    }
+    cursor = await conn.execute(
+        """
+        WITH listed AS MATERIALIZED (
+            SELECT path COLLATE "C" AS path, etag COLLATE "C" AS etag, size_bytes, n - 1 AS n
+            FROM unnest(
+            """
+        + ("string_to_array(%(paths)s, %(separator)s)" if isinstance(paths, str) else "%(paths)s::text[]")
+        + ", "
+        + ("string_to_array(%(etags)s, %(separator)s, NULL)" if isinstance(etags, str) else "%(etags)s::text[]")
+        + """, %(sizes)s::bigint[]) WITH ORDINALITY AS batch (path, etag, size_bytes, n)
+        ), present AS MATERIALIZED (
+            SELECT id, path, etag, size_bytes, missing_since, changed_at
+            FROM item
+            WHERE dataset_id = %(dataset_id)s
+                AND (%(after)s::text IS NULL OR path > %(after)s)
+                AND (%(through)s::text IS NULL OR path <= %(through)s)
+        ), compared AS (
+            SELECT
+                listed.n, present.id, present.missing_since IS NOT NULL AS is_missing,
+                listed.etag <> present.etag OR listed.size_bytes <> present.size_bytes AS is_changed,
+                present.changed_at < %(started_at)s AS is_older,
+                present.path LIKE '/.dataloop/%%' AS is_ours
+            FROM listed
+            FULL JOIN present ON present.path = listed.path
+        )
+        SELECT
+            array_agg(n ORDER BY n) FILTER (WHERE id IS NULL),
+            array_agg(id ORDER BY n) FILTER (WHERE is_changed AND is_older),
+            array_agg(n ORDER BY n) FILTER (WHERE is_changed AND is_older),
+            array_agg(id) FILTER (WHERE NOT is_changed AND is_missing),
+            count(*) FILTER (WHERE n IS NULL AND NOT is_missing AND is_older AND NOT is_ours)
+        FROM compared
+        WHERE id IS NULL OR n IS NULL OR is_changed OR is_missing
+        """,
+        parameters,
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    new, changed_ids, changed_at, returned, gone = row
+    return _Differences(new or [], list(zip(changed_ids or [], changed_at or [], strict=True)), returned or [], gone)
+
+
+async def _drop_deleted(
+    conn: AsyncConnection[Any], scan: Scan, listed: Listed, difference: _Differences
+) -> int:
+    """Take what was deleted here on purpose out of what is new. Returns how many were."""
+    if not difference.new:
+        return 0
+    cursor = await conn.execute(
+        """
+        SELECT path
+        FROM tombstone
+        WHERE dataset_id = %(dataset_id)s
+            AND (%(after)s::text IS NULL OR path > %(after)s)
+            AND (%(through)s::text IS NULL OR path <= %(through)s)
+            AND (object_deleted_at IS NULL OR object_deleted_at >= %(started_at)s)
+        """,
+        _batch_parameters(scan, listed),
+    )
+    deleted = {path for (path,) in await cursor.fetchall()}
+    if not deleted:
+        return 0
+    new = [position for position in difference.new if listed.paths[position] not in deleted]
+    kept_deleted = len(difference.new) - len(new)
+    difference.new = new
+    return kept_deleted
+
+
+async def _add(
+    conn: AsyncConnection[Any], scan: Scan, listed: Listed, positions: list[int], change: CounterChange
+) -> None:
+    """Insert what is new, with its folders and its Created events; an upload that was quicker keeps its row."""
+    paths = [listed.paths[position] for position in positions]
+    folders = [folder_of(path) for path in paths]
+    folder_ids = await ensure_folders(conn, scan.dataset_id, folders)
+    joined = _joined(paths)
+    cursor = await conn.execute(
+        """
+        WITH added AS (
+            INSERT INTO item (dataset_id, folder_id, path, size_bytes, etag, modified_at, mime_type)
+            SELECT %(dataset_id)s, folder_id, path, size_bytes, etag, nullif(modified_at, '')::timestamptz, mime_type
+            FROM unnest(
+            """
+        + ("string_to_array(%(paths)s, %(separator)s)" if isinstance(joined, str) else "%(paths)s::text[]")
+        + """, %(folder_ids)s::bigint[], %(sizes)s::bigint[], %(etags)s::text[], %(modified)s::text[],
+                %(mime_types)s::text[]
+            ) WITH ORDINALITY AS batch (path, folder_id, size_bytes, etag, modified_at, mime_type, n)
+            ORDER BY n
+            ON CONFLICT (dataset_id, path) DO NOTHING
+            RETURNING id, size_bytes
+        ), recorded AS (
+            INSERT INTO event (dataset_id, resource, action, item_ids)
+            SELECT %(dataset_id)s, 'Item', 'Created', array_agg(id ORDER BY id)
+            FROM (SELECT id, (row_number() OVER (ORDER BY id) - 1) / %(each)s AS bundle FROM added) AS numbered
+            GROUP BY bundle
+        )
+        SELECT count(*), coalesce(sum(size_bytes), 0)::bigint FROM added
+        """,
+        {
+            "dataset_id": scan.dataset_id,
+            "paths": joined,
+            "separator": _SEPARATOR,
+            "folder_ids": _array(folder_ids[folder] for folder in folders),
+            "sizes": _array(listed.sizes[position] for position in positions),
+            "etags": [listed.etags[position] for position in positions],
+            "modified": [listed.modified[position] for position in positions],
+            "mime_types": [guess_mime_type(path) for path in paths],
+            "each": events.ITEMS_PER_EVENT,
+        },
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    change.items += row[0]
+    change.bytes += row[1]
+    await events.announce(conn)
+
+
+def _array(numbers: Any) -> str:
+    """Numbers as the text of a PostgreSQL array."""
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+async def _refresh(
+    conn: AsyncConnection[Any],
+    scan: Scan,
+    listed: Listed,
+    changed: list[tuple[int, int]],
+    change: CounterChange,
+) -> None:
+    """Give changed items their new content, forget what was derived of the old one, record Updated events."""
+    positions = [position for _, position in changed]
+    cursor = await conn.execute(
+        """
+        WITH before AS (
+            SELECT id, size_bytes, etl_state, missing_since
+            FROM item
+            WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s)
+            ORDER BY id
+            FOR UPDATE
+        ), refreshed AS (
+            UPDATE item
+            SET size_bytes = new.size_bytes, etag = new.etag, modified_at = nullif(new.modified_at, '')::timestamptz,
+                mime_type = new.mime_type, width_px = NULL, height_px = NULL, has_thumbnail = false, etl_state = 0,
+                missing_since = NULL, system_metadata = item.system_metadata - '{exif,channels,etl}'::text[],
+                changed_at = clock_timestamp(), updated_at = now()
+            FROM unnest(
+                %(ids)s::bigint[], %(sizes)s::bigint[], %(etags)s::text[], %(modified)s::text[], %(mime_types)s::text[]
+            ) AS new (id, size_bytes, etag, modified_at, mime_type)
+            JOIN before ON before.id = new.id
+            WHERE item.dataset_id = %(dataset_id)s AND item.id = new.id
+            RETURNING item.size_bytes - before.size_bytes AS more_bytes, before.etl_state,
+                before.missing_since IS NOT NULL AS was_missing
+        )
+        SELECT
+            coalesce(sum(more_bytes), 0)::bigint, count(*) FILTER (WHERE etl_state = 1),
+            count(*) FILTER (WHERE etl_state = 2), count(*) FILTER (WHERE was_missing)
+        FROM refreshed
+        """,
+        {
+            "dataset_id": scan.dataset_id,
+            "ids": [item_id for item_id, _ in changed],
+            "sizes": [listed.sizes[position] for position in positions],
+            "etags": [listed.etags[position] for position in positions],
+            "modified": [listed.modified[position] for position in positions],
+            "mime_types": [guess_mime_type(listed.paths[position]) for position in positions],
+        },
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    change.bytes += row[0]
+    change.prepared_items -= row[1]
+    change.failed_items -= row[2]
+    change.missing_items -= row[3]
+    await events.record_items(conn, scan.dataset_id, "Updated", sorted(item_id for item_id, _ in changed))
+
+
+async def _welcome_back(
+    conn: AsyncConnection[Any], scan: Scan, item_ids: list[int], change: CounterChange
+) -> None:
+    """Ghosts whose object is back as it was: nothing is derived anew."""
+    cursor = await conn.execute(
+        """
+        UPDATE item
+        SET missing_since = NULL, updated_at = now()
+        WHERE dataset_id = %s AND id = ANY(%s) AND missing_since IS NOT NULL
+        """,
+        [scan.dataset_id, item_ids],
+    )
+    change.missing_items -= cursor.rowcount
+
+
+async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> None:
+    """Note which indexed items of the range the batch did not have, as far as the brake could let them go."""
+    joined = _joined(listed.paths)
+    await conn.execute(
+        """
+        INSERT INTO scan_candidate (scan_id, item_id)
+        SELECT %(scan_id)s, item.id
+        FROM item
+        WHERE item.dataset_id = %(dataset_id)s
+            AND (%(after)s::text IS NULL OR item.path > %(after)s)
+            AND (%(through)s::text IS NULL OR item.path <= %(through)s)
+            AND item.missing_since IS NULL AND item.changed_at < %(started_at)s
+            AND item.path NOT LIKE '/.dataloop/%%'
+            AND NOT EXISTS (
+                SELECT
+                FROM unnest("""
+        + ("string_to_array(%(paths)s, %(separator)s)" if isinstance(joined, str) else "%(paths)s::text[]")
+        + """) AS listed (path)
+                WHERE listed.path COLLATE "C" = item.path
+            )
+        LIMIT (
+            SELECT CASE WHEN %(confirmed)s THEN NULL ELSE greatest(0, %(limit)s - count(*)) END
+            FROM scan_candidate
+            WHERE scan_id = %(scan_id)s
+        )
+        ON CONFLICT DO NOTHING
+        """,
+        _batch_parameters(scan, listed)
+        | {
+            "scan_id": scan.id,
+            "paths": joined,
+            "separator": _SEPARATOR,
+            "confirmed": scan.confirm_missing,
+            "limit": brake_limit(scan.present),
+        },
+    )
+
+
+def brake_limit(present: int) -> int:
+    """How many of so many items may go missing in one scan before somebody has to confirm it."""
+    return max(BRAKE_ITEMS, int(BRAKE_SHARE * present))
+
+
+async def _advance(
+    conn: AsyncConnection[Any], scan: Scan, shard: int, listed: Listed, merged: Merged, *, is_last: bool
+) -> None:
+    await conn.execute(
+        """
+        UPDATE scan
+        SET listed = listed + %s, created = created + %s, changed = changed + %s, returned = returned + %s,
+            kept_deleted = kept_deleted + %s, gone = gone + %s, skipped = skipped + %s,
+            skipped_examples = CASE
+                WHEN jsonb_array_length(skipped_examples) < %s THEN skipped_examples || %s
+                ELSE skipped_examples
+            END
+        WHERE id = %s
+        """,
+        [
+            len(listed.paths),
+            merged.created,
+            merged.changed,
+            merged.returned,
+            merged.kept_deleted,
+            merged.gone,
+            listed.skipped,
+            _SKIPPED_EXAMPLES,
+            Jsonb([list(example) for example in listed.skipped_examples[:_SKIPPED_EXAMPLES]]),
+            scan.id,
+        ],
+    )
+    await conn.execute(
+        "UPDATE scan_shard SET cursor_path = coalesce(%s, cursor_path), done = %s WHERE scan_id = %s AND number = %s",
+        [listed.through or (listed.paths[-1] if listed.paths else None), is_last, scan.id, shard],
+    )
+
+
+async def stage_shard(conn: AsyncConnection[Any], scan: Scan, shard: int) -> None:
+    """Begin a shard anew, staged: its store lists out of order, so what seemed gone was not."""
+    await conn.execute("DELETE FROM scan_candidate WHERE scan_id = %s", [scan.id])
+    await conn.execute("DELETE FROM scan_stage WHERE scan_id = %s", [scan.id])
+    await conn.execute("UPDATE scan SET listed = 0, gone = 0, skipped = 0 WHERE id = %s", [scan.id])
+    await conn.execute(
+        "UPDATE scan_shard SET staged = true, cursor_path = NULL, done = false WHERE scan_id = %s AND number = %s",
+        [scan.id, shard],
+    )
+
+
+async def stage(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> None:
+    """Keep one unordered batch until the shard is listed whole. Safe to repeat."""
+    await conn.execute(
+        """
+        INSERT INTO scan_stage (scan_id, path, size_bytes, etag, modified_at)
+        SELECT DISTINCT ON (path) %s, path, size_bytes, etag, nullif(modified_at, '')::timestamptz
+        FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[]) AS batch (path, size_bytes, etag, modified_at)
+        ON CONFLICT (scan_id, path) DO UPDATE
+        SET size_bytes = excluded.size_bytes, etag = excluded.etag, modified_at = excluded.modified_at
+        """,
+        [scan.id, listed.paths, listed.sizes, listed.etags, listed.modified],
+    )
+
+
+async def read_stage(conn: AsyncConnection[Any], scan: Scan, *, after: str | None, limit: int) -> Listed:
+    """The next batch of a staged shard, in order; `through` is None when it is the last."""
+    cursor = await conn.execute(
+        """
+        SELECT path, size_bytes, etag, coalesce(modified_at::text, '')
+        FROM scan_stage
+        WHERE scan_id = %(scan_id)s AND (%(after)s::text IS NULL OR path > %(after)s)
+        ORDER BY path
+        LIMIT %(limit)s
+        """,
+        {"scan_id": scan.id, "after": after, "limit": limit},
+    )
+    rows = await cursor.fetchall()
+    return Listed(
+        paths=[row[0] for row in rows],
+        sizes=[row[1] for row in rows],
+        etags=[row[2] for row in rows],
+        modified=[row[3] for row in rows],
+        after=after,
+        through=rows[-1][0] if len(rows) == limit else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of the items that a whole listing did not have."""
+
+    marked: int
+    held: int  # not marked: the brake asks for a confirmation
+
+
+async def judge_missing(conn: AsyncConnection[Any], scan: Scan) -> Verdict:
+    """Make the candidates ghosts, unless the brake holds. Call it once every shard was listed to its proven end."""
+    is_empty = scan.listed == 0 and scan.gone > 0
+    if not scan.confirm_missing and (is_empty or scan.gone > brake_limit(scan.present)):
+        return Verdict(marked=0, held=scan.gone)
+    cursor = await conn.execute(
+        """
+        UPDATE item
+        SET missing_since = now(), updated_at = now()
+        FROM scan_candidate
+        WHERE scan_candidate.scan_id = %s AND item.dataset_id = %s AND item.id = scan_candidate.item_id
+            AND item.missing_since IS NULL AND item.changed_at < %s
+        """,
+        [scan.id, scan.dataset_id, scan.started_at],
+    )
+    await count(conn, scan.dataset_id, CounterChange(missing_items=cursor.rowcount))
+    return Verdict(marked=cursor.rowcount, held=0)
+
+
+async def end_scan(conn: AsyncConnection[Any], scan: Scan, state: State, *, marked: int = 0) -> None:
+    """Forget what was only needed while it ran."""
+    await conn.execute(
+        "UPDATE scan SET state = %s, marked = %s, ended_at = clock_timestamp() WHERE id = %s AND state = 'running'",
+        [state, marked, scan.id],
+    )
+    await conn.execute("DELETE FROM scan_candidate WHERE scan_id = %s", [scan.id])
+    await conn.execute("DELETE FROM scan_stage WHERE scan_id = %s", [scan.id])
+    if state in ("done", "held"):
+        await conn.execute(
+            "DELETE FROM tombstone WHERE dataset_id = %s AND object_deleted_at < %s",
+            [scan.dataset_id, scan.started_at],
+        )
