@@ -15,7 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
-from headwater.errors import BadRequest
+from headwater.errors import BadRequest, HeadwaterError
 
 LARGEST_KEY_BYTES = 1024  # of S3, GCS and Azure
 PAGE_KEYS = 1000
@@ -87,7 +87,11 @@ class Upload(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.abort()
+        try:
+            await self.abort()
+        except HeadwaterError:
+            if error is None:
+                raise
 
 
 class Store(Protocol):

@@ -1,0 +1,93 @@
+"""Requests to S3: where each goes and how it is signed; nothing is sent here.
+
+What is signed must be sent letter by letter, so a URL is percent-encoded once, here, and never touched again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from headwater.errors import BadRequest
+
+_LONGEST_SIGNATURE_S = 7 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class S3Credentials:
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    name: str
+    prefix: str  # '' or ending with a slash
+    region: str
+    endpoint: str | None  # None: AWS itself
+
+    @property
+    def url(self) -> str:
+        if self.endpoint is not None:
+            return f"{self.endpoint.rstrip('/')}/{quote(self.name)}"
+        host = f"s3.{self.region}.amazonaws.com{'.cn' if self.region.startswith('cn-') else ''}"
+        # A dot in the name would not match the wildcard in the certificate.
+        return f"https://{host}/{self.name}" if "." in self.name else f"https://{self.name}.{host}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    operation: str  # as AWS names it
+    method: str
+    key: str | None = None  # relative to the prefix; None asks the bucket itself
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+def absolute_key(bucket: Bucket, request: Request) -> str:
+    return bucket.prefix + (request.key or "")
+
+
+def signed(bucket: Bucket, request: Request, credentials: S3Credentials) -> tuple[str, dict[str, str]]:
+    """The URL and the headers to send with the request."""
+    url = _url(bucket, request)
+    if request.query:
+        # botocore signs the query text as it stands, and S3 wants it sorted.
+        url += "?" + "&".join(sorted(f"{name}={_quoted(text)}" for name, text in request.query.items()))
+    unsigned = AWSRequest(request.method, url, headers=dict(request.headers), data=request.body)
+    S3SigV4Auth(_for_botocore(credentials), "s3", bucket.region).add_auth(unsigned)
+    return url, dict(unsigned.headers.items())
+
+
+def signed_url(bucket: Bucket, request: Request, credentials: S3Credentials, *, expires_s: int) -> str:
+    """A URL that carries out the request for whoever has it, for a week at most."""
+    unsigned = AWSRequest(request.method, _url(bucket, request))
+    unsigned.params = dict(request.query)
+    lifetime_s = max(1, min(expires_s, _LONGEST_SIGNATURE_S))
+    S3SigV4QueryAuth(_for_botocore(credentials), "s3", bucket.region, expires=lifetime_s).add_auth(unsigned)
+    return str(unsigned.url)
+
+
+def _url(bucket: Bucket, request: Request) -> str:
+    if request.key is None:
+        return bucket.url
+    key = absolute_key(bucket, request)
+    if not key:
+        raise BadRequest("The object's key is empty. Name an object.")
+    try:
+        return f"{bucket.url}/{quote(key, safe='/')}"
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"The key {key!r} is not valid Unicode text.") from error
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="", errors="surrogateescape")
+
+
+def _for_botocore(credentials: S3Credentials) -> Credentials:
+    return Credentials(credentials.access_key_id, credentials.secret_access_key, credentials.session_token)

@@ -1,0 +1,170 @@
+"""Starts real object stores for tests and benchmarks: SeaweedFS and moto, on this machine, on free ports.
+
+Each is a context manager that yields once the store answers and ends it afterwards. None outlives this process.
+"""
+
+import atexit
+import http.client
+import json
+import logging
+import os
+import random
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+REGION = "us-east-1"
+
+# Asks Linux to end the program together with its parent, then becomes the program.
+_TIED_TO_PARENT = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 15)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the parent ended first")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    access_key_id: str
+    secret_access_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    endpoint: str  # without a slash at its end
+    admin: Keys
+    reader: Keys  # may read and list only; the same as `admin` where the server has no such account
+
+
+@contextmanager
+def seaweedfs(directory: Path) -> Iterator[S3Server]:
+    """SeaweedFS with its data, configuration and log in `directory`, which is made if absent."""
+    server = S3Server("", Keys("admin-id", "admin-secret"), Keys("reader-id", "reader-secret"))
+    (directory / "data").mkdir(parents=True, exist_ok=True)
+    (directory / "s3.json").write_text(json.dumps(_identities(server)))
+    ports = free_ports(8)
+    server = S3Server(f"http://127.0.0.1:{ports[6]}", server.admin, server.reader)
+    with _running(_seaweedfs_command(directory, ports), directory / "weed.log") as process:
+        _wait_until_answering(process, ports[6], directory / "weed.log")
+        yield server
+
+
+@contextmanager
+def moto() -> Iterator[S3Server]:
+    """A thread of this process: no permissions are checked, but keys are kept exactly as given."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        keys = Keys("moto-id", "moto-secret")
+        yield S3Server(f"http://{host}:{port}", keys, keys)
+    finally:
+        server.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on, below those that Linux gives to outgoing connections."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in ports:
+            ports.append(port)
+    return ports
+
+
+def _identities(server: S3Server) -> dict[str, object]:
+    def identity(name: str, keys: Keys, actions: list[str]) -> dict[str, object]:
+        credentials = [{"accessKey": keys.access_key_id, "secretKey": keys.secret_access_key}]
+        return {"name": name, "credentials": credentials, "actions": actions}
+
+    everything = ["Admin", "Read", "List", "Tagging", "Write"]
+    return {
+        "identities": [
+            identity("admin", server.admin, everything),
+            identity("reader", server.reader, ["Read", "List"]),
+        ]
+    }
+
+
+def _seaweedfs_command(directory: Path, ports: list[int]) -> list[str]:
+    names = ["master", "volume", "filer"]
+    flags = [f"-{name}.port={ports[i]}" for i, name in enumerate(names)]
+    flags += [f"-{name}.port.grpc={ports[i + 3]}" for i, name in enumerate(names)]
+    return [
+        str(Path(sysconfig.get_path("scripts")) / "weed"),
+        f"-config_dir={directory}",
+        "server",
+        f"-dir={directory / 'data'}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        *flags,
+        "-s3",
+        f"-s3.port={ports[6]}",
+        f"-s3.port.grpc={ports[7]}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={directory / 's3.json'}",
+        "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=256",
+        "-volume.max=100",
+    ]
+
+
+@contextmanager
+def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    tied = [sys.executable, "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
+    with log.open("wb") as output:
+        process = subprocess.Popen(tied, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    atexit.register(process.kill)
+    try:
+        yield process
+    finally:
+        atexit.unregister(process.kill)
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=3)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not _answers(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"The server did not start:\n{log.read_text(errors='replace')[-3000:]}")
+        time.sleep(0.05)
+
+
+def _answers(port: int) -> bool:
+    """Any HTTP answer but a 5xx counts, a refusal of the unsigned request too."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status < 500
+    except OSError:
+        return False
+    finally:
+        connection.close()
