@@ -1,0 +1,139 @@
+"""The fields that items and folders can be filtered and sorted by: nothing outside these tables can be read.
+
+To add one: a line in ITEM_FIELDS, one in DIR_FIELDS (NULL if folders lack it), one in docs/reference/queries.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, LiteralString
+
+from headwater.errors import BadRequest
+
+Kind = Literal["id", "text", "path", "integer", "timestamp", "boolean", "json"]
+
+_DEEPEST_PATH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One SQL expression and how it compares.
+
+    `path`: text whose `*` stops at slashes. `json`: whatever lies at `keys` in the document `sql`.
+    """
+
+    sql: LiteralString
+    kind: Kind
+    sort_sql: LiteralString | None = None  # where ordering by `sql` would be wrong or slow
+    within: LiteralString | None = None  # a condition on another table, put in at {}
+    within_one: LiteralString | None = None  # the same when the condition names at most one row of it
+    nullable: bool = False
+    unique: bool = False  # in one dataset
+    folder_itself: bool = False  # `/a/*` means /a too
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldTable:
+    base: LiteralString  # what every query of this table asks; needs the parameter dataset_id
+    named: Mapping[str, Field]
+    documents: Mapping[str, LiteralString] = field(default_factory=dict[str, LiteralString])
+
+    def find(self, name: str) -> Field:
+        """Raises BadRequest, naming the fields there are."""
+        if known := self.named.get(name):
+            return known
+        for prefix, document in self.documents.items():
+            if name.startswith(prefix + "."):
+                keys = tuple(name[len(prefix) + 1 :].split("."))
+                if len(keys) > _DEEPEST_PATH:
+                    raise BadRequest(f"The field {name[:80]!r}… is too deep: at most {_DEEPEST_PATH} levels.")
+                return Field(document, "json", nullable=True, keys=keys)
+        raise BadRequest(f"There is no field {name[:200]!r} to filter or sort by. {self._known()}")
+
+    def _known(self) -> str:
+        documents = ", ".join(f"{prefix}.<path>" for prefix in self.documents)
+        return f"Known fields: {', '.join(self.named)}, {documents}."
+
+
+ITEM_FIELDS = FieldTable(
+    base="item.dataset_id = %(dataset_id)s",
+    named={
+        "id": Field("item.id", "id", unique=True),
+        "datasetId": Field("item.dataset_id", "id"),
+        "filename": Field("item.path", "path", unique=True),
+        "name": Field("split_part(item.path, '/', -1)", "text"),
+        "dir": Field(
+            "folder.path",
+            "path",
+            sort_sql="(SELECT folder.path FROM folder"
+            " WHERE folder.dataset_id = item.dataset_id AND folder.id = item.folder_id)",
+            within="item.folder_id IN (SELECT folder.id FROM folder"
+            " WHERE folder.dataset_id = %(dataset_id)s AND {})",
+            within_one="item.folder_id = (SELECT folder.id FROM folder"
+            " WHERE folder.dataset_id = %(dataset_id)s AND {})",
+            folder_itself=True,
+        ),
+        "type": Field("'file'::text", "text"),
+        "hidden": Field("item.hidden", "boolean"),
+        "annotated": Field("FALSE", "boolean"),
+        "createdAt": Field("date_trunc('milliseconds', item.created_at)", "timestamp", "item.created_at"),
+        "updatedAt": Field("date_trunc('milliseconds', item.updated_at)", "timestamp", "item.updated_at"),
+        "creator": Field(
+            'account.email COLLATE "C"',
+            "text",
+            sort_sql='(SELECT account.email COLLATE "C" FROM account WHERE account.id = item.creator_id)',
+            within="item.creator_id IN (SELECT account.id FROM account WHERE {})",
+            nullable=True,
+        ),
+        "description": Field('item.description COLLATE "C"', "text", nullable=True),
+        "metadata.user": Field("item.user_metadata", "json", nullable=True),
+        "metadata.system.size": Field("item.size_bytes", "integer"),
+        "metadata.system.mimetype": Field('item.mime_type COLLATE "C"', "text", nullable=True),
+        "metadata.system.width": Field("item.width_px", "integer", nullable=True),
+        "metadata.system.height": Field("item.height_px", "integer", nullable=True),
+        "metadata.system.missing": Field("(item.missing_since IS NOT NULL)", "boolean"),
+    },
+    documents={"metadata.user": "item.user_metadata", "metadata.system": "item.system_metadata"},
+)
+
+_NO_TEXT = Field("NULL::text", "text", nullable=True)
+_NO_NUMBER = Field("NULL::bigint", "integer", nullable=True)
+
+# Folders, which the SDK takes for items of type "dir". The root is none of them.
+DIR_FIELDS = FieldTable(
+    base="folder.dataset_id = %(dataset_id)s AND folder.parent_id IS NOT NULL",
+    named={
+        "id": Field("folder.id", "id", unique=True),
+        "datasetId": Field("folder.dataset_id", "id"),
+        "filename": Field("folder.path", "path", unique=True),
+        "name": Field("split_part(folder.path, '/', -1)", "text"),
+        "dir": Field(
+            "parent.path",
+            "path",
+            sort_sql="(SELECT parent.path FROM folder AS parent"
+            " WHERE parent.dataset_id = folder.dataset_id AND parent.id = folder.parent_id)",
+            within="folder.parent_id IN (SELECT parent.id FROM folder AS parent"
+            " WHERE parent.dataset_id = %(dataset_id)s AND {})",
+            within_one="folder.parent_id = (SELECT parent.id FROM folder AS parent"
+            " WHERE parent.dataset_id = %(dataset_id)s AND {})",
+            folder_itself=True,
+        ),
+        "type": Field("'dir'::text", "text"),
+        "hidden": Field(
+            "(folder.path = '/.dataloop' OR starts_with(folder.path, '/.dataloop/'))",
+            "boolean",
+        ),
+        "annotated": Field("FALSE", "boolean"),
+        "createdAt": Field("date_trunc('milliseconds', folder.created_at)", "timestamp", "folder.created_at"),
+        "updatedAt": Field("date_trunc('milliseconds', folder.created_at)", "timestamp", "folder.created_at"),
+        "creator": _NO_TEXT,
+        "description": _NO_TEXT,
+        "metadata.user": Field("NULL::jsonb", "json", nullable=True),
+        "metadata.system.size": _NO_NUMBER,
+        "metadata.system.mimetype": _NO_TEXT,
+        "metadata.system.width": _NO_NUMBER,
+        "metadata.system.height": _NO_NUMBER,
+        "metadata.system.missing": Field("NULL::boolean", "boolean", nullable=True),
+    },
+    documents={"metadata.user": "NULL::jsonb", "metadata.system": "NULL::jsonb"},
+)
