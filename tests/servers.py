@@ -1,6 +1,6 @@
 """Starts real object stores for tests and benchmarks: SeaweedFS and moto, on this machine, on free ports.
 
-Each is a context manager that yields once the store answers and ends it afterwards. None outlives this process.
+Each is a context manager that yields once the store answers and then ends it. None outlives this process.
 """
 
 import atexit

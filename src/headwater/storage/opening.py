@@ -1,7 +1,11 @@
 """Opens stores; each must be closed."""
 
+from pathlib import Path
+
 import aiohttp
 
+from headwater.storage.local import LocalStore
+from headwater.storage.local_files import Root
 from headwater.storage.s3 import S3Store
 from headwater.storage.s3_requests import Bucket
 from headwater.storage.s3_sending import CredentialsProvider, Sender
@@ -37,3 +41,8 @@ def open_s3(
     )
     place = Bucket(bucket, prefix_of(prefix), region, endpoint)
     return S3Store(Sender(place, credentials, session, backoff_s=backoff_s), session, page_keys=page_keys)
+
+
+def open_local(*, root: Path, prefix: str = "", page_keys: int = PAGE_KEYS) -> Store:
+    """The folder `prefix` inside `root`, or all of `root`. Both must exist when the store is used."""
+    return LocalStore(Root(root, prefix_of(prefix)), page_keys=page_keys)

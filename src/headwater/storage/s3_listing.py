@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 from lxml import etree
 
 from headwater.errors import Unavailable
-from headwater.storage.stores import LARGEST_KEY_BYTES, ListingPage
+from headwater.storage.stores import LARGEST_KEY_BYTES, ListingPage, unindexable_reason
 
 Element = Any  # lxml's class of elements has no public name
 
@@ -154,21 +154,6 @@ def _sift(keys: list[str], *, is_encoded: bool) -> tuple[list[int], list[tuple[s
         else:
             unindexable.append((name.decode(errors="backslashreplace"), reason))
     return kept, unindexable
-
-
-def unindexable_reason(name: bytes) -> str | None:
-    """Why a name cannot stand in the index; None when it can."""
-    if not name:
-        return "The name is empty."
-    if len(name) > LARGEST_KEY_BYTES:
-        return f"The name is longer than {LARGEST_KEY_BYTES:,} bytes."
-    if b"\0" in name:
-        return "The name contains a NUL character."
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return "The name is not UTF-8."
-    return None
 
 
 def _without_prefix(keys: list[str], prefix: str) -> list[str]:

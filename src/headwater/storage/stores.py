@@ -147,3 +147,18 @@ def check_range(start: int, end: int | None) -> None:
 def prefix_of(text: str) -> str:
     """The prefix as stores use it: '' or with one slash at its end, so that `img_7` never takes `img_70`."""
     return text if not text or text.endswith("/") else text + "/"
+
+
+def unindexable_reason(name: bytes) -> str | None:
+    """Why a name cannot stand in the index; None when it can."""
+    if not name:
+        return "The name is empty."
+    if len(name) > LARGEST_KEY_BYTES:
+        return f"The name is longer than {LARGEST_KEY_BYTES:,} bytes."
+    if b"\0" in name:
+        return "The name contains a NUL character."
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return "The name is not UTF-8."
+    return None
