@@ -1,0 +1,25 @@
+"""Turns what a decoder complains about into the problem we tell."""
+
+import re
+from typing import BinaryIO
+
+from headwater.media.records import Problem
+from headwater.media.truncation import ends_early
+
+LONGEST_DETAIL = 200  # characters
+
+
+class DecodeError(Exception):
+    """A decoder gave up on a file; the text is the decoder's own."""
+
+
+def diagnose(error: DecodeError, file: BinaryIO, mime_type: str) -> Problem:
+    detail = re.sub(r"\s+", " ", str(error)).strip()[:LONGEST_DETAIL]
+    complaint = detail.lower()
+    if "memory" in complaint:
+        return Problem("out-of-memory", f"Decoding needs more memory than allowed ({detail}).")
+    if ends_early(file, mime_type) or "truncated" in complaint:
+        return Problem("truncated", f"The file ends early ({detail}).")
+    if "unsupported" in complaint or "not supported" in complaint:
+        return Problem("unsupported", f"This kind of {mime_type} is not read here ({detail}).")
+    return Problem("corrupt", f"The bytes contradict the format {mime_type} ({detail}).")
