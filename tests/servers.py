@@ -53,9 +53,14 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
     (directory / "s3.json").write_text(json.dumps(_identities(server)))
     ports = free_ports(8)
     server = S3Server(f"http://127.0.0.1:{ports[6]}", server.admin, server.reader)
-    with _running(_seaweedfs_command(directory, ports), directory / "weed.log") as process:
-        _wait_until_answering(process, ports[6], directory / "weed.log")
-        yield server
+    try:
+        with _running(_seaweedfs_command(directory, ports), directory / "weed.log") as process:
+            _wait_until_answering(process, ports[6], directory / "weed.log")
+            yield server
+    finally:
+        for port in ports:  # it has no flag for the place of its sockets, and leaves them
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -125,6 +130,7 @@ def _seaweedfs_command(directory: Path, ports: list[int]) -> list[str]:
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=256",
         "-volume.max=100",
+        "-volume.preStopSeconds=0",
     ]
 
 
@@ -144,7 +150,7 @@ def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(timeout=3)
+        process.wait(timeout=0.3)  # SeaweedFS waits for its own connections to end
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

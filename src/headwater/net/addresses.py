@@ -1,7 +1,7 @@
 """Tells inner addresses from outer ones, and connects to outer ones only.
 
-People name endpoints and URLs; none may make this server speak to its own network. What is checked is the address
-about to be connected, so a name that resolves differently the second time (DNS rebinding) gains nothing.
+People name endpoints and URLs; none may make this server speak to its own network. The check is of the address
+being connected, so a name that resolves differently the next time (DNS rebinding) gains nothing.
 """
 
 import re
