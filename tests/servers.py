@@ -51,6 +51,7 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
     server = S3Server("", Keys("admin-id", "admin-secret"), Keys("reader-id", "reader-secret"))
     (directory / "data").mkdir(parents=True, exist_ok=True)
     (directory / "s3.json").write_text(json.dumps(_identities(server)))
+    (directory / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")  # files a bucket, otherwise 7
     ports = free_ports(8)
     server = S3Server(f"http://127.0.0.1:{ports[6]}", server.admin, server.reader)
     try:
@@ -129,7 +130,7 @@ def _seaweedfs_command(directory: Path, ports: list[int]) -> list[str]:
         f"-s3.config={directory / 's3.json'}",
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=256",
-        "-volume.max=100",
+        "-volume.max=5000",
         "-volume.preStopSeconds=0",
     ]
 
