@@ -1,4 +1,4 @@
-"""How a decoder process hands its answer to its parent: JSON and raw bytes, so that nothing it sends can run here."""
+"""How a decoder answers its parent: JSON and raw bytes, so that nothing it sends can run here."""
 
 import json
 import struct

@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -20,7 +21,13 @@ START_TIMEOUT_S = 60
 LAST_WORDS_BYTES = 4096
 
 # What allocators write before they abort: GLib, C++, Rust, glibc.
-NO_MEMORY = (b"failed to allocate", b"bad_alloc", b"memory allocation of", b"out of memory", b"cannot allocate memory")
+NO_MEMORY = (
+    b"failed to allocate",
+    b"bad_alloc",
+    b"memory allocation of",
+    b"out of memory",
+    b"cannot allocate memory",
+)
 
 
 @dataclass(eq=False, slots=True)
@@ -59,7 +66,7 @@ class Child:
             raise Unavailable(f"A decoder process did not start: {last_line or 'no answer'}.")
 
     async def ask(self, path: Path, timeout_s: float) -> Prepared:
-        """The answer, or the problem in its stead. After a problem that `has_died` knows, only `end` is of use."""
+        """The answer, or the problem in its stead. After one that `has_died` knows, only `end` is of use."""
         self.files += 1
         try:
             async with asyncio.timeout(timeout_s):
@@ -96,10 +103,8 @@ class Child:
     async def end(self) -> None:
         """Kill the process, if it still lives, and wait until it is gone. May be repeated."""
         if self.process.returncode is None:
-            try:
+            with suppress(ProcessLookupError):
                 self.process.kill()
-            except ProcessLookupError:
-                pass
         await self.process.wait()
         self.stderr.close()
 

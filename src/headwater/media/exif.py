@@ -57,7 +57,7 @@ def _read_tags(directory: Mapping[int, Any], readers: dict[int, Reader]) -> dict
 
 
 def clean_text(value: object) -> str | None:
-    """Text up to its first NUL, as UTF-8 where it is that and Latin-1 where not; None when nothing is left."""
+    """Text up to its first NUL, as UTF-8 where it is that, else as Latin-1; None when nothing is left."""
     if isinstance(value, tuple):
         return None
     raw = value if isinstance(value, bytes) else str(value).encode("latin-1", "replace")
@@ -66,7 +66,9 @@ def clean_text(value: object) -> str | None:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    return "".join(char for char in text if char.isprintable() or char in "\n\t").strip()[:LONGEST_TEXT] or None
+    return (
+        "".join(char for char in text if char.isprintable() or char in "\n\t").strip()[:LONGEST_TEXT] or None
+    )
 
 
 def _integer(value: Any) -> int | None:
@@ -139,7 +141,7 @@ def _read_position(gps: Mapping[int, Any]) -> dict[str, ExifValue]:
 
 
 def _degrees(value: Any, reference: object, largest: float) -> float:
-    """Degrees, minutes and seconds as signed degrees, to a centimetre. Raises ValueError when out of range."""
+    """Degrees, minutes and seconds as signed degrees, to a centimetre. Raises ValueError beyond `largest`."""
     degrees, minutes, seconds = (float(part) for part in value)
     number = degrees + minutes / 60 + seconds / 3600
     if not 0 <= number <= largest:  # NaN, from a zero denominator, is not in range either

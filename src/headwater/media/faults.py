@@ -7,6 +7,8 @@ from headwater.media.records import Problem
 from headwater.media.truncation import ends_early
 
 LONGEST_DETAIL = 200  # characters
+ENDED = re.compile("truncated|not enough image data")
+UNSUPPORTED = re.compile("unsupported (?!marker)|not supported")  # a marker that libjpeg does not know is noise
 
 
 class DecodeError(Exception):
@@ -18,8 +20,8 @@ def diagnose(error: DecodeError, file: BinaryIO, mime_type: str) -> Problem:
     complaint = detail.lower()
     if "memory" in complaint:
         return Problem("out-of-memory", f"Decoding needs more memory than allowed ({detail}).")
-    if ends_early(file, mime_type) or "truncated" in complaint:
+    if ends_early(file, mime_type) or ENDED.search(complaint):
         return Problem("truncated", f"The file ends early ({detail}).")
-    if "unsupported" in complaint or "not supported" in complaint:
+    if UNSUPPORTED.search(complaint):
         return Problem("unsupported", f"This kind of {mime_type} is not read here ({detail}).")
     return Problem("corrupt", f"The bytes contradict the format {mime_type} ({detail}).")

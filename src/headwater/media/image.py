@@ -1,5 +1,6 @@
 """Reads one image: its facts and its thumbnail, or what is wrong with it. Runs inside a decoder process."""
 
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
@@ -13,18 +14,19 @@ MAX_PIXELS = 1_000_000_000
 
 RAW = "Raw camera files are not developed here; store a JPEG beside them."
 WHY_UNSUPPORTED = {
-    "image/svg+xml": "SVG is not drawn here: it is instructions rather than pixels, and they may refer to other files.",
+    "image/svg+xml": "SVG is not drawn here: it is a program, not pixels, and may refer to other files.",
     "image/x-adobe-dng": RAW,
     "image/x-canon-cr2": RAW,
     "image/x-canon-cr3": RAW,
 }
 
-vips_reader.set_up()
-pillow_reader.set_up()
-
 
 def read_image(path: Path, *, read_gps: bool = False, max_pixels: int = MAX_PIXELS) -> Prepared:
-    """Facts and thumbnail of the image at `path`; what is wrong with it is a Problem. Raises OSError, MemoryError."""
+    """Facts and thumbnail of the image at `path`; what is wrong with it is a Problem.
+
+    Raises OSError when it cannot be opened, MemoryError when memory runs out in Pillow.
+    """
+    _set_up_libraries()
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         if not head:
@@ -36,6 +38,12 @@ def read_image(path: Path, *, read_gps: bool = False, max_pixels: int = MAX_PIXE
             return _read(pillow_reader, file, mime_type, read_gps=read_gps, max_pixels=max_pixels)
         message = WHY_UNSUPPORTED.get(mime_type, f"Files of type {mime_type} are not read as images.")
         return Prepared(problem=Problem("unsupported", message))
+
+
+@cache
+def _set_up_libraries() -> None:
+    vips_reader.set_up()
+    pillow_reader.set_up()
 
 
 def _read(reader: ModuleType, file: BinaryIO, mime_type: str, *, read_gps: bool, max_pixels: int) -> Prepared:

@@ -1,4 +1,4 @@
-"""Decodes files in child processes with limits of time and memory, so that no file can harm us or its neighbours."""
+"""Decodes files in child processes with limits of time and memory: no file can harm us or its neighbours."""
 
 import asyncio
 from pathlib import Path
@@ -16,8 +16,8 @@ READ_IMAGE = "headwater.media.image:read_image"
 class DecodePool:
     """Long-lived child processes, started as files arrive; each decodes one file at a time.
 
-    Belongs to the event loop that uses it first. The children know neither our environment nor our open files, and
-    die with us. Where the system holds no memory limit (macOS), `memory_bytes` has no effect; the time limit has.
+    Belongs to the event loop that uses it first. The children know neither our environment nor our open
+    files, and die with us. Where the system holds no memory limit (macOS), `memory_bytes` has no effect.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class DecodePool:
         self._is_closed = False
 
     async def prepare(self, path: Path) -> Prepared:
-        """Facts and thumbnail of the file at `path`; whatever is wrong with the file is a Problem, not an exception.
+        """Facts and thumbnail of the file at `path`; what is wrong with it is a Problem, not an exception.
 
         Waits while all processes are busy; the time limit starts when a process takes the file.
         Raises Unavailable when no child process can be started, or after `close`.
@@ -84,7 +84,7 @@ class DecodePool:
         await child.end()
 
     async def close(self) -> None:
-        """Kill the child processes and wait for their end; files in work raise Unavailable. May be repeated."""
+        """Kill the child processes and wait for their end; files in work raise Unavailable. Repeatable."""
         self._is_closed = True
         self._idle.clear()
         await asyncio.gather(*(child.end() for child in tuple(self._children)))

@@ -10,22 +10,34 @@ from headwater.media.faults import DecodeError
 from headwater.media.records import ImageFacts, Thumbnail
 from headwater.media.thumbnails import THUMBNAIL_PX, encode, shrink
 
-# Named one by one: Pillow knows formats that start other programs. AVIF is here because libvips tells its size turned.
+# Named one by one: Pillow knows formats that start other programs.
+# AVIF is here because libvips tells its size after turning it, Pillow before; GIF because libvips believes the
+# first frame rather than the declared size.
 FORMATS = {
     "image/avif": "AVIF",
     "image/bmp": "BMP",
+    "image/gif": "GIF",
     "image/jp2": "JPEG2000",
     "image/qoi": "QOI",
     "image/vnd.adobe.photoshop": "PSD",
     "image/vnd.microsoft.icon": "ICO",
     "image/x-portable-anymap": "PPM",
 }
-EXPANDED_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "I": "I;16", "La": "LA", "RGBa": "RGBA", "YCbCr": "RGB"}
+EXPANDED_MODES = {
+    "1": "L",
+    "P": "RGB",
+    "PA": "RGBA",
+    "I": "I;16",
+    "La": "LA",
+    "RGBa": "RGBA",
+    "YCbCr": "RGB",
+    "LAB": "RGB",
+}
 SPARE = 2.0  # by how much more than the thumbnail the first, fast reduction leaves
 
 
 def set_up() -> None:
-    """Once in a process: Pillow's own limit on pixels yields to ours, which is checked between header and pixels."""
+    """Once in a process: Pillow's own limit yields to ours, which is checked between header and pixels."""
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
 
@@ -81,7 +93,7 @@ def _to_vips(image: Image.Image, profile: bytes | None) -> pyvips.Image:
     colours = raw.copy(interpretation={"CMYK": "cmyk", "RGB": "srgb", "RGBA": "srgb"}.get(image.mode, "b-w"))
     if profile:
         colours = colours.copy()
-        colours.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+        colours.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)  # pyright: ignore[reportArgumentType] - the stub forgets bytes
     return colours
 
 

@@ -121,7 +121,7 @@ MPEG_AUDIO_BITRATES = range(1, 15)
 
 
 def sniff_mime_type(head: bytes, name: str) -> str:
-    """The mime type by the bytes; by the name's extension only where the bytes leave it open. Never raises."""
+    """The mime type by the bytes; by the extension only where the bytes leave it open. Never raises."""
     head = head[:HEAD_BYTES]
     extension = name.rpartition(".")[2].lower()
     found = _by_signature(head) or _by_container(head) or _by_structure(head)
@@ -156,7 +156,11 @@ def _by_container(head: bytes) -> str | None:
 
 def _by_structure(head: bytes) -> str | None:
     """Formats whose magic is too short to believe without a second look."""
-    if head[:2] == b"BM" and len(head) >= 18 and struct.unpack_from("<I", head, 14)[0] in (12, 40, 52, 56, 64, 108, 124):
+    if (
+        head[:2] == b"BM"
+        and len(head) >= 18
+        and struct.unpack_from("<I", head, 14)[0] in (12, 40, 52, 56, 64, 108, 124)
+    ):
         return "image/bmp"
     if head[:4] == b"\x00\x00\x01\x00" and len(head) >= 22 and 0 < head[4] < 64 and head[5] == 0:
         return "image/vnd.microsoft.icon"
@@ -175,11 +179,11 @@ def _starts_with_number(head: bytes) -> bool:
 
 
 def _is_mpeg_audio(head: bytes) -> bool:
-    """A frame header of MPEG audio (ISO 11172-3): sync, a layer, a bit rate and a sample rate that exist."""
+    """A frame header of MPEG audio (ISO 11172-3), layer III or II: layer I would take in UTF-16's mark."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return False
     version, layer, bitrate, rate = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3
-    return version != 1 and layer != 0 and bitrate in MPEG_AUDIO_BITRATES and rate != 3
+    return version != 1 and layer in (1, 2) and bitrate in MPEG_AUDIO_BITRATES and rate != 3
 
 
 def _refine(mime_type: str, head: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Tells a file that ends early from one that is broken: by its own structure, once a decoder gave up on it."""
+"""Tells a file that ends early from a broken one by its own structure, once a decoder gave up on it."""
 
 import os
 import struct
@@ -8,7 +8,7 @@ LARGEST_SCAN_BYTES = 64 * 1024**2  # of compressed data searched for an end mark
 
 
 def ends_early(file: BinaryIO, mime_type: str) -> bool:
-    """Whether the file is shorter than it says itself. False, too, for formats not known here. Never raises."""
+    """Whether the file is shorter than it says itself; False for formats not known here. Never raises."""
     look = {
         "image/jpeg": _jpeg_ends_early,
         "image/png": _png_ends_early,
@@ -107,7 +107,9 @@ def _tiff_ends_early(file: BinaryIO, size_bytes: int) -> bool:
         (tag,) = _read(file, order + "H", entry)
         if tag in TIFF_OFFSETS + TIFF_COUNTS:
             arrays[tag in TIFF_OFFSETS] = _read_tiff_array(file, order, entry)
-    ends = (offset + length for offset, length in zip(arrays.get(True, ()), arrays.get(False, ()), strict=False))
+    ends = (
+        offset + length for offset, length in zip(arrays.get(True, ()), arrays.get(False, ()), strict=False)
+    )
     return max(ends, default=0) > size_bytes
 
 

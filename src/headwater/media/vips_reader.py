@@ -1,6 +1,5 @@
 """Reads images through libvips, which decodes only as much as a thumbnail needs."""
 
-import os
 from typing import Any, BinaryIO
 
 import pyvips
@@ -9,10 +8,12 @@ from PIL import Image
 from headwater.media.exif import collect_exif, read_exif
 from headwater.media.faults import DecodeError
 from headwater.media.records import ExifValue, ImageFacts, Thumbnail
-from headwater.media.thumbnails import THUMBNAIL_PX, colour_options, encode, is_measurement, shrink
+from headwater.media.thumbnails import THUMBNAIL_PX, colour_options, encode, has_extra_bands, is_measurement, shrink
 
-MIME_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/tiff", "image/heic", "image/heif"})
-# libjpeg can leave out all but 1/8 of the size while decoding; we keep half as much again as the thumbnail needs.
+MIME_TYPES = frozenset(
+    {"image/jpeg", "image/png", "image/webp", "image/tiff", "image/heic", "image/heif"}
+)
+# libjpeg can shrink to 1/8 while decoding; we keep half as much again as the thumbnail needs.
 JPEG_SHRINKS = (8, 4, 2)
 JPEG_SPARE = 1.5
 
@@ -27,10 +28,14 @@ def read_facts(file: BinaryIO, mime_type: str, *, read_gps: bool) -> ImageFacts:
     """From the header only. Raises DecodeError."""
     try:
         header = _open(file, mime_type)
-        block = header.get("exif-data") if "exif-data" in header.get_fields() else b""
+        block = bytes(header.get("exif-data")) if "exif-data" in header.get_fields() else b""  # pyright: ignore[reportArgumentType] - a blob
     except pyvips.Error as error:
         raise _translate(error) from error
-    exif = _read_tiff_tags(file, read_gps=read_gps) if mime_type == "image/tiff" else read_exif(block, read_gps=read_gps)
+    exif = (
+        _read_tiff_tags(file, read_gps=read_gps)
+        if mime_type == "image/tiff"
+        else read_exif(block, read_gps=read_gps)
+    )
     return ImageFacts(mime_type, header.width, header.height, header.bands, exif)
 
 
@@ -40,7 +45,7 @@ def make_thumbnail(file: BinaryIO, mime_type: str) -> Thumbnail:
         header = _open(file, mime_type)
         if mime_type == "image/jpeg":
             return encode(shrink(_open(file, mime_type, shrink=_choose_jpeg_shrink(header))))
-        if is_measurement(header):
+        if is_measurement(header) or has_extra_bands(header):
             return encode(shrink(header))
         return encode(_shrink_on_load(file, header))
     except pyvips.Error as error:
@@ -48,7 +53,7 @@ def make_thumbnail(file: BinaryIO, mime_type: str) -> Thumbnail:
 
 
 def _open(file: BinaryIO, mime_type: str, **options: Any) -> pyvips.Image:
-    """JPEG by its plain loader: the finder prefers the one for gain maps (HDR), which does not shrink on load."""
+    """JPEG by its plain loader: the finder prefers one for gain maps (HDR) that does not shrink on load."""
     if mime_type != "image/jpeg":
         return pyvips.Image.new_from_file(_path(file), access="sequential", fail_on="error", **options)
     return pyvips.Image.jpegload(_path(file), access="sequential", fail_on="error", **options)
@@ -60,8 +65,10 @@ def _path(file: BinaryIO) -> str:
 
 
 def _choose_jpeg_shrink(header: pyvips.Image) -> int:
-    longer_px = max(header.width, header.height)
-    return next((shrink for shrink in JPEG_SHRINKS if longer_px >= shrink * THUMBNAIL_PX * JPEG_SPARE), 1)
+    """The largest that leaves enough of the longer side, and a pixel of the shorter."""
+    shorter_px, longer_px = sorted((header.width, header.height))
+    largest = min(shorter_px, longer_px / (THUMBNAIL_PX * JPEG_SPARE))
+    return next((shrink for shrink in JPEG_SHRINKS if shrink <= largest), 1)
 
 
 def _shrink_on_load(file: BinaryIO, header: pyvips.Image) -> pyvips.Image:
