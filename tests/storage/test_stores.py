@@ -1,0 +1,353 @@
+"""What every store promises, on a folder, SeaweedFS and moto."""
+
+import os
+import random
+import secrets
+
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from yarl import URL
+
+from headwater.errors import BadRequest, HeadwaterError, StoreDenied, StoreMissing
+from headwater.storage.s3_uploads import SMALLEST_PART_BYTES
+from headwater.storage.stores import ListingPage, Store
+from tests.storage.conftest import PAGE_KEYS, Place
+
+KEYS_OF_FILES = [
+    "plain",
+    "a b",
+    " lead and trail ",
+    "a+b",
+    "a%b",
+    "a%2Bb",
+    "a%252Bb",
+    "a%00b",
+    "é",
+    "e\u0301",
+    "\N{GRINNING FACE}",
+    "漢字/仮名.jpg",
+    "a&b",
+    "a<b>",
+    'a"b"',
+    "a'b",
+    "a#b?c=d",
+    "a:b;c,d",
+    "~-_.!*()",
+    "a\x01b",
+    "a\x7fb",
+    "a\tb",
+    "\ufffd",
+    "\u2028",
+    "...",
+    "a/..b/.c",
+    "x" * 200,
+]
+KEYS_OF_OBJECTS_ONLY = ["a//b", "/lead", "trail/", "trail//", "a/../b", "./a", "..", ".", "a\\b", "x" * 1000]
+KEYS_BY_KIND = {
+    "local": [*KEYS_OF_FILES, "a\nb", "a\\b"],
+    "seaweedfs": [*KEYS_OF_FILES, "a\nb"],  # it keeps its objects in folders
+    "moto": [*KEYS_OF_FILES, *KEYS_OF_OBJECTS_ONLY],
+}
+
+
+async def pages_of(store: Store, **arguments) -> list[ListingPage]:
+    return [page async for page in store.list_pages(**arguments)]
+
+
+async def keys_of(store: Store, **arguments) -> list[str]:
+    """Without the place for unfinished uploads, which an index leaves out too."""
+    keys = [key for page in await pages_of(store, **arguments) for key in page.keys]
+    return [key for key in keys if not key.startswith(".dataloop/")]
+
+
+def in_byte_order(keys: list[str]) -> list[str]:
+    return sorted(keys, key=str.encode)
+
+
+async def fill(store: Store, keys: list[str]) -> None:
+    for key in keys:
+        await store.put(key, key.encode(), content_type="text/plain")
+
+
+async def bytes_of(store: Store, key: str, **span) -> bytes:
+    async with store.get(key, **span) as reader:
+        return await reader.read()
+
+
+async def check_roundtrip(store: Store, key: str, body: bytes) -> None:
+    written = await store.put(key, body, content_type="text/plain")
+    found = await store.head(key)
+    assert (found.key, found.size_bytes, found.etag) == (key, len(body), written.etag)
+    assert await bytes_of(store, key) == body
+    assert await keys_of(store) == [key]
+    await store.delete(key)
+    assert await keys_of(store) == []
+    with pytest.raises(StoreMissing):
+        await store.head(key)
+
+
+@pytest.mark.parametrize("prefix", ["", "drivers/\u00fc +%"])
+async def test_a_key_comes_back_exactly_as_it_was_written(place: Place, prefix: str):
+    for key in KEYS_BY_KIND[place.kind]:
+        store = await place.empty_store(prefix) if prefix else place.store()
+        await check_roundtrip(store, key, key.encode() + b".")
+
+
+@pytest.mark.parametrize("count", [0, 1, PAGE_KEYS, PAGE_KEYS + 1, 4 * PAGE_KEYS])
+async def test_a_listing_gives_every_object_once_in_byte_order_and_then_says_so(place: Place, count: int):
+    store = place.store()
+    keys = [f"img_{i}.jpg" for i in range(count)]
+    await fill(store, random.sample(keys, count))
+    pages = await pages_of(store)
+    assert [page.is_last for page in pages] == [False] * (len(pages) - 1) + [True]
+    assert all(len(page.keys) <= PAGE_KEYS for page in pages)
+    listed = [key for page in pages for key in page.keys if not key.startswith(".dataloop/")]
+    assert listed == in_byte_order(keys)
+
+
+async def test_a_listing_has_the_facts_that_head_has(store: Store):
+    written = await store.put("a/b.jpg", b"12345", content_type="image/jpeg")
+    (page,) = await pages_of(store)
+    found = await store.head("a/b.jpg")
+    assert (page.keys, page.sizes, page.etags) == (["a/b.jpg"], [5], [written.etag])
+    assert found.modified_at is not None
+    assert page.modified[0][:19] == found.modified_at.isoformat()[:19]
+
+
+# Characters that sort differently as bytes, as UTF-16, as words and as parts of a path.
+names = st.text(st.sampled_from("aB-.0 %+~\x01\u00e9\uffee\U0001f600"), min_size=1, max_size=3).filter(
+    lambda name: name not in {".", ".."}
+)
+paths = st.lists(names, min_size=1, max_size=3).map("/".join)
+readable_paths = paths.filter(lambda path: "\x01" not in path)  # moto puts these into its XML as they are
+any_keys = st.sets(paths, max_size=9).filter(
+    lambda keys: not any(other.startswith(key + "/") for key in keys for other in keys)
+)
+shared_fixtures = settings(
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.mark.parametrize("place", ["local", "moto"], indirect=True)
+@shared_fixtures
+@given(keys=any_keys, other=readable_paths, prefix=readable_paths.map(lambda path: path[:2]))
+async def test_any_set_of_keys_is_listed_exactly_also_from_the_middle(
+    place: Place, keys: set[str], other: str, prefix: str
+):
+    store = await place.empty_store(secrets.token_hex(6))
+    await fill(store, list(keys))
+    ordered = in_byte_order(list(keys))
+    assert await keys_of(store) == ordered
+    assert await keys_of(store, prefix=prefix) == [key for key in ordered if key.startswith(prefix)]
+    for after in [other, *(key for key in ordered if "\x01" not in key)]:
+        expected = [key for key in ordered if key.encode() > after.encode()]
+        assert await keys_of(store, start_after=after) == expected
+
+
+@pytest.mark.parametrize("place", ["seaweedfs"], indirect=True)
+@shared_fixtures
+@given(keys=any_keys)
+async def test_seaweedfs_lists_any_set_of_keys_exactly_though_in_its_own_order(place: Place, keys: set[str]):
+    store = await place.empty_store(secrets.token_hex(6))
+    await fill(store, list(keys))
+    assert in_byte_order(await keys_of(store)) == in_byte_order(list(keys))
+
+
+@pytest.mark.parametrize("after", ["", "a", "b/", "b/c/d", "b/c/d.jpg", "b/d", "c", "z"])
+async def test_a_listing_goes_on_after_a_key_that_need_not_exist(store: Store, after: str):
+    keys = ["a.jpg", "b/c/d.jpg", "b/c/e.jpg", "b/d", "b/e/f/g", "c"]
+    await fill(store, keys)
+    assert await keys_of(store, start_after=after) == [key for key in keys if key > after]
+
+
+async def test_seaweedfs_skips_a_folder_after_its_name_without_slash(s3_on):
+    """Not our doing, and the reason why nobody may start after a key that was not listed."""
+    store = (await s3_on("seaweedfs")).store()
+    await fill(store, ["b/c/d.jpg", "b/d"])
+    assert await keys_of(store, start_after="b/c") == ["b/d"]
+
+
+async def test_a_prefix_takes_no_neighbour_that_only_begins_alike(place: Place):
+    await fill(place.store(), ["img_7/a", "img_70/b", "img_7.txt"])
+    assert await keys_of(place.store(prefix="img_7")) == ["a"]
+    assert await keys_of(place.store(prefix="img_7/")) == ["a"]
+
+
+async def test_listing_by_a_prefix_takes_all_keys_that_begin_so(place: Place):
+    await fill(place.store(), ["d/img_7/a", "d/img_70/b", "d/jmg", "img_7"])
+    store = place.store(prefix="d")
+    assert await keys_of(store, prefix="img_7") == ["img_7/a", "img_70/b"]
+    assert await keys_of(store, prefix="img_7/") == ["img_7/a"]
+    assert await keys_of(store, prefix="img_7", start_after="img_7/a") == ["img_70/b"]
+    assert await keys_of(store, prefix="nothing/here") == []
+
+
+@pytest.mark.parametrize("kind", ["seaweedfs", "moto"])
+async def test_folder_markers_are_listed(s3_on, kind: str):
+    store = (await s3_on(kind)).store(prefix="d")
+    await store.put("folder/", b"", content_type="application/x-directory")
+    await store.put("folder/file", b"1", content_type="text/plain")
+    assert await keys_of(store) == ["folder/", "folder/file"]
+
+
+async def test_the_object_named_like_the_prefix_has_the_empty_key(s3_on):
+    place = await s3_on("moto")
+    await place.store().put("d/", b"", content_type="application/x-directory")
+    store = place.store(prefix="d")
+    assert await keys_of(store) == [""]
+    assert (await store.head("")).size_bytes == 0
+
+
+async def test_reading_a_range_tells_the_whole_size(store: Store):
+    await store.put("a", b"0123456789", content_type="text/plain")
+    async with store.get("a") as reader:
+        assert (await reader.read(), reader.content_range) == (b"0123456789", None)
+    async with store.get("a", start=2, end=5) as reader:
+        assert (await reader.read(), reader.content_range) == (b"234", "bytes 2-4/10")
+        assert reader.info.size_bytes == 10
+    assert await bytes_of(store, "a", start=7) == b"789"
+    assert await bytes_of(store, "a", start=7, end=99) == b"789"
+    assert await bytes_of(store, "a", end=1) == b"0"
+
+
+@pytest.mark.parametrize("span", [{"start": 10}, {"start": 99, "end": 100}, {"start": -1}, {"start": 5, "end": 5}])
+async def test_a_range_without_a_byte_is_refused(store: Store, span: dict[str, int]):
+    await store.put("a", b"0123456789", content_type="text/plain")
+    with pytest.raises(BadRequest):
+        await bytes_of(store, "a", **span)
+
+
+async def test_an_empty_object_can_be_written_and_read(store: Store):
+    await store.put("empty", b"", content_type="text/plain")
+    assert (await store.head("empty")).size_bytes == 0
+    assert await bytes_of(store, "empty") == b""
+
+
+async def test_writing_again_replaces_the_object(store: Store):
+    first = await store.put("a", b"one", content_type="text/plain")
+    second = await store.put("a", b"other", content_type="text/plain")
+    assert await bytes_of(store, "a") == b"other"
+    assert first.etag != second.etag
+
+
+async def test_what_is_absent_is_missing_and_may_be_deleted(store: Store):
+    with pytest.raises(StoreMissing, match="nothing"):
+        await store.head("nothing")
+    with pytest.raises(StoreMissing, match="nothing"):
+        await bytes_of(store, "nothing")
+    await store.delete("nothing")
+    await store.delete("nothing/below")
+
+
+SIZES = [0, 1, SMALLEST_PART_BYTES, SMALLEST_PART_BYTES + 1, 2 * SMALLEST_PART_BYTES + 12345]
+
+
+@pytest.mark.parametrize("size_bytes", SIZES)
+async def test_an_upload_of_any_size_is_seen_only_when_finished(store: Store, size_bytes: int):
+    body = random.Random(size_bytes).randbytes(size_bytes)
+    async with await store.begin_upload("dir/big", content_type="image/jpeg") as upload:
+        for at in range(0, size_bytes, 3_000_000):
+            await upload.write(body[at : at + 3_000_000])
+        await upload.seal()
+        assert await keys_of(store) == []
+        written = await upload.finish()
+    found = await store.head("dir/big")
+    assert (found.size_bytes, found.etag) == (size_bytes, written.etag)
+    assert await bytes_of(store, "dir/big") == body
+
+
+async def test_a_chunk_larger_than_many_parts_is_written_exactly(store: Store):
+    body = os.urandom(3 * SMALLEST_PART_BYTES)
+    async with await store.begin_upload("big", content_type="image/jpeg") as upload:
+        await upload.write(body)
+        await upload.finish()
+    assert await bytes_of(store, "big") == body
+
+
+async def unfinished_in(store: Store, tmp_path) -> list[str]:
+    if hasattr(store, "_sender"):
+        from headwater.storage.s3_requests import Request
+
+        answer = await store._sender.send(Request("ListMultipartUploads", "GET", query={"uploads": ""}))
+        return ["upload"] * answer.body.count(b"<UploadId>")
+    return [name for _, _, names in os.walk(tmp_path) for name in names]
+
+
+@pytest.mark.parametrize("size_bytes", [10, SMALLEST_PART_BYTES + 1])
+async def test_an_upload_that_fails_leaves_nothing(store: Store, size_bytes: int, tmp_path):
+    async def fail() -> None:
+        async with await store.begin_upload("big", content_type="image/jpeg") as upload:
+            await upload.write(bytes(size_bytes))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert await keys_of(store) == []
+    assert await unfinished_in(store, tmp_path) == []
+
+
+async def test_an_upload_may_be_aborted_twice_and_after_its_end(store: Store):
+    upload = await store.begin_upload("a", content_type="image/jpeg")
+    await upload.abort()
+    await upload.abort()
+    upload = await store.begin_upload("b", content_type="image/jpeg")
+    await upload.finish()
+    await upload.abort()
+    assert await keys_of(store) == ["b"]
+
+
+@pytest.mark.parametrize("key", ["a b/ü+%2B&.jpg", "plain"])
+async def test_a_signed_url_lets_anyone_read_exactly_the_object(place: Place, key: str):
+    store = place.store(prefix="d") if place.kind != "local" else place.store()
+    await store.put(key, b"secret bytes", content_type="image/jpeg")
+    url = await store.sign_get(key, expires_s=60, file_name='ü "x".jpg', content_type="image/png")
+    if place.kind == "local":
+        assert url is None
+        return
+    async with aiohttp.ClientSession() as session, session.get(URL(str(url), encoded=True)) as response:
+        assert (response.status, await response.read()) == (200, b"secret bytes")
+        assert response.headers["Content-Type"] == "image/png"
+        assert response.headers["Content-Disposition"] == "attachment; filename*=UTF-8''%C3%BC%20%22x%22.jpg"
+
+
+async def test_a_signed_url_ends(s3_on):
+    store = (await s3_on("seaweedfs")).store()
+    await store.put("a", b"1", content_type="image/jpeg")
+    url = str(await store.sign_get("a", expires_s=60))
+    tampered = url.replace("X-Amz-Expires=60", "X-Amz-Expires=6000")
+    async with aiohttp.ClientSession() as session, session.get(URL(tampered, encoded=True)) as response:
+        assert response.status == 403
+
+
+async def test_listing_can_be_checked(place: Place):
+    await place.store().check_listing()
+
+
+async def test_a_key_that_is_no_text_is_refused(store: Store):
+    with pytest.raises(BadRequest):
+        await store.head("a\udcff")
+
+
+async def test_every_error_is_ours(store: Store):
+    for key in ["", "\0", "x" * 2000]:
+        with pytest.raises(HeadwaterError):
+            await store.head(key)
+
+
+async def test_an_account_that_may_only_read_is_told_what_to_allow(s3_on):
+    place = await s3_on("seaweedfs")
+    await place.store().put("a", b"1", content_type="text/plain")
+    store = place.denied()
+    place.opened.append(store)
+    assert await bytes_of(store, "a") == b"1"
+    assert await keys_of(store) == ["a"]
+    with pytest.raises(StoreDenied, match=r"Allow s3:PutObject on arn:aws:s3:::cams-.*/\*\."):
+        await store.put("b", b"1", content_type="text/plain")
+    with pytest.raises(StoreDenied, match="Allow s3:DeleteObject"):
+        await store.delete("a")
+    with pytest.raises(StoreDenied, match="Allow s3:PutObject"):
+        async with await store.begin_upload("b", content_type="text/plain") as upload:
+            await upload.write(bytes(SMALLEST_PART_BYTES + 1))
+    assert await keys_of(store) == ["a"]
