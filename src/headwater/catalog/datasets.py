@@ -127,9 +127,7 @@ async def find_datasets(
         "limit": limit,
     }
     cursor = conn.cursor(row_factory=class_row(Dataset))
-    await cursor.execute(
-        _SELECT + conditions + "ORDER BY dataset.id OFFSET %(offset)s LIMIT %(limit)s", parameters
-    )
+    await cursor.execute(_SELECT + conditions + "ORDER BY dataset.id OFFSET %(offset)s LIMIT %(limit)s", parameters)
     found = await cursor.fetchall()
     total = await conn.execute("SELECT count(*) FROM (" + _SELECT + conditions + ") AS found", parameters)
     row = await total.fetchone()
@@ -212,9 +210,31 @@ async def note_synced(conn: AsyncConnection[Any], dataset_id: int) -> None:
 
 
 async def driver_of(conn: AsyncConnection[Any], dataset_id: int) -> int | None:
-    """The id of the dataset's driver; None for our own storage. Raises NotFound for one that is deleted."""
-    cursor = await conn.execute("SELECT driver_id FROM dataset WHERE id = %s AND deleted_at IS NULL", [dataset_id])
+    """The id of the dataset's driver; None for our own storage. Raises NotFound for one that is no more."""
+    cursor = await conn.execute("SELECT driver_id FROM dataset WHERE id = %s", [dataset_id])
     row = await cursor.fetchone()
     if row is None:
         raise NotFound(f"No dataset with id {dataset_id:024x}.")
     return row[0]
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedDataset:
+    project_id: int
+    driver_id: int | None
+
+
+async def find_deleted(conn: AsyncConnection[Any], dataset_id: int) -> DeletedDataset | None:
+    """A dataset that was deleted and whose rows are still to go."""
+    cursor = conn.cursor(row_factory=class_row(DeletedDataset))
+    await cursor.execute(
+        "SELECT project_id, driver_id FROM dataset WHERE id = %s AND deleted_at IS NOT NULL", [dataset_id]
+    )
+    return await cursor.fetchone()
+
+
+async def forget_dataset(conn: AsyncConnection[Any], dataset_id: int) -> None:
+    """Remove the last rows of a deleted dataset. Safe to repeat."""
+    await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s", [dataset_id])
+    await conn.execute("DELETE FROM event WHERE dataset_id = %s", [dataset_id])
+    await conn.execute("DELETE FROM dataset WHERE id = %s AND deleted_at IS NOT NULL", [dataset_id])

@@ -1,6 +1,6 @@
 """Folders: every folder that an item's path names, made with the item; what directory trees read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -51,9 +51,7 @@ async def ensure_folders(conn: AsyncConnection[Any], dataset_id: int, paths: Ite
     lineage = _with_parents(wanted)
     found = await _ids_of(conn, dataset_id, lineage)
     missing = sorted(lineage - found.keys(), key=len)  # parents first
-    cursor = await conn.execute(
-        "SELECT array_agg(nextval('item_id_seq')) FROM generate_series(1, %s)", [len(missing)]
-    )
+    cursor = await conn.execute("SELECT array_agg(nextval('item_id_seq')) FROM generate_series(1, %s)", [len(missing)])
     row = await cursor.fetchone()
     assert row is not None
     found.update(zip(missing, row[0] or [], strict=True))
@@ -105,6 +103,15 @@ async def find_folder_at(conn: AsyncConnection[Any], dataset_id: int, path: str)
     return await cursor.fetchone()
 
 
+async def load_folders(conn: AsyncConnection[Any], dataset_id: int, folder_ids: Sequence[int]) -> list[Folder]:
+    """Those that are there, in the order of ids."""
+    cursor = conn.cursor(row_factory=class_row(Folder))
+    await cursor.execute(
+        _COLUMNS + "WHERE dataset_id = %s AND id = ANY(%s) ORDER BY id", [dataset_id, list(folder_ids)]
+    )
+    return await cursor.fetchall()
+
+
 async def list_folders(conn: AsyncConnection[Any], dataset_id: int) -> list[Folder]:
     """Every folder of a dataset in the order of paths, but for the hidden one."""
     cursor = conn.cursor(row_factory=class_row(Folder))
@@ -117,3 +124,8 @@ async def list_folders(conn: AsyncConnection[Any], dataset_id: int) -> list[Fold
         [dataset_id],
     )
     return await cursor.fetchall()
+
+
+async def purge(conn: AsyncConnection[Any], dataset_id: int) -> None:
+    """Remove the folders of a deleted dataset."""
+    await conn.execute("DELETE FROM folder WHERE dataset_id = %s", [dataset_id])

@@ -7,11 +7,13 @@ from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
+from psycopg.sql import SQL, Composed
 from psycopg.types.json import Jsonb
 
-from headwater.catalog import events
+from headwater.catalog import events, query
 from headwater.catalog.datasets import CounterChange, count
-from headwater.catalog.folders import ensure_folders, folder_of
+from headwater.catalog.fields import DIR_FIELDS
+from headwater.catalog.folders import Folder, ensure_folders, folder_of, load_folders
 from headwater.errors import NotFound
 from headwater.mime_types import guess_mime_type
 
@@ -114,14 +116,97 @@ async def load_items(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequ
     return await cursor.fetchall()
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    rows: Sequence[Item | Folder]
+    has_next: bool
+
+
+async def find_page(
+    conn: AsyncConnection[Any], dataset_id: int, files: query.Tree | None, dirs: query.Tree | None, page: query.Page
+) -> Found:
+    """One page of what a query asks for: files, folders, or both (then in the order of ids)."""
+    if page.page_size == 0:
+        return Found([], has_next=False)
+    if files is not None and dirs is not None:
+        rows: Sequence[Item | Folder] = await _find_both(conn, dataset_id, files, dirs, page)
+    elif dirs is not None:
+        where, parameters = query.compile_filter(dirs, dataset_id=dataset_id, fields=DIR_FIELDS)
+        order, limits = query.compile_page(page, DIR_FIELDS, lookahead=1)
+        columns = SQL("SELECT id, dataset_id, path, parent_id, created_at FROM folder WHERE ")
+        folder_cursor = conn.cursor(row_factory=class_row(Folder))
+        await folder_cursor.execute(columns + where + SQL(" ") + order, parameters | limits)
+        rows = await folder_cursor.fetchall()
+    elif files is not None:
+        where, parameters = query.compile_filter(files, dataset_id=dataset_id)
+        order, limits = query.compile_page(page, lookahead=1)
+        cursor = conn.cursor(row_factory=class_row(Item))
+        await cursor.execute(SQL(SELECT_ITEM) + SQL("WHERE ") + where + SQL(" ") + order, parameters | limits)
+        rows = await cursor.fetchall()
+    else:
+        rows = []
+    return Found(rows[: page.page_size], has_next=len(rows) > page.page_size)
+
+
+async def _find_both(
+    conn: AsyncConnection[Any], dataset_id: int, files: query.Tree, dirs: query.Tree, page: query.Page
+) -> list[Item | Folder]:
+    """Files and folders share their ids, so the page lies among the first ids of both."""
+    first = page.page * page.page_size
+    through = first + page.page_size + 1
+    file_where, file_parameters = query.compile_filter(files, dataset_id=dataset_id)
+    dir_where, dir_parameters = query.compile_filter(dirs, dataset_id=dataset_id, fields=DIR_FIELDS)
+    file_ids = await conn.execute(
+        SQL("SELECT id FROM item WHERE ") + file_where + SQL(" ORDER BY id LIMIT %(through)s"),
+        file_parameters | {"through": through},
+    )
+    ids = [row_id for (row_id,) in await file_ids.fetchall()]
+    dir_ids = await conn.execute(
+        SQL("SELECT id FROM folder WHERE ") + dir_where + SQL(" ORDER BY id LIMIT %(through)s"),
+        dir_parameters | {"through": through},
+    )
+    ids += [row_id for (row_id,) in await dir_ids.fetchall()]
+    ids = sorted(ids)[first:through]
+    rows: list[Item | Folder] = [*await load_items(conn, dataset_id, ids), *await load_folders(conn, dataset_id, ids)]
+    return sorted(rows, key=lambda row: row.id)
+
+
+async def count_found(
+    conn: AsyncConnection[Any], dataset_id: int, files: query.Tree | None, dirs: query.Tree | None
+) -> int:
+    """Exact. Reads what it counts: ask the dataset's counters where they know."""
+    total = 0
+    if files is not None:
+        where, parameters = query.compile_filter(files, dataset_id=dataset_id)
+        total += await _count(conn, SQL("SELECT count(*) FROM item WHERE ") + where, parameters)
+    if dirs is not None:
+        where, parameters = query.compile_filter(dirs, dataset_id=dataset_id, fields=DIR_FIELDS)
+        total += await _count(conn, SQL("SELECT count(*) FROM folder WHERE ") + where, parameters)
+    return total
+
+
+async def _count(conn: AsyncConnection[Any], statement: Composed, parameters: dict[str, object]) -> int:
+    row = await (await conn.execute(statement, parameters)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def matching(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int], tree: query.Tree) -> list[int]:
+    """Those of the items that match a filter, in the order of ids."""
+    where, parameters = query.compile_filter(tree, dataset_id=dataset_id)
+    cursor = await conn.execute(
+        SQL("SELECT item.id FROM item WHERE item.id = ANY(%(among)s) AND ") + where + SQL(" ORDER BY item.id"),
+        parameters | {"among": list(item_ids)},
+    )
+    return [item_id for (item_id,) in await cursor.fetchall()]
+
+
 async def lock_path(conn: AsyncConnection[Any], dataset_id: int, path: str) -> None:
     """Until the end of the transaction nobody else writes or deletes the object at this path.
 
     The object is written under this lock and before the row, so that a row always tells of the last object written.
     """
-    await conn.execute(
-        "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK_CLASS, f"{dataset_id}:{path}"]
-    )
+    await conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK_CLASS, f"{dataset_id}:{path}"])
 
 
 async def put_item(
@@ -354,17 +439,18 @@ async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: S
     return saved
 
 
-async def purge(conn: AsyncConnection[Any], dataset_id: int, *, limit: int) -> int:
-    """Remove up to `limit` item rows of a deleted dataset. Returns how many went."""
+async def first_keys(conn: AsyncConnection[Any], dataset_id: int, *, limit: int) -> list[tuple[int, bool, str | None]]:
+    """(id, has a thumbnail, key in our own storage) of the oldest rows."""
     cursor = await conn.execute(
-        """
-        DELETE FROM item
-        WHERE dataset_id = %(dataset_id)s
-            AND id IN (SELECT id FROM item WHERE dataset_id = %(dataset_id)s ORDER BY id LIMIT %(limit)s)
-        """,
-        {"dataset_id": dataset_id, "limit": limit},
+        "SELECT id, has_thumbnail, object_key FROM item WHERE dataset_id = %s ORDER BY id LIMIT %s",
+        [dataset_id, limit],
     )
-    return cursor.rowcount
+    return await cursor.fetchall()
+
+
+async def purge(conn: AsyncConnection[Any], dataset_id: int, item_ids: list[int]) -> None:
+    """Remove rows of a deleted dataset: no tombstone, no event, no count."""
+    await conn.execute("DELETE FROM item WHERE dataset_id = %s AND id = ANY(%s)", [dataset_id, item_ids])
 
 
 async def summarize_etl(conn: AsyncConnection[Any], dataset_id: int, *, limit: int = 20) -> list[tuple[str, str]]:

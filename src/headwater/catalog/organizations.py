@@ -113,6 +113,13 @@ async def get_administered(conn: AsyncConnection[Any], caller: Account, organiza
     return organization
 
 
+async def is_member(conn: AsyncConnection[Any], organization_id: int, account: Account) -> bool:
+    cursor = await conn.execute(
+        "SELECT FROM member WHERE organization_id = %s AND account_id = %s", [organization_id, account.id]
+    )
+    return await cursor.fetchone() is not None
+
+
 async def list_members(conn: AsyncConnection[Any], organization_id: int) -> list[Member]:
     cursor = conn.cursor(row_factory=class_row(Member))
     await cursor.execute(

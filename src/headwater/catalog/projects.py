@@ -179,3 +179,11 @@ async def set_member(conn: AsyncConnection[Any], project_id: int, account: Accou
         """,
         [project_id, account.id, role],
     )
+
+
+async def remove_member(conn: AsyncConnection[Any], project_id: int, account: Account) -> bool:
+    """False when the account was not a member."""
+    cursor = await conn.execute(
+        "DELETE FROM project_member WHERE project_id = %s AND account_id = %s", [project_id, account.id]
+    )
+    return bool(cursor.rowcount)

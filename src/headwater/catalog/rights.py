@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from headwater.errors import Forbidden
+from headwater.errors import BadRequest, Forbidden
 
 Role = Literal["owner", "developer", "annotationManager", "annotator"]
 Right = Literal["read", "annotate", "write_items", "sync", "manage_datasets", "manage_drivers", "manage_project"]
@@ -36,3 +36,11 @@ def require(role: Role, right: Right) -> None:
     if not may(role, right):
         allowed = ", ".join(name for name in _RIGHTS if may(name, right))
         raise Forbidden(f"Your role in this project ({role}) may not {_WORDS[right]}. Roles that may: {allowed}.")
+
+
+def checked_role(name: str) -> Role:
+    """Raises BadRequest."""
+    for role in _RIGHTS:
+        if role == name:
+            return role
+    raise BadRequest(f"There is no role {name[:40]!r}. Roles: {', '.join(_RIGHTS)}.")

@@ -87,9 +87,7 @@ class Listed:
     def is_ordered(self) -> bool:
         """Strictly increasing in byte order (which for UTF-8 is the order of code points), and inside the range."""
         paths = self.paths
-        return not paths or (
-            (self.after is None or self.after < paths[0]) and all(map(operator.lt, paths, paths[1:]))
-        )
+        return not paths or ((self.after is None or self.after < paths[0]) and all(map(operator.lt, paths, paths[1:])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +99,7 @@ class Merged:
     gone: int = 0
 
 
-async def start_scan(
-    conn: AsyncConnection[Any], *, dataset_id: int, command_id: int, confirm_missing: bool
-) -> int:
+async def start_scan(conn: AsyncConnection[Any], *, dataset_id: int, command_id: int, confirm_missing: bool) -> int:
     """Its id, with one shard over the whole range. Violates `scan_one_at_a_time` while another one runs."""
     cursor = await conn.execute(
         """
@@ -128,9 +124,7 @@ async def start_scan(
 async def running_command(conn: AsyncConnection[Any], dataset_id: int) -> int | None:
     """The command of the scan that runs for this dataset. Locks the dataset, so that only one is started."""
     await conn.execute("SELECT FROM dataset WHERE id = %s FOR NO KEY UPDATE", [dataset_id])
-    cursor = await conn.execute(
-        "SELECT command_id FROM scan WHERE dataset_id = %s AND state = 'running'", [dataset_id]
-    )
+    cursor = await conn.execute("SELECT command_id FROM scan WHERE dataset_id = %s AND state = 'running'", [dataset_id])
     row = await cursor.fetchone()
     return None if row is None else row[0]
 
@@ -153,6 +147,13 @@ async def last_scan(conn: AsyncConnection[Any], dataset_id: int) -> Scan | None:
     cursor = conn.cursor(row_factory=class_row(Scan))
     await cursor.execute(_COLUMNS + "WHERE dataset_id = %s ORDER BY id DESC LIMIT 1", [dataset_id])
     return await cursor.fetchone()
+
+
+async def reached(conn: AsyncConnection[Any], scan_id: int) -> str | None:
+    """The last path that was committed; None before the first batch."""
+    cursor = await conn.execute("SELECT max(cursor_path) FROM scan_shard WHERE scan_id = %s", [scan_id])
+    row = await cursor.fetchone()
+    return row[0] if row else None
 
 
 async def open_shards(conn: AsyncConnection[Any], scan_id: int) -> list[Shard]:
@@ -274,9 +275,7 @@ async def _differences(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -
     return _Differences(new or [], list(zip(changed_ids or [], changed_at or [], strict=True)), returned or [], gone)
 
 
-async def _drop_deleted(
-    conn: AsyncConnection[Any], scan: Scan, listed: Listed, difference: _Differences
-) -> int:
+async def _drop_deleted(conn: AsyncConnection[Any], scan: Scan, listed: Listed, difference: _Differences) -> int:
     """Take what was deleted here on purpose out of what is new. Returns how many were."""
     if not difference.new:
         return 0
@@ -408,9 +407,7 @@ async def _refresh(
     await events.record_items(conn, scan.dataset_id, "Updated", sorted(item_id for item_id, _ in changed))
 
 
-async def _welcome_back(
-    conn: AsyncConnection[Any], scan: Scan, item_ids: list[int], change: CounterChange
-) -> None:
+async def _welcome_back(conn: AsyncConnection[Any], scan: Scan, item_ids: list[int], change: CounterChange) -> None:
     """Ghosts whose object is back as it was: nothing is derived anew."""
     cursor = await conn.execute(
         """

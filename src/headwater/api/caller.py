@@ -1,0 +1,87 @@
+"""Who calls, and the connection of the call: one request is one transaction, committed before the answer is sent."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from psycopg import AsyncConnection
+
+from headwater import ids
+from headwater.catalog import accounts
+from headwater.catalog.accounts import Account
+from headwater.errors import NotFound, Unauthorized
+from headwater.settings import Settings
+from headwater.tokens import Signer
+from headwater.vault.local import LocalVault
+from headwater.work.workplace import Workplace
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the routes work with; put together in app.py."""
+
+    settings: Settings
+    signer: Signer
+    vault: LocalVault
+    place: Workplace
+
+
+def _server(request: Request) -> Server:
+    return request.app.state.server
+
+
+async def _connection(request: Request) -> AsyncIterator[AsyncConnection[Any]]:
+    async with _server(request).place.pool.connection() as conn:
+        yield conn
+
+
+def _base(request: Request) -> str:
+    """The URL that clients reach the API under, without a slash at its end."""
+    public_url = _server(request).settings.public_url
+    root = public_url.rstrip("/") if public_url else str(request.base_url).rstrip("/")
+    return f"{root}/api/v1"
+
+
+_bearer = HTTPBearer(auto_error=False, description="A token of this server: headwater token, or POST /token.")
+
+
+async def _caller(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Account:
+    """Takes a connection of its own, so that a streamed answer does not hold one."""
+    if credentials is None:
+        raise Unauthorized("This needs a token: send the header authorization: Bearer TOKEN.")
+    server = _server(request)
+    account_id = server.signer.account_id_of(credentials.credentials)
+    try:
+        async with server.place.pool.connection() as conn:
+            return await accounts.get_account(conn, account_id)
+    except NotFound:
+        raise Unauthorized("The account of this token is no longer there.") from None
+
+
+ServerDep = Annotated[Server, Depends(_server)]
+Caller = Annotated[Account, Depends(_caller)]
+# Scope "function": the transaction ends before the answer is sent, so that an answer never tells of what did not last.
+Connection = Annotated[AsyncConnection[Any], Depends(_connection, scope="function")]
+Base = Annotated[str, Depends(_base)]
+
+
+def wire_id(noun: str) -> Any:
+    """A path parameter's dependency: turns 24 hex digits into a number. Raises NotFound."""
+
+    def parse(request: Request) -> int:
+        return ids.from_wire(request.path_params[f"{noun}_id"], noun)
+
+    return Depends(parse)
+
+
+OrganizationId = Annotated[int, wire_id("organization")]
+ProjectId = Annotated[int, wire_id("project")]
+IntegrationId = Annotated[int, wire_id("integration")]
+DriverId = Annotated[int, wire_id("driver")]
+DatasetId = Annotated[int, wire_id("dataset")]
+ItemId = Annotated[int, wire_id("item")]
+CommandId = Annotated[int, wire_id("command")]

@@ -1,0 +1,134 @@
+"""Datasets: create, read, change, delete, sync, and the queries over their items."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, Field
+
+from headwater import queue
+from headwater.api.caller import Base, Caller, Connection, DatasetId
+from headwater.catalog import commands, datasets, drivers, folders, items, projects
+from headwater.errors import BadRequest, NotFound
+from headwater.ids import from_wire
+from headwater.wire import commands as wire_commands
+from headwater.wire import datasets as wire
+from headwater.wire import items as wire_items
+from headwater.wire.query import parse_items_query
+from headwater.work import sync
+from headwater.work.deletion import PURGE_TASK
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+
+@router.post("")
+async def create_dataset(body: wire.NewDatasetBody, caller: Caller, conn: Connection, base: Base) -> wire.DatasetJson:
+    """On a driver, the initial sync starts by itself unless `sync` is false."""
+    project = await projects.get_project(conn, caller, from_wire(body.projects[0], "project"), "manage_datasets")
+    driver_id = None
+    if body.driver is not None:
+        driver = await drivers.get_driver(conn, from_wire(body.driver, "storage driver"))
+        if driver.project_id != project.id:
+            raise NotFound(f"No storage driver with id {body.driver} in this project.")
+        driver_id = driver.id
+    dataset = await datasets.create_dataset(conn, caller, project_id=project.id, driver_id=driver_id, name=body.name)
+    if driver_id is not None and body.sync:
+        await sync.request_sync(conn, dataset, caller_id=caller.id)
+    return wire.dataset(await datasets.get_dataset(conn, caller, dataset.id), base)
+
+
+@router.post("/query")
+async def query_datasets(
+    caller: Caller, conn: Connection, base: Base, body: Annotated[dict[str, Any], Body(default_factory=dict)]
+) -> dict[str, Any]:
+    """By name and by project (`context.projects`), as the SDK lists datasets."""
+    asked = wire.parse_query(body)
+    offset = asked.page * asked.page_size
+    found, total = await datasets.find_datasets(
+        conn, caller, project_ids=asked.project_ids, name=asked.name, offset=offset, limit=asked.page_size
+    )
+    return {
+        "totalItemsCount": total,
+        "items": [wire.dataset(dataset, base) for dataset in found],
+        "totalPagesCount": -(-total // asked.page_size) if asked.page_size else 0,
+        "hasNextPage": offset + len(found) < total,
+    }
+
+
+@router.get("/{dataset_id}")
+async def read_dataset(dataset_id: DatasetId, caller: Caller, conn: Connection, base: Base) -> wire.DatasetJson:
+    return wire.dataset(await datasets.get_dataset(conn, caller, dataset_id), base)
+
+
+class DatasetPatch(BaseModel):
+    """What may be changed; the SDK sends the whole dataset, the rest of which is left alone."""
+
+    name: str | None = None
+    metadata: dict[str, Any] | None = None
+    readonly: bool | None = None
+
+
+@router.patch("/{dataset_id}")
+async def update_dataset(
+    dataset_id: DatasetId, body: DatasetPatch, caller: Caller, conn: Connection, base: Base
+) -> wire.DatasetJson:
+    dataset = await datasets.get_dataset(conn, caller, dataset_id, "manage_datasets")
+    await datasets.update_dataset(conn, caller, dataset, name=body.name, metadata=body.metadata, readonly=body.readonly)
+    return wire.dataset(await datasets.get_dataset(conn, caller, dataset_id), base)
+
+
+@router.delete("/{dataset_id}")
+async def delete_dataset(dataset_id: DatasetId, caller: Caller, conn: Connection) -> dict[str, bool]:
+    """The index and the derived files go; objects in the bucket stay."""
+    dataset = await datasets.get_dataset(conn, caller, dataset_id, "manage_datasets")
+    await datasets.delete_dataset(conn, dataset)
+    await queue.defer(conn, PURGE_TASK, dataset_id=dataset.id)
+    return {"success": True}
+
+
+class SyncBody(BaseModel):
+    confirm_missing: bool = Field(
+        default=False,
+        alias="confirmMissing",
+        description="Mark everything that is missing from the bucket, however much that is.",
+    )
+
+
+@router.post("/{dataset_id}/sync")
+async def sync_dataset(
+    dataset_id: DatasetId, caller: Caller, conn: Connection, base: Base, body: SyncBody | None = None
+) -> wire_commands.CommandJson:
+    """Answers at once with the command; while a sync runs, with that one's."""
+    dataset = await datasets.get_syncable(conn, caller, dataset_id)
+    command_id = await sync.request_sync(
+        conn, dataset, caller_id=caller.id, confirm_missing=body is not None and body.confirm_missing
+    )
+    return wire_commands.command(await commands.load_command(conn, command_id), base)
+
+
+@router.get("/{dataset_id}/directoryTree")
+async def read_directory_tree(dataset_id: DatasetId, caller: Caller, conn: Connection) -> wire.TreeNode:
+    dataset = await datasets.get_dataset(conn, caller, dataset_id)
+    return wire.directory_tree(await folders.list_folders(conn, dataset.id))
+
+
+@router.post("/{dataset_id}/query")
+async def query_items(
+    dataset_id: DatasetId, caller: Caller, conn: Connection, base: Base, body: dict[str, Any]
+) -> wire_items.PageJson:
+    """A page of items (files, folders or both), as the SDK's filters ask for it."""
+    dataset = await datasets.get_dataset(conn, caller, dataset_id)
+    asked = parse_items_query(body)
+    if asked.update is not None or asked.delete:
+        raise BadRequest("Changing or deleting items by filter is not supported yet. Do it item by item.")
+    found = await items.find_page(conn, dataset.id, asked.files, asked.dirs, asked.page)
+    if asked.is_default and not asked.keyset_after:
+        total = dataset.items - dataset.hidden_items
+    else:
+        total = await items.count_found(conn, dataset.id, asked.files, asked.dirs)
+    shaped = [
+        wire_items.item(row, base)
+        if isinstance(row, items.Item)
+        else wire_items.directory(row, dataset.project_id, base)
+        for row in found.rows
+    ]
+    return wire_items.page(shaped, total=total, page_size=asked.page.page_size, has_next=found.has_next)

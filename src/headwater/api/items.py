@@ -1,0 +1,171 @@
+"""Single items: read, change, delete, and their bytes."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict
+
+from headwater.api.caller import Base, Caller, Connection, ItemId, Server, ServerDep
+from headwater.catalog import datasets, folders, items
+from headwater.catalog.accounts import Account
+from headwater.catalog.items import Item
+from headwater.catalog.rights import Right
+from headwater.errors import BadRequest, Conflict, NotFound, StoreMissing
+from headwater.storage.stores import ObjectReader
+from headwater.wire import items as wire
+from headwater.work import deletion
+from headwater.work.preprocess import thumbnail_key
+
+router = APIRouter(prefix="/items", tags=["items"])
+
+_SIGNED_FOR_S = 900
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+# Files are users' own: a browser must never run one as a page of ours.
+_SAFE_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox; default-src 'none'"}
+
+
+async def _get_item(conn: Any, caller: Account, item_id: int, right: Right = "read") -> Item:
+    """Raises NotFound, in the same words for one that is not there and one that is not the caller's; Forbidden."""
+    item = await items.find_item(conn, item_id)
+    if item is not None:
+        try:
+            await datasets.get_dataset(conn, caller, item.dataset_id, right)
+        except NotFound:
+            item = None
+    if item is None:
+        raise NotFound(f"No item with id {item_id:024x}.")
+    return item
+
+
+@router.get("/{item_id}")
+async def read_item(item_id: ItemId, caller: Caller, conn: Connection, base: Base) -> wire.ItemJson:
+    folder = await folders.find_folder(conn, item_id)
+    if folder is None:
+        return wire.item(await _get_item(conn, caller, item_id), base)
+    try:
+        dataset = await datasets.get_dataset(conn, caller, folder.dataset_id)
+    except NotFound:
+        raise NotFound(f"No item with id {item_id:024x}.") from None
+    return wire.directory(folder, dataset.project_id, base)
+
+
+class ItemPatch(BaseModel):
+    """A difference, as the SDK sends it: nested, null removes a key. What is not named here is left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    metadata: dict[str, Any] | None = None
+    description: str | None = None
+    filename: str | None = None
+
+
+@router.patch("/{item_id}")
+async def update_item(
+    item_id: ItemId,
+    body: ItemPatch,
+    caller: Caller,
+    conn: Connection,
+    base: Base,
+    system: bool = False,
+) -> wire.ItemJson:
+    """Change user metadata and description; system metadata only with `?system=true`."""
+    item = await _get_item(conn, caller, item_id, "write_items")
+    if body.filename is not None and body.filename != item.path:
+        raise BadRequest("Moving and renaming items is not supported yet.")
+    patch = body.metadata or {}
+    user, settable = patch.get("user"), wire.settable_system(patch.get("system") or {})
+    if not isinstance(user, dict | None):
+        raise BadRequest("metadata.user is a JSON object.")
+    if settable and not system:
+        settable = {}
+    changed = await items.update_item(
+        conn,
+        item,
+        user_metadata=wire.merged(item.user_metadata or {}, user or {}),
+        system_metadata=wire.merged(item.system_metadata or {}, settable),
+        description=body.description if "description" in body.model_fields_set else item.description,
+        updated_by_id=caller.id,
+    )
+    return wire.item(changed, base)
+
+
+@router.delete("/{item_id}")
+async def delete_item(item_id: ItemId, caller: Caller, conn: Connection) -> dict[str, bool]:
+    """The object in the bucket goes as well, if the driver allows it; otherwise it stays and is not indexed again."""
+    item = await _get_item(conn, caller, item_id, "write_items")
+    await deletion.delete_item(conn, item)
+    return {"success": True}
+
+
+@router.get("/{item_id}/stream", response_class=Response)
+async def stream_item(
+    item_id: ItemId,
+    request: Request,
+    caller: Caller,
+    server: ServerDep,
+    range_header: Annotated[str | None, Header(alias="range")] = None,
+) -> Response:
+    """The bytes of an item: a redirect to a signed URL of its bucket, or the bytes themselves. Ranges are honoured."""
+    async with server.place.pool.connection() as conn:
+        item = await _get_item(conn, caller, item_id)
+    if item.missing_since is not None:
+        raise Conflict(
+            f"{item.path} is missing from its bucket since {item.missing_since:%Y-%m-%d %H:%M} UTC. "
+            "Put the object back and sync."
+        )
+    return await _served(server, item, item.key, item.mime_type, range_header)
+
+
+@router.get("/{item_id}/thumbnail", response_class=Response)
+async def read_thumbnail(item_id: ItemId, caller: Caller, server: ServerDep) -> Response:
+    """The thumbnail (WebP). 404 while there is none: metadata.system.etl of the item says why."""
+    async with server.place.pool.connection() as conn:
+        item = await _get_item(conn, caller, item_id)
+    if not item.has_thumbnail:
+        raise NotFound(f"{item.path} has no thumbnail. metadata.system.etl of the item says why.")
+    try:
+        return await _served(server, item, thumbnail_key(item.id), "image/webp", None)
+    except StoreMissing:
+        raise NotFound(f"The thumbnail of {item.path} is no longer in its bucket.") from None
+
+
+async def _served(server: Server, item: Item, key: str, mime_type: str | None, range_header: str | None) -> Response:
+    async with server.place.places.of_dataset(item.dataset_id) as store:
+        if server.settings.redirect_downloads:
+            signed = await store.sign_get(key, expires_s=_SIGNED_FOR_S)
+            if signed is not None:
+                return RedirectResponse(signed, status_code=302, headers={"Cache-Control": "no-store"})
+        start, end = _range_of(range_header)
+        stack = AsyncExitStack()
+        reader = await stack.enter_async_context(store.get(key, start=start, end=end))
+    size_bytes = reader.info.size_bytes
+    last = size_bytes if end is None else min(end, size_bytes)
+    headers = _SAFE_HEADERS | {"Accept-Ranges": "bytes", "Content-Length": str(last - start)}
+    if range_header is not None:
+        headers["Content-Range"] = f"bytes {start}-{last - 1}/{size_bytes}"
+    return StreamingResponse(
+        _chunks(stack, reader),
+        status_code=200 if range_header is None or not size_bytes else 206,
+        media_type=mime_type or "application/octet-stream",
+        headers=headers,
+    )
+
+
+def _range_of(header: str | None) -> tuple[int, int | None]:
+    """(start, end) of `bytes=3-9`, the end not included. Raises BadRequest for the forms we do not serve."""
+    if header is None:
+        return 0, None
+    match = _RANGE.fullmatch(header.strip())
+    if match is None:
+        raise BadRequest(f"The range {header[:60]!r} is not one of the form bytes=START- or bytes=START-END.")
+    return int(match[1]), int(match[2]) + 1 if match[2] else None
+
+
+async def _chunks(stack: AsyncExitStack, reader: ObjectReader) -> AsyncIterator[bytes]:
+    async with stack:
+        async for chunk in reader:
+            yield chunk

@@ -1,0 +1,129 @@
+"""Live news: progress of commands and counters of datasets as server-sent events, from committed rows alone."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import psycopg
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from psycopg import AsyncConnection
+
+from headwater.api.caller import Base, Caller, Server, ServerDep
+from headwater.catalog import commands, datasets
+from headwater.catalog.accounts import Account
+from headwater.errors import HeadwaterError
+from headwater.ids import from_wire
+from headwater.wire import commands as wire_commands
+from headwater.wire import datasets as wire_datasets
+from headwater.wire.events import server_sent_event
+
+router = APIRouter(prefix="/notifications", tags=["notifications"])
+
+_AT_MOST_EVERY_S = 0.2
+_SIGN_OF_LIFE_S = 15.0
+_RECONNECT_S = 2.0
+_log = logging.getLogger(__name__)
+
+
+class News:
+    """Passes what PostgreSQL notifies on to whoever listens in this process; topics are told once, not queued up."""
+
+    def __init__(self) -> None:
+        self._listeners: set[_Listener] = set()
+
+    @contextmanager
+    def listening(self) -> Any:
+        listener = _Listener()
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
+    def tell(self, topic: str) -> None:
+        for listener in self._listeners:
+            listener.topics.add(topic)
+            listener.woken.set()
+
+    async def run(self, database_url: str) -> None:
+        """Until cancelled; with a connection of its own, made anew when it breaks."""
+        while True:
+            try:
+                async with await AsyncConnection.connect(database_url, autocommit=True) as conn:
+                    await conn.execute("LISTEN " + commands.CHANNEL)
+                    async for notification in conn.notifies():
+                        self.tell(notification.payload)
+            except psycopg.OperationalError:
+                _log.warning("listening for news broke off; trying again")
+                await asyncio.sleep(_RECONNECT_S)
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.topics: set[str] = set()
+        self.woken = asyncio.Event()
+
+    async def next_topics(self) -> set[str]:
+        """Empty when nothing happened for a while."""
+        try:
+            await asyncio.wait_for(self.woken.wait(), _SIGN_OF_LIFE_S)
+        except TimeoutError:
+            return set()
+        self.woken.clear()
+        topics, self.topics = self.topics, set()
+        return topics
+
+
+@router.get("/stream", response_class=StreamingResponse)
+async def stream(
+    request: Request,
+    caller: Caller,
+    server: ServerDep,
+    base: Base,
+    dataset: Annotated[str | None, Query(description="Only news of this dataset.")] = None,
+) -> StreamingResponse:
+    """Events `command` (a command's JSON) and `dataset` (a dataset's JSON with its counts), as they change."""
+    only = None if dataset is None else from_wire(dataset, "dataset")
+    if only is not None:
+        async with server.place.pool.connection() as conn:
+            await datasets.get_dataset(conn, caller, only)
+    news: News = request.app.state.news
+    return StreamingResponse(
+        _events(news, server, caller, base, only),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(news: News, server: Server, caller: Account, base: str, only: int | None) -> AsyncIterator[str]:
+    with news.listening() as listener:
+        yield ": connected\n\n"
+        while True:
+            topics = await listener.next_topics()
+            if not topics:
+                yield ": still here\n\n"
+            for topic in sorted(topics):
+                event = await _event(server, caller, base, topic, only)
+                if event is not None:
+                    yield event
+            await asyncio.sleep(_AT_MOST_EVERY_S)
+
+
+async def _event(server: Server, caller: Account, base: str, topic: str, only: int | None) -> str | None:
+    """None for what the caller may not see, or did not ask for."""
+    kind, _, number = topic.partition(":")
+    try:
+        async with server.place.pool.connection() as conn:
+            if kind == "command":
+                command = await commands.get_command(conn, caller, int(number))
+                if only in (None, command.dataset_id):
+                    return server_sent_event("command", wire_commands.command(command, base))
+            elif only in (None, int(number)):
+                dataset = await datasets.get_dataset(conn, caller, int(number))
+                return server_sent_event("dataset", wire_datasets.dataset(dataset, base))
+    except HeadwaterError:
+        pass
+    return None

@@ -1,0 +1,115 @@
+"""Projects and their members."""
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from headwater import queue
+from headwater.api.caller import Base, Caller, Connection, ProjectId
+from headwater.catalog import accounts, organizations, projects, rights
+from headwater.errors import BadRequest, Conflict, NotFound
+from headwater.wire import accounts as wire
+from headwater.work.deletion import PURGE_TASK
+
+router = APIRouter(prefix="/projects", tags=["projects"])
+
+
+async def _shaped(conn: Any, found: list[projects.Project], base: str) -> list[wire.ProjectJson]:
+    contributors = await projects.list_contributors(conn, [project.id for project in found])
+    return [wire.project(project, contributors[project.id], base) for project in found]
+
+
+@router.post("")
+async def create_project(request: Request, caller: Caller, conn: Connection, base: Base) -> wire.ProjectJson:
+    """The SDK sends the name as a form (`name=…`); JSON is taken as well."""
+    project = await projects.create_project(conn, caller, await _name_of(request))
+    return (await _shaped(conn, [project], base))[0]
+
+
+async def _name_of(request: Request) -> str:
+    if request.headers.get("content-type", "").startswith("application/json"):
+        body = await request.json()
+        name = body.get("name") if isinstance(body, dict) else None
+    else:
+        name = parse_qs((await request.body()).decode()).get("name", [None])[0]
+    if not isinstance(name, str):
+        raise BadRequest("A project needs a name: send the form field name=…")
+    return name
+
+
+@router.get("")
+async def list_projects(caller: Caller, conn: Connection, base: Base) -> list[wire.ProjectJson]:
+    return await _shaped(conn, await projects.list_projects(conn, caller), base)
+
+
+@router.get("/{project_name:path}/name")
+async def find_projects(project_name: str, caller: Caller, conn: Connection, base: Base) -> list[wire.ProjectJson]:
+    return await _shaped(conn, await projects.find_projects(conn, caller, project_name), base)
+
+
+@router.get("/{project_id}")
+async def read_project(project_id: ProjectId, caller: Caller, conn: Connection, base: Base) -> wire.ProjectJson:
+    return (await _shaped(conn, [await projects.get_project(conn, caller, project_id)], base))[0]
+
+
+class ProjectPatch(BaseModel):
+    name: str | None = None
+
+
+@router.patch("/{project_id}")
+async def update_project(
+    project_id: ProjectId, body: ProjectPatch, caller: Caller, conn: Connection, base: Base
+) -> wire.ProjectJson:
+    project = await projects.get_project(conn, caller, project_id, "manage_project")
+    if body.name is not None and body.name != project.name:
+        await projects.rename_project(conn, project, body.name)
+    return (await _shaped(conn, [await projects.get_project(conn, caller, project_id)], base))[0]
+
+
+@router.delete("/{project_id}")
+async def delete_project(project_id: ProjectId, caller: Caller, conn: Connection) -> dict[str, bool]:
+    """With its datasets. Objects in buckets are not touched."""
+    project = await projects.get_project(conn, caller, project_id, "manage_project")
+    for dataset_id in await projects.delete_project(conn, project):
+        await queue.defer(conn, PURGE_TASK, dataset_id=dataset_id)
+    await projects.forget_project(conn, project.id)
+    return {"success": True}
+
+
+class RoleBody(BaseModel):
+    role: str
+
+
+@router.get("/{project_id}/members")
+async def list_members(project_id: ProjectId, caller: Caller, conn: Connection) -> list[wire.UserJson]:
+    project = await projects.get_project(conn, caller, project_id)
+    return [wire.user(member) for member in (await projects.list_contributors(conn, [project.id]))[project.id]]
+
+
+@router.post("/{project_id}/members/{email}")
+@router.patch("/{project_id}/members/{email}")
+async def set_member(
+    project_id: ProjectId, email: str, body: RoleBody, caller: Caller, conn: Connection
+) -> list[wire.UserJson]:
+    """Add a member of the organisation to the project, or change the role of one."""
+    project = await projects.get_project(conn, caller, project_id, "manage_project")
+    role = rights.checked_role(wire.role_from_wire(body.role))
+    account = await accounts.find_account(conn, email)
+    if account is None or not await organizations.is_member(conn, project.organization_id, account):
+        raise NotFound(f"No account {email} in this organisation. Add one: headwater user add {email}")
+    await projects.set_member(conn, project.id, account, role)
+    return await list_members(project_id, caller, conn)
+
+
+@router.delete("/{project_id}/members/{email}")
+async def remove_member(project_id: ProjectId, email: str, caller: Caller, conn: Connection) -> list[wire.UserJson]:
+    project = await projects.get_project(conn, caller, project_id, "manage_project")
+    account = await accounts.find_account(conn, email)
+    if account is None or not await projects.remove_member(conn, project.id, account):
+        raise NotFound(f"{email} is not a member of this project.")
+    members = (await projects.list_contributors(conn, [project.id]))[project.id]
+    if not any(member.role == "owner" for member in members):
+        raise Conflict("A project needs an owner. Make somebody else its owner first.")
+    return [wire.user(member) for member in members]

@@ -1,0 +1,175 @@
+"""Uploads as the SDK sends them: one multipart request a file, its bytes streamed, never kept whole."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Query, Request, Response
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+
+from headwater.api.caller import Base, Caller, Connection, DatasetId, ServerDep
+from headwater.catalog import datasets, folders
+from headwater.catalog.datasets import Dataset
+from headwater.errors import BadRequest
+from headwater.wire import items as wire
+from headwater.work.upload import Announced, Mode, Uploaded, checked_path, upload_file
+
+router = APIRouter(prefix="/datasets", tags=["items"])
+
+_LONGEST_FIELD_BYTES = 8 * 1024 * 1024  # metadata is JSON of any shape
+
+
+@router.post(
+    "/{dataset_id}/items",
+    openapi_extra={
+        "requestBody": {
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["path", "file"],
+                        "properties": {
+                            "type": {"type": "string", "enum": ["file"]},
+                            "path": {"type": "string", "description": "The full path in the dataset; before file."},
+                            "metadata": {"type": "string", "description": "JSON; its key user is kept."},
+                            "description": {"type": "string"},
+                            "file": {"type": "string", "format": "binary"},
+                        },
+                    }
+                },
+                "application/x-www-form-urlencoded": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["path"],
+                        "properties": {"type": {"type": "string", "enum": ["dir"]}, "path": {"type": "string"}},
+                    }
+                },
+            }
+        }
+    },
+)
+async def add_item(
+    dataset_id: DatasetId,
+    request: Request,
+    response: Response,
+    caller: Caller,
+    server: ServerDep,
+    base: Base,
+    mode: Annotated[Mode, Query(description="What becomes of an item that is at this path already.")] = "skip",
+) -> wire.ItemJson:
+    """Upload a file (multipart), or make a folder (form `type=dir&path=…`). The header x-item-op tells what happened."""
+    async with server.place.pool.connection() as conn:
+        dataset = await datasets.get_dataset(conn, caller, dataset_id, "write_items")
+    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    if content_type == "application/x-www-form-urlencoded":
+        async with server.place.pool.connection() as conn:
+            return await _make_folder(conn, dataset, parse_qs((await request.body()).decode()), base)
+    if content_type != "multipart/form-data" or not options.get("boundary"):
+        raise BadRequest("Send the file as multipart/form-data with the fields path and file, path first.")
+    form = _Form(request.stream(), options["boundary"])
+    uploaded = await _upload(server, dataset, caller, form, mode)
+    response.headers["x-item-op"] = uploaded.outcome
+    return _answer(uploaded, base)
+
+
+async def _upload(server: Any, dataset: Dataset, caller: Any, form: "_Form", mode: Mode) -> Uploaded:
+    try:
+        fields = await form.read_fields()
+        announced = Announced(
+            path=checked_path(fields.get("path", "")),
+            mode=mode,
+            description=fields.get("description"),
+            user_metadata=_user_metadata(fields.get("metadata")),
+        )
+        return await upload_file(server.place, dataset, caller, announced, form.file())
+    except MultipartError as error:
+        raise BadRequest(f"The upload is not well-formed or broke off: {error}. Send it again.") from None
+
+
+def _user_metadata(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        metadata = json.loads(text)
+    except ValueError:
+        raise BadRequest("The field metadata is not JSON.") from None
+    user = metadata.get("user") if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(user, dict | None):
+        raise BadRequest('The field metadata is a JSON object such as {"user": {"camera": 3}}.')
+    return user
+
+
+def _answer(uploaded: Uploaded, base: str) -> wire.ItemJson:
+    """The SDK deletes the item and uploads again when the size it reads back is not the size it sent.
+
+    An item that was kept (mode skip) may have another size: for that one answer it is told its own.
+    """
+    answer = wire.item(uploaded.item, base)
+    answer["metadata"]["system"]["size"] = uploaded.received_bytes
+    return answer
+
+
+async def _make_folder(conn: Connection, dataset: Dataset, form: dict[str, list[str]], base: str) -> wire.ItemJson:
+    """May be repeated: a folder that is there is answered as it is."""
+    path = form.get("path", [""])[0].rstrip("/")
+    if form.get("type") != ["dir"] or not path.strip("/"):
+        raise BadRequest("A folder is made with the form fields type=dir and path=/folder.")
+    path = checked_path(path)
+    await folders.ensure_folders(conn, dataset.id, [path])
+    folder = await folders.find_folder_at(conn, dataset.id, path)
+    assert folder is not None
+    return wire.directory(folder, dataset.project_id, base)
+
+
+@dataclass(slots=True)
+class _Form:
+    """The parts of one multipart request as they arrive: text fields first, then the file."""
+
+    stream: AsyncIterator[bytes]
+    boundary: str
+    _events: AsyncIterator[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._events = self._parsed()
+
+    async def _parsed(self) -> AsyncIterator[Any]:
+        """Segments, chunks of bytes, and None at the end of each segment. Raises MultipartError."""
+        with PushMultipartParser(self.boundary, max_segment_count=32) as parser:
+            async for chunk in self.stream:
+                for event in parser.parse(chunk):
+                    yield event
+
+    async def read_fields(self) -> dict[str, str]:
+        """The text fields up to the file."""
+        fields: dict[str, str] = {}
+        name, text = "", bytearray()
+        async for event in self._events:
+            if isinstance(event, MultipartSegment):
+                if event.filename is not None or event.name == "file":
+                    return fields
+                name, text = event.name or "", bytearray()
+            elif event is None:
+                fields[name] = _decoded(name, text)
+            else:
+                text += event
+                if len(text) > _LONGEST_FIELD_BYTES:
+                    raise BadRequest(f"The field {name} is longer than {_LONGEST_FIELD_BYTES} bytes.")
+        raise BadRequest("The upload has no file: send a part named file after the part named path.")
+
+    async def file(self) -> AsyncIterator[bytes]:
+        """The bytes of the file. Raises MultipartError when they end before the closing boundary."""
+        is_file = True
+        async for event in self._events:
+            if event is None:
+                is_file = False
+            elif is_file and not isinstance(event, MultipartSegment):
+                yield bytes(event)
+
+
+def _decoded(name: str, text: bytearray) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"The field {name} is not UTF-8.") from None

@@ -1,0 +1,57 @@
+"""The HTTP application: routes put together with what they work on."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from headwater import __version__
+from headwater.api import accounts, commands, datasets, health, items, notifications, projects, storage, uploads
+from headwater.api.caller import Server
+from headwater.api.failures import add_handlers
+from headwater.settings import Settings
+from headwater.tokens import Signer
+from headwater.workplace import load_signing_key, load_vault, open_workplace
+
+_DESCRIPTION = """
+Headwater keeps datasets in step with cloud buckets. It answers the protocol of the `dtlpy` SDK.
+
+Every route but the log-in needs the header `authorization: Bearer TOKEN`. Every error is `{"message": sentence}`.
+"""
+
+
+def create_app(settings: Settings, database_url: str) -> FastAPI:
+    """Connects when it starts to serve, not before."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with open_workplace(settings, database_url, name="headwater-api", max_connections=20) as place:
+            app.state.server = Server(
+                settings=settings,
+                signer=Signer(load_signing_key(settings)),
+                vault=load_vault(settings),
+                place=place,
+            )
+            app.state.news = notifications.News()
+            listening = asyncio.create_task(app.state.news.run(database_url))
+            yield
+            listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await listening
+
+    app = FastAPI(
+        title="Headwater",
+        version=__version__,
+        description=_DESCRIPTION,
+        openapi_url="/api/v1/openapi.json",
+        docs_url="/api/v1/docs",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    add_handlers(app)
+    app.include_router(health.router)
+    app.include_router(accounts.gate)
+    for routes in (accounts, projects, storage, datasets, uploads, items, commands, notifications):
+        app.include_router(routes.router, prefix="/api/v1")
+    return app

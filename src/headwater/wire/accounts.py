@@ -1,0 +1,129 @@
+"""Accounts, organisations and projects as the SDK reads them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from headwater.catalog.accounts import Account
+from headwater.catalog.organizations import Member, Organization
+from headwater.catalog.projects import Contributor, Project
+from headwater.ids import to_wire
+from headwater.wire import times
+
+# The SDK's word for a developer is older than its label.
+_ROLES = {"developer": "engineer"}
+_ROLES_BACK = {wire: role for role, wire in _ROLES.items()}
+
+
+class NamedId(TypedDict):
+    id: str
+    name: str
+
+
+class UserJson(TypedDict):
+    id: str
+    email: str
+    username: str
+    firstName: str
+    lastName: str
+    avatar: str | None
+    role: str | None
+    type: str
+    org: str | None
+    createdAt: str | None
+    updatedAt: str | None
+
+
+class OrganizationJson(TypedDict):
+    id: str
+    name: str
+    logoUrl: str | None
+    plan: str
+    account: dict[str, Any]
+    members: list[UserJson]
+    groups: list[Any]
+    owner: str | None
+    creator: str | None
+    createdAt: str
+    updatedAt: str
+
+
+class ProjectJson(TypedDict):
+    id: str
+    name: str
+    url: str
+    creator: str
+    org: NamedId
+    account: NamedId
+    role: str
+    contributors: list[UserJson]
+    isBlocked: bool
+    archived: bool
+    featureConstraints: list[Any]
+    systemProject: bool
+    createdAt: str
+    updatedAt: str
+
+
+def role_to_wire(role: str) -> str:
+    return _ROLES.get(role, role)
+
+
+def role_from_wire(role: str) -> str:
+    return _ROLES_BACK.get(role, role)
+
+
+def user(who: Account | Member | Contributor) -> UserJson:
+    name = who.email.partition("@")[0]
+    created_at = None if isinstance(who, Account) else times.to_wire(who.created_at)
+    return UserJson(
+        id=who.email,
+        email=who.email,
+        username=who.email,
+        firstName=name,
+        lastName="",
+        avatar=None,
+        role=None if isinstance(who, Account) else role_to_wire(who.role),
+        type="user",
+        org=None,
+        createdAt=created_at,
+        updatedAt=created_at,
+    )
+
+
+def organization(found: Organization, members: Sequence[Member]) -> OrganizationJson:
+    owner = next((member.email for member in members if member.role == "owner"), None)
+    return OrganizationJson(
+        id=to_wire(found.id),
+        name=found.name,
+        logoUrl=None,
+        plan="premium",
+        account={},
+        members=[user(member) for member in members],
+        groups=[],
+        owner=owner,
+        creator=owner,
+        createdAt=times.to_wire(found.created_at),
+        updatedAt=times.to_wire(found.updated_at),
+    )
+
+
+def project(found: Project, contributors: Sequence[Contributor], base: str) -> ProjectJson:
+    organization = NamedId(id=to_wire(found.organization_id), name=found.organization_name)
+    return ProjectJson(
+        id=to_wire(found.id),
+        name=found.name,
+        url=f"{base}/projects/{to_wire(found.id)}",
+        creator=found.creator,
+        org=organization,
+        account=organization,
+        role=role_to_wire(found.role),
+        contributors=[user(contributor) for contributor in contributors],
+        isBlocked=False,
+        archived=False,
+        featureConstraints=[],
+        systemProject=False,
+        createdAt=times.to_wire(found.created_at),
+        updatedAt=times.to_wire(found.updated_at),
+    )

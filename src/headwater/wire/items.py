@@ -1,0 +1,156 @@
+"""Items as the SDK sends and reads them. Every key is always there: the SDK sends back as null what was left out."""
+
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from headwater.catalog.folders import Folder, folder_of, name_of, parent_of
+from headwater.catalog.items import ETL_WAITING, Item
+from headwater.ids import to_wire
+from headwater.wire import times
+
+# What we know in columns of our own; a client cannot set it.
+_TYPED_KEYS = frozenset(["size", "mimetype", "width", "height", "thumbnailId", "missing", "missingSince"])
+
+
+class ItemJson(TypedDict):
+    id: str
+    datasetId: str
+    projectId: str
+    url: str
+    dataset: str
+    type: str
+    filename: str
+    name: str
+    dir: str
+    hidden: bool
+    annotated: bool
+    annotationsCount: int
+    annotations: str
+    thumbnail: str
+    stream: str
+    creator: str | None
+    createdAt: str
+    updatedAt: str
+    updatedBy: str | None
+    description: str | None
+    spec: None
+    srcItem: None
+    metadata: dict[str, Any]
+
+
+class PageJson(TypedDict):
+    totalItemsCount: int
+    items: list[ItemJson]
+    totalPagesCount: int
+    hasNextPage: bool
+
+
+def page(found: list[ItemJson], *, total: int, page_size: int, has_next: bool) -> PageJson:
+    return PageJson(
+        totalItemsCount=total,
+        items=found,
+        totalPagesCount=-(-total // page_size) if page_size else 0,
+        hasNextPage=has_next,
+    )
+
+
+def item(found: Item, base: str) -> ItemJson:
+    url = f"{base}/items/{to_wire(found.id)}"
+    return ItemJson(
+        id=to_wire(found.id),
+        datasetId=to_wire(found.dataset_id),
+        projectId=to_wire(found.project_id),
+        url=url,
+        dataset=f"{base}/datasets/{to_wire(found.dataset_id)}",
+        type="file",
+        filename=found.path,
+        name=name_of(found.path),
+        dir=folder_of(found.path),
+        hidden=found.hidden,
+        annotated=False,
+        annotationsCount=0,
+        annotations=f"{url}/annotations",
+        thumbnail=f"{url}/thumbnail",
+        stream=f"{url}/stream",
+        creator=found.creator,
+        createdAt=times.to_wire(found.created_at),
+        updatedAt=times.to_wire(found.updated_at),
+        updatedBy=found.updated_by,
+        description=found.description,
+        spec=None,
+        srcItem=None,
+        metadata={"user": found.user_metadata or {}, "system": system_metadata(found)},
+    )
+
+
+def system_metadata(found: Item) -> dict[str, Any]:
+    """`metadata.system`, put together from columns and the rest."""
+    system: dict[str, Any] = {
+        "originalname": name_of(found.path),
+        "size": found.size_bytes,
+        "encoding": "7bit",
+        "mimetype": found.mime_type,
+        "annotationStatus": [],
+        "refs": [],
+        "etag": found.etag,
+    }
+    system |= found.system_metadata or {}
+    if found.etl_state == ETL_WAITING:
+        system["etl"] = {"state": "waiting"}
+    if found.width_px is not None:
+        system |= {"width": found.width_px, "height": found.height_px}
+    if found.has_thumbnail:
+        system["thumbnailId"] = to_wire(found.id)
+    if found.missing_since is not None:
+        system |= {"missing": True, "missingSince": times.to_wire(found.missing_since)}
+    return system
+
+
+def directory(found: Folder, project_id: int, base: str) -> ItemJson:
+    url = f"{base}/items/{to_wire(found.id)}"
+    at = times.to_wire(found.created_at)
+    return ItemJson(
+        id=to_wire(found.id),
+        datasetId=to_wire(found.dataset_id),
+        projectId=to_wire(project_id),
+        url=url,
+        dataset=f"{base}/datasets/{to_wire(found.dataset_id)}",
+        type="dir",
+        filename=found.path,
+        name=name_of(found.path),
+        dir=parent_of(found.path) or "/",
+        hidden=False,
+        annotated=False,
+        annotationsCount=0,
+        annotations=f"{url}/annotations",
+        thumbnail=f"{url}/thumbnail",
+        stream=f"{url}/stream",
+        creator=None,
+        createdAt=at,
+        updatedAt=at,
+        updatedBy=None,
+        description=None,
+        spec=None,
+        srcItem=None,
+        metadata={"user": {}, "system": {}},
+    )
+
+
+def merged(before: dict[str, Any], patch: Any) -> dict[str, Any]:
+    """A JSON object with a patch put over it, deeply; null removes a key, a list replaces a list."""
+    result = dict(before)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            inner = result.get(key)
+            result[key] = merged(inner if isinstance(inner, dict) else {}, value)
+        else:
+            result[key] = value
+    return result
+
+
+def settable_system(patch: dict[str, Any]) -> dict[str, Any]:
+    """A patch of `metadata.system` without what only we set."""
+    return {key: value for key, value in patch.items() if key not in _TYPED_KEYS}

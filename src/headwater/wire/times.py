@@ -1,0 +1,8 @@
+"""Times on the wire: ISO 8601 in UTC, with milliseconds and a Z."""
+
+from datetime import UTC, datetime
+
+
+def to_wire(at: datetime) -> str:
+    utc = at.astimezone(UTC)
+    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"

@@ -1,0 +1,168 @@
+"""Preprocessing: reads each new object once, writes its thumbnail to the hidden folder of its bucket, and its facts
+to its row. A bad file ends with a typed reason on its item, never with a stuck job.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from headwater.catalog import commands, items
+from headwater.catalog.items import HIDDEN_FOLDER, Item, PreparedItem
+from headwater.errors import StoreDenied, StoreMissing, Unavailable
+from headwater.ids import to_wire
+from headwater.media.probe import sniff_mime_type
+from headwater.media.records import Prepared, Thumbnail
+from headwater.mime_types import guess_mime_type
+from headwater.storage.stores import ObjectReader, Store
+from headwater.work.workplace import Workplace
+
+TASK = "preprocess_items"
+_HEAD_BYTES = 64 * 1024  # enough to tell what a file is
+_COMMIT_EVERY = 25  # items; what a crash may repeat
+
+
+def thumbnail_key(item_id: int) -> str:
+    return f"{HIDDEN_FOLDER[1:]}/thumbnails/{to_wire(item_id)}.webp"
+
+
+async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence[int]) -> None:
+    """Safe to repeat: what is done is left alone. Raises Unavailable when some must be tried again."""
+    async with place.pool.connection() as conn:
+        waiting = [
+            item
+            for item in await items.load_items(conn, dataset_id, item_ids)
+            if item.etl_state == items.ETL_WAITING and not item.hidden and item.missing_since is None
+        ]
+    if not waiting:
+        return
+    failure: Unavailable | None = None
+    async with place.places.of_dataset(dataset_id) as store:
+        async for prepared, failed in _in_bundles(place, store, waiting):
+            failure = failed or failure
+            async with place.pool.connection() as conn:
+                await items.save_prepared(conn, dataset_id, prepared)
+                await commands.announce_dataset(conn, dataset_id)
+    if failure:
+        raise failure
+
+
+async def _in_bundles(
+    place: Workplace, store: Store, waiting: Sequence[Item]
+) -> AsyncIterator[tuple[list[PreparedItem], Unavailable | None]]:
+    """Results as they come, some at a time; what needs another try is left out and told with its bundle."""
+    tasks = [asyncio.create_task(_prepare(place, store, item)) for item in waiting]
+    bundle: list[PreparedItem] = []
+    failure: Unavailable | None = None
+    try:
+        for next_done in asyncio.as_completed(tasks):
+            try:
+                prepared = await next_done
+            except Unavailable as error:
+                failure = error
+            else:
+                bundle += [] if prepared is None else [prepared]
+            if len(bundle) >= _COMMIT_EVERY:
+                yield bundle, failure
+                bundle = []
+        yield bundle, failure
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _prepare(place: Workplace, store: Store, item: Item) -> PreparedItem | None:
+    """None for an object that is no longer what its row says: the next sync will tell."""
+    async with place.slots:
+        try:
+            return await _read(place, store, item)
+        except StoreMissing:
+            return _failed(item, "object-missing", "The bucket has no such object any more.")
+        except StoreDenied as error:
+            return _failed(item, "denied", str(error))
+
+
+def _failed(item: Item, reason: str, message: str) -> PreparedItem:
+    return PreparedItem(
+        item_id=item.id,
+        etag=item.etag,
+        etl_state=items.ETL_FAILED,
+        etl={"state": "failed", "reason": reason, "message": message},
+        mime_type=item.mime_type or guess_mime_type(item.path),
+    )
+
+
+async def _read(place: Workplace, store: Store, item: Item) -> PreparedItem | None:
+    if item.size_bytes == 0:
+        return _failed(item, "empty", "The file is empty.")
+    async with store.get(item.key) as reader:
+        if reader.info.etag and reader.info.etag != item.etag:
+            return None
+        head, rest = await _head(reader)
+        mime_type = sniff_mime_type(head, item.path)
+        if not mime_type.startswith("image/"):
+            return PreparedItem(
+                item_id=item.id,
+                etag=item.etag,
+                etl_state=items.ETL_DONE,
+                etl={"state": "done"},
+                mime_type=mime_type,
+            )
+        async with _spooled(place.spool_dir, head, rest) as file:
+            prepared = await place.decoders.prepare(file)
+    return await _finish(store, item, mime_type, prepared)
+
+
+async def _head(reader: ObjectReader) -> tuple[bytes, AsyncIterator[bytes]]:
+    head = bytearray()
+    chunks = aiter(reader)
+    while len(head) < _HEAD_BYTES and (chunk := await anext(chunks, b"")):
+        head += chunk
+    return bytes(head), chunks
+
+
+@asynccontextmanager
+async def _spooled(folder: Path, head: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[Path]:
+    """The whole object as a file for a decoder, gone afterwards. Raises Unavailable when the disk is full."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="spool-") as file:
+            file.write(head)
+            async for chunk in rest:
+                file.write(chunk)
+            file.flush()
+            yield Path(file.name)
+    except OSError as error:
+        raise Unavailable(f"The spool folder {folder} cannot be written: {error.strerror}.") from error
+
+
+async def _finish(store: Store, item: Item, mime_type: str, prepared: Prepared) -> PreparedItem:
+    etl: dict[str, Any] = {"state": "done"}
+    has_thumbnail = False
+    if prepared.thumbnail is not None:
+        try:
+            await _put_thumbnail(store, item, prepared.thumbnail)
+            has_thumbnail = True
+        except StoreDenied as error:  # a bucket we may only read: the facts count all the same
+            etl["thumbnail"] = {"reason": "denied", "message": str(error)}
+    if prepared.problem is not None:
+        etl = {"state": "failed", "reason": prepared.problem.reason, "message": prepared.problem.message}
+    facts = prepared.facts
+    return PreparedItem(
+        item_id=item.id,
+        etag=item.etag,
+        etl_state=items.ETL_DONE if prepared.problem is None else items.ETL_FAILED,
+        etl=etl,
+        mime_type=mime_type if facts is None else facts.mime_type,
+        width_px=facts.width_px if facts else None,
+        height_px=facts.height_px if facts else None,
+        channels=facts.channels if facts else None,
+        exif=dict(facts.exif) if facts else None,
+        has_thumbnail=has_thumbnail,
+    )
+
+
+async def _put_thumbnail(store: Store, item: Item, thumbnail: Thumbnail) -> None:
+    await store.put(thumbnail_key(item.id), thumbnail.content, content_type=thumbnail.mime_type)

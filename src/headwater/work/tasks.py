@@ -1,0 +1,56 @@
+"""The jobs, by name: each unpacks its arguments and calls one function of this package."""
+
+import asyncio
+import logging
+from typing import Any
+
+from procrastinate import App, BaseRetryStrategy, JobContext, RetryDecision
+from procrastinate.jobs import Job
+from psycopg import OperationalError
+
+from headwater.errors import Unavailable
+from headwater.work import deletion, preprocess, sync
+from headwater.work.workplace import Workplace
+
+_TRIES = 8
+_log = logging.getLogger(__name__)
+
+
+class _TryAgain(BaseRetryStrategy):
+    """Again when a service was down, after 1, 2, 4 … 60 s; at once when our worker was shut down in the middle."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        if isinstance(exception, asyncio.CancelledError):
+            return RetryDecision(retry_in={"seconds": 0})
+        if isinstance(exception, Unavailable | OperationalError) and job.attempts < _TRIES - 1:
+            return RetryDecision(retry_in={"seconds": min(60, 2**job.attempts)})
+        return None
+
+
+def register(app: App, place: Workplace) -> None:
+    """Give `app` every job, with what it works on."""
+    retry = _TryAgain()
+
+    @app.task(name=sync.TASK, pass_context=True, retry=retry)
+    async def run_scan(context: JobContext, scan_id: int) -> None:
+        is_last_try = context.job.attempts >= _TRIES - 1
+        try:
+            await sync.run_scan(place, scan_id, is_last_try=is_last_try)
+        except (Unavailable, OperationalError):
+            raise
+        except Exception:
+            _log.exception("The sync of scan %s failed", scan_id)
+            await sync.give_up(place, scan_id)
+            raise
+
+    @app.task(name=preprocess.TASK, retry=retry)
+    async def preprocess_items(dataset_id: int, item_ids: list[int]) -> None:
+        await preprocess.preprocess_items(place, dataset_id, item_ids)
+
+    @app.task(name=deletion.DELETE_OBJECT_TASK, retry=retry)
+    async def delete_object(**arguments: Any) -> None:
+        await deletion.delete_object(place, **arguments)
+
+    @app.task(name=deletion.PURGE_TASK, retry=retry)
+    async def purge_dataset(dataset_id: int) -> None:
+        await deletion.purge_dataset(place, dataset_id)

@@ -1,0 +1,137 @@
+"""Upload: streams a file into the dataset's store; the object is written first, then its row, under one lock."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import uuid4
+
+from headwater import queue
+from headwater.catalog import items
+from headwater.catalog.accounts import Account
+from headwater.catalog.datasets import Dataset
+from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
+from headwater.errors import BadRequest
+from headwater.mime_types import guess_mime_type
+from headwater.storage.stores import LARGEST_KEY_BYTES, Store, Upload
+from headwater.work.deletion import DELETE_OBJECT_TASK
+from headwater.work.workplace import Workplace
+
+Mode = Literal["skip", "overwrite"]
+Outcome = Literal["created", "overwrite", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What comes before the bytes of a file."""
+
+    path: str
+    mode: Mode
+    description: str | None = None
+    user_metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    item: Item
+    outcome: Outcome
+    received_bytes: int
+
+
+def checked_path(path: str) -> str:
+    """An item's path as it is kept: one slash in front. Raises BadRequest for what no store could hold."""
+    path = "/" + path.lstrip("/")
+    segments = path[1:].split("/")
+    if "\0" in path or not path.isprintable() or "" in segments or "." in segments or ".." in segments:
+        raise BadRequest(
+            f"{path[:200]!r} cannot be an item's path. A path is /folder/name.ext, without empty, '.' or '..' parts and "
+            "without control characters."
+        )
+    if len(path.encode()) - 1 > LARGEST_KEY_BYTES:
+        raise BadRequest(f"The path is {len(path.encode()) - 1} bytes long; buckets take {LARGEST_KEY_BYTES}.")
+    if path.startswith(f"{HIDDEN_FOLDER}/thumbnails/"):
+        raise BadRequest(f"{HIDDEN_FOLDER}/thumbnails/ is where Headwater keeps its own files. Choose another folder.")
+    return path
+
+
+async def upload_file(
+    place: Workplace, dataset: Dataset, caller: Account, announced: Announced, chunks: AsyncIterator[bytes]
+) -> Uploaded:
+    """With mode `skip` an item that exists stays as it is, and the bytes are read and dropped.
+
+    Nothing is left behind when the bytes end early: the caller's iterator must raise then.
+    """
+    if dataset.readonly:
+        raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
+    async with place.pool.connection() as conn:
+        existing = await items.find_item_at(conn, dataset.id, announced.path)
+    if existing is not None and _is_kept(existing, announced.mode):
+        return Uploaded(existing, "skip", await _drain(chunks))
+    async with place.places.of_dataset(dataset.id) as store:
+        key = announced.path[1:] if dataset.driver_id is not None else f"objects/{uuid4().hex}"
+        upload = await store.begin_upload(key, content_type=guess_mime_type(announced.path))
+        async with upload:
+            received_bytes = 0
+            async for chunk in chunks:
+                received_bytes += len(chunk)
+                await upload.write(chunk)
+            await upload.seal()
+            own_key = None if dataset.driver_id is not None else key
+            item, outcome = await _commit(place, store, dataset, caller, announced, upload, own_key)
+    return Uploaded(item, outcome, received_bytes)
+
+
+def _is_kept(existing: Item, mode: Mode) -> bool:
+    """A ghost has no bytes to keep: an upload brings it back."""
+    return mode == "skip" and existing.missing_since is None
+
+
+async def _drain(chunks: AsyncIterator[bytes]) -> int:
+    return sum([len(chunk) async for chunk in chunks])
+
+
+async def _commit(
+    place: Workplace,
+    store: Store,
+    dataset: Dataset,
+    caller: Account,
+    announced: Announced,
+    upload: Upload,
+    own_key: str | None,
+) -> tuple[Item, Outcome]:
+    """Make the object visible and commit its row, under the path's lock."""
+    finished = False
+    try:
+        async with place.pool.connection() as conn:
+            await items.lock_path(conn, dataset.id, announced.path)
+            before = await items.find_item_at(conn, dataset.id, announced.path)
+            if before is not None and _is_kept(before, announced.mode):
+                return before, "skip"
+            info = await upload.finish()
+            finished = True
+            written = Written(
+                path=announced.path,
+                object_key=own_key,
+                size_bytes=info.size_bytes,
+                etag=info.etag,
+                modified_at=info.modified_at,
+                mime_type=None,
+                description=announced.description,
+                user_metadata=announced.user_metadata,
+            )
+            item, is_new = await items.put_item(conn, dataset.id, written, creator_id=caller.id)
+            if before is not None and before.object_key is not None:
+                await queue.defer(
+                    conn,
+                    DELETE_OBJECT_TASK,
+                    dataset_id=dataset.id,
+                    path=announced.path,
+                    object_key=before.object_key,
+                    thumbnail=None,
+                    delete_object=True,
+                )
+    except BaseException:
+        # Of our own storage nobody would ever find it again; in a bucket the next sync makes it an item.
+        if finished and own_key is not None:
+            await store.delete(own_key)
+        raise
+    return item, "created" if is_new else "overwrite"

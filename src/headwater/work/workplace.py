@@ -1,0 +1,18 @@
+"""What every job has at hand: the database, the stores, the decoders. Put together by app.py and worker.py."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from headwater.db.pool import Pool
+from headwater.media.limits import DecodePool
+from headwater.work.places import Places
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    pool: Pool
+    places: Places
+    decoders: DecodePool
+    spool_dir: Path  # objects on their way to a decoder
+    slots: asyncio.Semaphore  # objects read at once: enough to keep the decoders busy

@@ -1,0 +1,70 @@
+"""The worker: runs jobs and dispatches events until it is told to stop. Any number may run, on any machines."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from typing import Any
+
+from procrastinate import App
+
+from headwater import queue
+from headwater.settings import Settings
+from headwater.work import tasks
+from headwater.work.dispatch import dispatch_forever
+from headwater.workplace import open_workplace
+
+_SYNCS_AT_ONCE = 4
+_OTHER_JOBS_AT_ONCE = 3  # two keep the decoders busy while one commits
+_FINISH_WITHIN_S = 5.0
+_LOOK_FOR_DEAD_S = 3.0
+
+
+async def run_worker(settings: Settings, database_url: str) -> None:
+    """Until SIGTERM or SIGINT; a job that does not end soon then is given back to the queue."""
+    name = f"headwater-worker-{os.getpid()}"
+    async with open_workplace(settings, database_url, name=name, max_connections=30) as place:
+        app = queue.worker_app(place.pool)
+        tasks.register(app, place)
+        async with app.open_async(place.pool):
+            await _work_until_told(app, [dispatch_forever(place.pool), _adopt_forever(app)])
+
+
+async def _work_until_told(app: App, beside: list[Coroutine[Any, Any, None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    running = [asyncio.create_task(work) for work in beside]
+    running.append(asyncio.create_task(_run_jobs(app, "sync", concurrency=_SYNCS_AT_ONCE)))
+    running.append(asyncio.create_task(_run_jobs(app, "default", concurrency=_OTHER_JOBS_AT_ONCE)))
+    stopped = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    stopped.cancel()
+    for task in done - {stopped}:
+        task.result()  # raises what ended it
+
+
+async def _run_jobs(app: App, queue_name: str, *, concurrency: int) -> None:
+    await app.run_worker_async(
+        queues=[queue_name],
+        name=f"{socket.gethostname()}:{os.getpid()}:{queue_name}",
+        concurrency=concurrency,
+        install_signal_handlers=False,
+        delete_jobs="successful",
+        shutdown_graceful_timeout=_FINISH_WITHIN_S,
+        update_heartbeat_interval=queue.HEARTBEAT_S,
+        stalled_worker_timeout=queue.DEAD_AFTER_S,
+        fetch_job_polling_interval=5,
+    )
+
+
+async def _adopt_forever(app: App) -> None:
+    """Give jobs of workers that died to those that live."""
+    while True:
+        await queue.adopt_dead_workers_jobs(app)
+        await asyncio.sleep(_LOOK_FOR_DEAD_S)

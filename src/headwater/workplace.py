@@ -1,0 +1,60 @@
+"""Puts together what routes and jobs work with: the database, the vault, the stores, the decoders."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from headwater.db.pool import make_pool
+from headwater.keyfiles import read_or_make
+from headwater.media.limits import DecodePool
+from headwater.net.addresses import open_connector
+from headwater.settings import Settings
+from headwater.vault.local import LocalVault
+from headwater.work.places import Places
+from headwater.work.workplace import Workplace
+
+_READ_AHEAD = 4  # objects on their way while the decoders work
+
+
+def load_vault(settings: Settings) -> LocalVault:
+    """Raises VaultError for a key that is none."""
+    given = settings.master_key
+    return LocalVault.from_text(given.get_secret_value() if given else read_or_make(settings.data_dir / "master-key"))
+
+
+def load_signing_key(settings: Settings) -> str:
+    given = settings.signing_key
+    return given.get_secret_value() if given else read_or_make(settings.data_dir / "signing-key")
+
+
+@asynccontextmanager
+async def open_workplace(
+    settings: Settings, database_url: str, *, name: str, max_connections: int
+) -> AsyncGenerator[Workplace]:
+    """Closed at the end, with the decoders and every store that was opened."""
+    spool_dir = settings.data_dir / "spool" / name
+    shutil.rmtree(spool_dir, ignore_errors=True)  # what a crash left behind
+    spool_dir.mkdir(parents=True)
+    connector = open_connector(allow_private=settings.allow_private_endpoints)
+    decoders = DecodePool(
+        processes=settings.decoders,
+        timeout_s=settings.decode_timeout_s,
+        memory_bytes=settings.decode_memory_bytes,
+        read_gps=settings.read_gps,
+    )
+    async with make_pool(database_url, max_size=max_connections, name=name) as pool:
+        places = Places(pool, load_vault(settings), settings, connector)
+        try:
+            yield Workplace(
+                pool=pool,
+                places=places,
+                decoders=decoders,
+                spool_dir=spool_dir,
+                slots=asyncio.Semaphore(settings.decoders + _READ_AHEAD),
+            )
+        finally:
+            await places.close()
+            await decoders.close()
+            await connector.close()
+            shutil.rmtree(spool_dir, ignore_errors=True)
