@@ -33,9 +33,7 @@ class LocalStore(Store):
         self._root = root
         self._page_keys = page_keys
 
-    async def list_pages(
-        self, *, start_after: str | None = None, prefix: str = ""
-    ) -> AsyncGenerator[ListingPage]:
+    async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncGenerator[ListingPage]:
         # Never closed by hand: when we are cancelled it may still run in its thread. Unreferenced, it closes.
         found = walk(self._root, prefix.encode(), (start_after or "").encode())
         while True:

@@ -127,14 +127,10 @@ def _explain(root: Root, key: str, error: OSError) -> HeadwaterError:  # noqa: P
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR | errno.ELOOP:
             if not root.path.is_dir():
-                return StoreMissing(
-                    f'There is no folder "{root.path}". Check its name, and that it is mounted.'
-                )
+                return StoreMissing(f'There is no folder "{root.path}". Check its name, and that it is mounted.')
             return StoreMissing(f"There is no {said}. Symbolic links are not followed.")
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return StoreDenied(
-                f"Headwater's account may not do this with {said}. Allow it to, on the server."
-            )
+            return StoreDenied(f"Headwater's account may not do this with {said}. Allow it to, on the server.")
         case errno.ENOSPC | errno.EDQUOT:
             return Unavailable(f"No space is left for {said}. Nothing was written. Make room and try again.")
         case errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY:

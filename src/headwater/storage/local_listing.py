@@ -91,9 +91,7 @@ def _check_still_there(root: Root, identity: os.stat_result) -> None:
     finally:
         os.close(folder)
     if (now.st_dev, now.st_ino) != (identity.st_dev, identity.st_ino):
-        raise Unavailable(
-            f'The folder "{root.path}" was replaced or unmounted while it was listed. List it again.'
-        )
+        raise Unavailable(f'The folder "{root.path}" was replaced or unmounted while it was listed. List it again.')
 
 
 def take_page(found: Iterator[Found], page_keys: int) -> ListingPage:

@@ -31,9 +31,7 @@ class S3Store(Store):
     def bucket(self) -> Bucket:
         return self._sender.bucket
 
-    async def list_pages(
-        self, *, start_after: str | None = None, prefix: str = ""
-    ) -> AsyncGenerator[ListingPage]:
+    async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncGenerator[ListingPage]:
         """The next page is on its way while one is parsed and used."""
         query = self._listing_query(prefix, self._page_keys)
         first = query if start_after is None else query | {"start-after": self.bucket.prefix + start_after}
@@ -48,9 +46,7 @@ class S3Store(Store):
                 parsed = await self._parse(body)
                 progress.check(parsed)
                 if parsed.token is not None and parsed.token != early:
-                    fetched = asyncio.create_task(
-                        self._fetch_page(query | {"continuation-token": parsed.token})
-                    )
+                    fetched = asyncio.create_task(self._fetch_page(query | {"continuation-token": parsed.token}))
                 yield parsed.page
                 if parsed.page.is_last:
                     return
@@ -87,9 +83,7 @@ class S3Store(Store):
     ) -> str | None:
         query: dict[str, str] = {}
         if file_name is not None:
-            query["response-content-disposition"] = (
-                f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
-            )
+            query["response-content-disposition"] = f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
         if content_type is not None:
             query["response-content-type"] = content_type
         return await self._sender.sign(Request("GetObject", "GET", key, query), expires_s=expires_s)

@@ -85,9 +85,7 @@ def explain(bucket: Bucket, request: Request, refused: Refused) -> HeadwaterErro
         case Refused(code="RequestTimeTooSkewed"):
             return FailedDependency(f"The store's clock and ours differ too much {said}. Set this machine's.")
         case Refused(region=str(region)) if region != bucket.region:
-            return BadRequest(
-                f'The {named} is in region "{region}", not "{bucket.region}" {said}. Set that region.'
-            )
+            return BadRequest(f'The {named} is in region "{region}", not "{bucket.region}" {said}. Set that region.')
         case Refused(code=code) if code in _KEY_CODES:
             return StoreDenied(f"The store does not accept the credentials for {named} {said}. Renew them.")
         case Refused(status=401 | 403):

@@ -72,9 +72,7 @@ class Sender:
         async with response:
             yield response, body
 
-    async def _try_repeatedly(
-        self, request: Request, *, is_read_whole: bool
-    ) -> tuple[aiohttp.ClientResponse, bytes]:
+    async def _try_repeatedly(self, request: Request, *, is_read_whole: bool) -> tuple[aiohttp.ClientResponse, bytes]:
         refresh = False
         failures: list[str] = []
         while True:
@@ -93,7 +91,8 @@ class Sender:
                     raise reason from error
                 failures.append(type(error).__name__)
                 if len(failures) >= _ATTEMPTS:
-                    raise self._unreachable(request, failures[-1]) from error
+                    # Not `from error`: aiohttp's error may hold the headers, and these a session token.
+                    raise self._unreachable(request, failures[-1]) from None
             await asyncio.sleep(self._backoff_s * 2 ** len(failures) * random.uniform(0.5, 1))  # noqa: S311
 
     async def _try_once(

@@ -18,15 +18,13 @@ _PARTS_OF_ONE_SIZE = 1_000
 def part_bytes(part: int) -> int:
     """Size of the part with that number, counted from 0.
 
-    It doubles every 1,000 parts: 10,000 parts hold 7.8 TiB, yet a part is 8 MiB or a thousandth of the whole.
+    It doubles every 1,000 parts: 10,000 parts hold 7.8 TiB, yet a part is 8 MiB or a 500th of the whole.
     """
     return SMALLEST_PART_BYTES << (part // _PARTS_OF_ONE_SIZE)
 
 
 class S3Upload(Upload):
-    def __init__(
-        self, sender: Sender, put: Callable[..., Awaitable[ObjectInfo]], key: str, content_type: str
-    ) -> None:
+    def __init__(self, sender: Sender, put: Callable[..., Awaitable[ObjectInfo]], key: str, content_type: str) -> None:
         self._sender = sender
         self._put = put
         self._key = key

@@ -103,9 +103,7 @@ class Store(Protocol):
         """Raises StoreMissing."""
         ...
 
-    def get(
-        self, key: str, *, start: int = 0, end: int | None = None
-    ) -> AbstractAsyncContextManager[ObjectReader]:
+    def get(self, key: str, *, start: int = 0, end: int | None = None) -> AbstractAsyncContextManager[ObjectReader]:
         """Bytes from `start` up to, not including, `end`; an `end` past the object is cut to its size.
 
         Raises StoreMissing, and BadRequest for a range that holds no byte of the object.
@@ -139,9 +137,7 @@ class Store(Protocol):
 def check_range(start: int, end: int | None) -> None:
     """Raises BadRequest for a range that can hold no byte of any object."""
     if start < 0 or (end is not None and end <= start):
-        raise BadRequest(
-            f"Bytes {start} up to {end} are no range. Start at 0 or later and end after the start."
-        )
+        raise BadRequest(f"Bytes {start} up to {end} are no range. Start at 0 or later and end after the start.")
 
 
 def prefix_of(text: str) -> str:
