@@ -1,7 +1,7 @@
 """Tells inner addresses from outer ones, and connects to outer ones only.
 
-People name endpoints and URLs; none may make this server speak to its own network. The check is of the address
-being connected, so a name that resolves differently the next time (DNS rebinding) gains nothing.
+People name endpoints and URLs; none may make this server speak to its own network. Checked is the address that
+is being connected, so a name that resolves differently the next time (DNS rebinding) gains nothing.
 """
 
 import re
@@ -26,7 +26,7 @@ _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_](
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\.?")
 
 
-class AddressRefused(BadRequest, OSError):  # noqa: N818 - named like the other errors
+class AddressRefused(BadRequest, OSError):
     """Also an OSError, because only those pass through aiohttp as the cause of a failed connection."""
 
 
@@ -53,9 +53,7 @@ def check_endpoint(url: str, *, allow_private: bool) -> str:
 
     A host name is not resolved here: the connection checks what it resolves to.
     """
-    right = (
-        "Give it as https://host or https://host:port, the address of the storage API, not of a web console."
-    )
+    right = "Give it as https://host or https://host:port, the address of the storage API, not of a web console."
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -65,9 +63,7 @@ def check_endpoint(url: str, *, allow_private: bool) -> str:
     if parts.scheme not in {"http", "https"} or not host:
         raise BadRequest(f"The endpoint does not begin with https:// or http:// and a host. {right}")
     if "@" in parts.netloc:
-        raise BadRequest(
-            f"The endpoint contains a user name or password; these belong in the integration. {right}"
-        )
+        raise BadRequest(f"The endpoint contains a user name or password; these belong in the integration. {right}")
     if parts.path not in {"", "/"} or "?" in url or "#" in url:
         raise BadRequest(f"The endpoint has something after its host. {right} The bucket is named apart.")
     address = _literal(host)

@@ -38,8 +38,8 @@ _PERMISSIONS = {
 }
 
 
-class Refused(Exception):  # noqa: N818 - becomes a HeadwaterError once nothing more can be tried
-    """One answer of S3 that is not what was asked for."""
+class Refused(Exception):
+    """One answer of S3 that is not what was asked for; a HeadwaterError once nothing more can be tried."""
 
     def __init__(self, status: int, code: str, region: str | None) -> None:
         super().__init__(f"{status} {code}".strip())
