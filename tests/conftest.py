@@ -1,4 +1,4 @@
-"""Real servers, once a session: PostgreSQL, SeaweedFS, Headwater itself. Databases are clones of a migrated template."""
+"""Real servers, once a session: PostgreSQL, SeaweedFS, Headwater. Databases are clones of a migrated template."""
 
 import asyncio
 import json
