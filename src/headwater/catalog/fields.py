@@ -1,17 +1,26 @@
-"""The fields that items and folders can be filtered and sorted by: nothing outside these tables can be read.
+"""The fields that items and folders can be filtered and sorted by, and the values they compare with.
 
-To add one: a line in ITEM_FIELDS, one in DIR_FIELDS (NULL if folders lack it), one in docs/reference/queries.md.
+Nothing outside these tables can be read.
+
+To add one: a line in ITEM_FIELDS, one in DIR_FIELDS (NULL for no value), one in docs/reference/queries.md.
 """
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, LiteralString
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal, LiteralString
 
 from headwater.errors import BadRequest
 
 Kind = Literal["id", "text", "path", "integer", "timestamp", "boolean", "json"]
 
-_DEEPEST_PATH = 50
+DEEPEST = 50  # levels of a filter, a path or a value
+_MOST_VALUES = 100_000  # of one list
+_LARGEST_INTEGER_BITS = 4_000
+LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +54,8 @@ class FieldTable:
         for prefix, document in self.documents.items():
             if name.startswith(prefix + "."):
                 keys = tuple(name[len(prefix) + 1 :].split("."))
-                if len(keys) > _DEEPEST_PATH:
-                    raise BadRequest(f"The field {name[:80]!r}… is too deep: at most {_DEEPEST_PATH} levels.")
+                if len(keys) > DEEPEST:
+                    raise BadRequest(f"The field {name[:80]!r}… is too deep: at most {DEEPEST} levels.")
                 return Field(document, "json", nullable=True, keys=keys)
         raise BadRequest(f"There is no field {name[:200]!r} to filter or sort by. {self._known()}")
 
@@ -67,15 +76,14 @@ ITEM_FIELDS = FieldTable(
             "path",
             sort_sql="(SELECT folder.path FROM folder"
             " WHERE folder.dataset_id = item.dataset_id AND folder.id = item.folder_id)",
-            within="item.folder_id IN (SELECT folder.id FROM folder"
-            " WHERE folder.dataset_id = %(dataset_id)s AND {})",
+            within="item.folder_id IN (SELECT folder.id FROM folder WHERE folder.dataset_id = %(dataset_id)s AND {})",
             within_one="item.folder_id = (SELECT folder.id FROM folder"
             " WHERE folder.dataset_id = %(dataset_id)s AND {})",
             folder_itself=True,
         ),
         "type": Field("'file'::text", "text"),
         "hidden": Field("item.hidden", "boolean"),
-        "annotated": Field("FALSE", "boolean"),
+        "annotated": Field("FALSE::boolean", "boolean"),
         "createdAt": Field("date_trunc('milliseconds', item.created_at)", "timestamp", "item.created_at"),
         "updatedAt": Field("date_trunc('milliseconds', item.updated_at)", "timestamp", "item.updated_at"),
         "creator": Field(
@@ -123,7 +131,7 @@ DIR_FIELDS = FieldTable(
             "(folder.path = '/.dataloop' OR starts_with(folder.path, '/.dataloop/'))",
             "boolean",
         ),
-        "annotated": Field("FALSE", "boolean"),
+        "annotated": Field("FALSE::boolean", "boolean"),
         "createdAt": Field("date_trunc('milliseconds', folder.created_at)", "timestamp", "folder.created_at"),
         "updatedAt": Field("date_trunc('milliseconds', folder.created_at)", "timestamp", "folder.created_at"),
         "creator": _NO_TEXT,
@@ -137,3 +145,105 @@ DIR_FIELDS = FieldTable(
     },
     documents={"metadata.user": "NULL::jsonb", "metadata.system": "NULL::jsonb"},
 )
+
+# What JSON values may be.
+
+
+def check_text(text: str) -> None:
+    if "\0" in text:
+        raise BadRequest(f"The text {text[:80]!r} holds a NUL character, which nothing stored here can hold.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"The text {text[:80]!r} holds half a surrogate pair and is no Unicode.") from None
+
+
+def check_value(value: Any, depth: int = 0) -> None:
+    if depth > DEEPEST:
+        raise BadRequest(f"A value of the filter is nested more than {DEEPEST} levels deep.")
+    match value:
+        case None | bool():
+            pass
+        case str():
+            check_text(value)
+        case int():
+            if value.bit_length() > _LARGEST_INTEGER_BITS:
+                raise BadRequest("A number of the filter has more than 1,000 digits.")
+        case float():
+            if not math.isfinite(value):
+                raise BadRequest(f"{value} is no number that can be compared; leave the condition out.")
+        case list() | dict():
+            if len(value) > _MOST_VALUES:
+                raise BadRequest(f"A list of the filter has {len(value):,} values; at most {_MOST_VALUES:,} go.")
+            for element in value:
+                check_value(element, depth + 1)
+                if isinstance(value, dict):
+                    check_value(value[element], depth + 1)
+        case _:
+            raise BadRequest(f"A value of the filter is a {type(value).__name__}, which JSON has not.")
+
+
+def checked_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
+    for key in keys:
+        check_text(key)
+    return keys
+
+
+def list_of(value: Any, operator: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadRequest(f'"{operator}" compares with a list, such as ["a", "b"], not with {shown(value)}.')
+    return value
+
+
+def truth_of(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadRequest(f'"exists" is true or false, not {shown(value)}.')
+    return value
+
+
+def shown(value: Any) -> str:
+    return repr(value)[:80]
+
+
+# Values of columns.
+
+CASTS: dict[str, tuple[LiteralString, LiteralString]] = {
+    "id": ("{}::bigint", "{}::bigint[]"),
+    "text": ("{}::text", "{}::text[]"),
+    "path": ("{}::text", "{}::text[]"),
+    "integer": ("{}::numeric", "{}::numeric[]"),
+    "timestamp": ("{}::timestamptz", "{}::timestamptz[]"),
+    "boolean": ("{}::boolean", "{}::boolean[]"),
+}
+
+
+def column_value(field: Field, name: str, value: Any) -> object | None:
+    """The value as the column's type has it; None if nothing in the column can equal it."""
+    match field.kind, value:
+        case ("text" | "path", str()) | ("boolean", bool()):
+            return value
+        case ("integer", bool()):
+            return None
+        case ("integer", int() | float()):
+            return Decimal(repr(value))
+        case ("timestamp", str()):
+            return _time_of(name, value)
+        case ("id", str()):
+            number = id_number(value)
+            return number if number is not None and number <= LARGEST_ID else None
+        case _:
+            return None
+
+
+def id_number(text: str) -> int | None:
+    return int(text, 16) if re.fullmatch(r"[0-9a-fA-F]{24}", text) else None
+
+
+def _time_of(name: str, text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise BadRequest(
+            f"{name}: {shown(text)} is no time. Write it as 2024-01-31T00:00:00.000Z, or with a wildcard: 2024-01-*."
+        ) from None

@@ -1,0 +1,547 @@
+"""Filters in PostgreSQL against the same filters in plain Python.
+
+The matcher in this file follows docs/reference/queries.md, not the code: it walks JSON and compares.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from headwater.catalog.fields import DIR_FIELDS
+from headwater.catalog.folders import ROOT, folder_of, parent_of
+from headwater.catalog.query import (
+    Page,
+    compile_filter,
+    compile_page,
+)
+from headwater.ids import to_wire
+from headwater.wire.query import parse_items_query
+
+DATASET = 7
+OTHER_DATASET = 8
+MIGRATION = Path(__file__).parents[2] / "src/headwater/db/migrations/0001_foundation.sql"
+SDK_QUERIES: dict[str, Any] = json.loads((Path(__file__).parents[1] / "wire/sdk_queries.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[psycopg.Connection]:
+    with warnings.catch_warnings(action="ignore"):  # the server's package looks for XDG_RUNTIME_DIR
+        from headwater.db.embedded import running_database
+    with (
+        # Not below pytest's own folder, which the account of the embedded server may not enter.
+        TemporaryDirectory() as folder,
+        running_database(Path(folder)) as url,
+        psycopg.connect(url, autocommit=True) as conn,
+    ):
+        conn.execute(MIGRATION.read_bytes())
+        conn.execute("INSERT INTO account (email) VALUES ('ann@x.org'), ('bob@x.org')")
+        yield conn
+
+
+@pytest.fixture
+def db(server: psycopg.Connection) -> Iterator[psycopg.Connection]:
+    with server.transaction(force_rollback=True):
+        yield server
+
+
+# Items, as documents of the wire, and the rows they are.
+
+Document = dict[str, Any]
+CREATED = datetime(2024, 3, 1, 12, 0, 0, 123456, UTC)
+
+
+def document(path: str, number: int = 1, *, created: datetime = CREATED, **more: Any) -> Document:
+    """`more`: user, system, size, width, mimetype, creator, description, hidden, missing."""
+    system = {
+        "size": more.get("size", 100),
+        "mimetype": more.get("mimetype"),
+        "width": more.get("width"),
+        "missing": more.get("missing", False),
+    }
+    system = {key: value for key, value in system.items() if value is not None}
+    metadata: Document = {"system": {**(more.get("system") or {}), **system}}
+    if more.get("user") is not None:
+        metadata["user"] = more["user"]
+    found: Document = {
+        "id": to_wire(number),
+        "datasetId": to_wire(DATASET),
+        "type": "file",
+        "filename": path,
+        "name": path.rpartition("/")[2],
+        "dir": folder_of(path),
+        "hidden": more.get("hidden", False),
+        "annotated": False,
+        "createdAt": created,
+        "updatedAt": created,
+        "creator": more.get("creator"),
+        "description": more.get("description"),
+        "metadata": metadata,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def directory(path: str, number: int) -> Document:
+    return {
+        "id": to_wire(number),
+        "datasetId": to_wire(DATASET),
+        "type": "dir",
+        "filename": path,
+        "name": path.rpartition("/")[2],
+        "dir": parent_of(path),
+        "hidden": path == "/.dataloop" or path.startswith("/.dataloop/"),
+        "annotated": False,
+        "createdAt": CREATED,
+        "updatedAt": CREATED,
+        "metadata": {"system": {}},
+    }
+
+
+def insert(conn: psycopg.Connection, documents: list[Document], *datasets: int) -> list[Document]:
+    """Into each dataset. The folders of the last come back."""
+    folders: dict[str, int] = {ROOT: 1_000_000}
+    for item in documents:
+        path: str | None = item["dir"]
+        while path is not None and path not in folders:
+            folders[path] = 1_000_000 + len(folders)
+            path = parent_of(path)
+    accounts = dict(conn.execute("SELECT email, id FROM account").fetchall())
+    for dataset in datasets or (DATASET, OTHER_DATASET):
+        conn.cursor().executemany(
+            "INSERT INTO folder (dataset_id, id, path, parent_id, created_at) VALUES (%s, %s, %s, %s, %s)",
+            [(dataset, number, path, folders.get(parent_of(path) or ""), CREATED) for path, number in folders.items()],
+        )
+        conn.cursor().executemany(
+            """
+            INSERT INTO item (dataset_id, id, folder_id, size_bytes, created_at, updated_at, missing_since,
+                creator_id, width_px, hidden, path, etag, mime_type, description,
+                user_metadata, system_metadata)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', %s, %s, %s, %s)
+            """,
+            [_row(item, dataset, folders, accounts) for item in documents],
+        )
+    return [directory(path, number) for path, number in folders.items() if path != ROOT]
+
+
+def _row(item: Document, dataset: int, folders: dict[str, int], accounts: dict[str, int]) -> tuple[Any, ...]:
+    system = dict(item["metadata"]["system"])
+    size, mimetype = system.pop("size"), system.pop("mimetype", None)
+    width, missing = system.pop("width", None), system.pop("missing")
+    user = item["metadata"].get("user")
+    return (
+        dataset,
+        int(item["id"], 16),
+        folders[item["dir"]],
+        size,
+        item["createdAt"],
+        item["updatedAt"],
+        CREATED if missing else None,
+        accounts.get(item.get("creator", "")),
+        width,
+        item["hidden"],
+        item["filename"],
+        mimetype,
+        item.get("description"),
+        None if user is None else Jsonb(user),
+        Jsonb(system) if system else None,
+    )
+
+
+def found(conn: psycopg.Connection, conditions: Any) -> list[str]:
+    """Paths of the items in DATASET, in order of their ids."""
+    return files_of(conn, {"filter": conditions})
+
+
+def files_of(conn: psycopg.Connection, body: Any) -> list[str]:
+    query = parse_items_query(body)
+    if query.files is None:
+        return []
+    where, params = compile_filter(query.files, dataset_id=DATASET)
+    order, page = compile_page(query.page)
+    statement = sql.SQL("SELECT item.path FROM item WHERE {} {}").format(where, order)
+    return [row[0] for row in conn.execute(statement, {**params, **page}).fetchall()]
+
+
+def dirs_of(conn: psycopg.Connection, body: Any) -> list[str]:
+    query = parse_items_query(body)
+    if query.dirs is None:
+        return []
+    where, params = compile_filter(query.dirs, dataset_id=DATASET, fields=DIR_FIELDS)
+    order, page = compile_page(query.page, DIR_FIELDS)
+    statement = sql.SQL("SELECT folder.path FROM folder WHERE {} {}").format(where, order)
+    return [row[0] for row in conn.execute(statement, {**params, **page}).fetchall()]
+
+
+# The same in Python.
+
+
+def matches(conditions: Document, item: Any) -> bool:
+    for key, value in conditions.items():
+        match key:
+            case "$and":
+                holds = all(matches(part, item) for part in value)
+            case "$or":
+                holds = any(matches(part, item) for part in value)
+            case "$not":
+                holds = not matches(value, item)
+            case _:
+                holds = field_matches(key, value, item)
+        if not holds:
+            return False
+    return True
+
+
+def field_matches(name: str, value: Any, item: Any) -> bool:
+    if not isinstance(value, dict):
+        return equals(name, value, item)
+    if not any(key.startswith("$") for key in value):
+        return all(field_matches(f"{name}.{key}", part, item) for key, part in value.items())
+    return all(operator_holds(name, operator, operand, item) for operator, operand in value.items())
+
+
+def operator_holds(name: str, operator: str, operand: Any, item: Any) -> bool:  # noqa: PLR0911
+    match operator:
+        case "$eq":
+            return equals(name, operand, item)
+        case "$ne":
+            return not equals(name, operand, item)
+        case "$in":
+            return any(equals(name, element, item) for element in operand)
+        case "$nin":
+            return not any(equals(name, element, item) for element in operand)
+        case "$exists":
+            return bool(values_at(item, name.split("."))) == operand
+        case "$not":
+            return not field_matches(name, operand, item)
+        case "$and":
+            return all(field_matches(name, part, item) for part in operand)
+        case "$or":
+            return any(field_matches(name, part, item) for part in operand)
+        case "$match":
+            return any(matches(operand, element) for element in elements_at(item, name))
+        case _:
+            return any(ordered(operator, element, operand) for element in elements_at(item, name))
+
+
+def values_at(value: Any, keys: list[str]) -> list[Any]:
+    if not keys:
+        return [value]
+    places = value if isinstance(value, list) else [value]
+    return [
+        deeper
+        for place in places
+        if isinstance(place, dict) and keys[0] in place
+        for deeper in values_at(place[keys[0]], keys[1:])
+    ]
+
+
+def elements_at(item: Any, name: str) -> list[Any]:
+    elements = values_at(item, name.split("."))
+    for _ in range(2):
+        elements = [inner for element in elements for inner in (element if isinstance(element, list) else [element])]
+    return elements
+
+
+def equals(name: str, operand: Any, item: Any) -> bool:
+    values = values_at(item, name.split("."))
+    elements = elements_at(item, name)
+    if operand is None:
+        return not values or any(element is None for element in elements)
+    if isinstance(operand, list):
+        return any(same(value, operand) for value in values)
+    if isinstance(operand, str) and "*" in operand:
+        return any(wildcard(name, operand, element) for element in elements)
+    return any(same(element, operand) for element in elements)
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, datetime):
+        return isinstance(right, str) and milliseconds(left) == moment(right)
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return Decimal(repr(left)) == Decimal(repr(right))
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    return type(left) is type(right) and left == right
+
+
+def ordered(operator: str, left: Any, right: Any) -> bool:
+    pair: tuple[Any, Any]
+    if isinstance(left, datetime) and isinstance(right, str):
+        pair = (milliseconds(left), moment(right))
+    elif isinstance(left, str) and isinstance(right, str):
+        pair = (left.encode(), right.encode())
+    elif all(isinstance(side, int | float) and not isinstance(side, bool) for side in (left, right)):
+        pair = (Decimal(repr(left)), Decimal(repr(right)))
+    else:
+        return False
+    smaller, larger = pair[0] < pair[1], pair[0] > pair[1]
+    return {"$gt": larger, "$lt": smaller, "$gte": not smaller, "$lte": not larger}[operator]
+
+
+def milliseconds(time: datetime) -> datetime:
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def moment(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def wildcard(name: str, pattern: str, value: Any) -> bool:
+    if isinstance(value, datetime):
+        return glob(pattern, milliseconds(value).isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+    if not isinstance(value, str):
+        return False
+    if name not in ("filename", "dir"):
+        return glob(pattern, value)
+    below = re.search(r"/\*\*+$" if name == "filename" else r"/\*+$", pattern)
+    if below and path_glob(pattern[: below.start()], value):
+        return True
+    return path_glob(pattern, value)
+
+
+@cache
+def glob(pattern: str, text: str) -> bool:
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return any(glob(pattern[1:], text[at:]) for at in range(len(text) + 1))
+    return text[:1] == pattern[0] and glob(pattern[1:], text[1:])
+
+
+@cache
+def path_glob(pattern: str, text: str, *, begins: bool = True) -> bool:
+    if not pattern:
+        return not text
+    if re.match(r"/\*\*+/", pattern) and text.startswith("/"):
+        after = pattern[1:].lstrip("*")[1:]
+        below = [at + 1 for at, character in enumerate(text) if character == "/"]
+        return any(path_glob(after, text[at:], begins=False) for at in below)
+    if pattern[0] != "*":
+        return text[:1] == pattern[0] and path_glob(pattern[1:], text[1:], begins=False)
+    rest = pattern.lstrip("*")
+    crosses = begins or not rest or len(pattern) - len(rest) > 1
+    longest = len(text if crosses else text.partition("/")[0])
+    return any(path_glob(rest, text[at:], begins=False) for at in range(longest + 1))
+
+
+# Any items, any filter: PostgreSQL finds what the matcher finds.
+
+NAMES = ["a", "b", "a b", "ab", "%", "_", "a%b", "a_b", "\\", "a\\b", "a+b", "(a)", "é", "😀", "a*b", "x.jpg"]
+NAMES += ["y.jpg", "noext", "", "\ud7ff", "\U0010ffff", "Z"]
+KEYS = ["k", "n", "a b", "%", "?", '"', "$x", "\\", "é", "0"]
+HARMLESS = st.characters(codec="utf-8", exclude_characters="\0")
+texts = st.sampled_from(["", "a", "A", "ab", "b", "é", "😀", "%", "_", "\\", "1", "true", "a*b"])
+numbers = st.sampled_from([0, 1, -1, 5, 5.0, 5.5, 0.1, 100, 2**31, 2**53 + 1, 2**63, 10**40, 1e300, -1e-300])
+scalars = st.one_of(texts, numbers, st.booleans(), st.none(), st.text(HARMLESS, max_size=3))
+keys = st.sampled_from(KEYS)
+json_values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=6
+)
+paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map(lambda names: "/" + "/".join(names))
+times = st.integers(0, 10**13).map(lambda n: CREATED + timedelta(microseconds=n - n % 1000 + n % 2 * 456))
+mimetypes = st.sampled_from([None, "image/jpeg", "image/png", "video/mp4", "é"])
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> list[Document]:
+    return [
+        document(
+            path,
+            number,
+            created=draw(times),
+            size=draw(st.sampled_from([0, 5, 100, 2**31, 2**63 - 1])),
+            width=draw(st.sampled_from([None, 1, 5, 100])),
+            mimetype=draw(mimetypes),
+            hidden=draw(st.booleans()),
+            missing=draw(st.booleans()),
+            creator=draw(st.sampled_from([None, "ann@x.org", "bob@x.org"])),
+            description=draw(st.none() | texts),
+            user=draw(st.none() | st.dictionaries(keys, json_values, max_size=3)),
+            system=draw(st.none() | st.dictionaries(keys, json_values, max_size=2)),
+        )
+        for number, path in enumerate(draw(st.lists(paths, unique=True, min_size=1, max_size=6)), 1)
+    ]
+
+
+stars = st.sampled_from(["*", "**", "/*", "/**", "/**/", "*/", "/", "***"])
+text_patterns = st.lists(texts | st.just("*") | st.sampled_from(["image", "/", "@x.org"]), max_size=4).map("".join)
+path_patterns = paths | st.lists(st.sampled_from(NAMES) | stars, min_size=1, max_size=6).map("".join)
+path_patterns = path_patterns | path_patterns.map(lambda pattern: "/" + pattern)
+ids = st.sampled_from([0, 1, 2, 3, 4, 2**63 - 1, 2**63, 2**96 - 1]).map(to_wire)
+moments = times.map(lambda time: time.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+time_patterns = moments | moments.map(lambda text: text[:8] + "*") | st.just("2024-*T*Z")
+documents_at = st.builds(
+    lambda prefix, path: ".".join([prefix, *path]),
+    st.sampled_from(["metadata.user", "metadata.system"]),
+    st.lists(keys, min_size=1, max_size=2),
+)
+
+
+def _compared(names: st.SearchStrategy[str], equal: Any, order: Any) -> st.SearchStrategy[Document]:
+    def conditions(name: str) -> st.SearchStrategy[Document]:
+        operators = st.one_of(
+            st.builds(lambda value: {"$eq": value}, equal),
+            st.builds(lambda value: {"$ne": value}, equal),
+            st.builds(lambda values: {"$in": values}, st.lists(equal, max_size=3)),
+            st.builds(lambda values: {"$nin": values}, st.lists(equal, max_size=3)),
+            st.builds(
+                lambda operator, value: {operator: value},
+                st.sampled_from(["$gt", "$gte", "$lt", "$lte"]),
+                order,
+            ),
+            st.builds(lambda exists: {"$exists": exists}, st.booleans()),
+        )
+        values = equal.filter(lambda value: not isinstance(value, dict)) | operators
+        values = values | operators.map(lambda value: {"$not": value})
+        return values.map(lambda value: {name: value})
+
+    return names.flatmap(conditions)
+
+
+file_conditions = st.one_of(
+    _compared(st.sampled_from(["filename", "dir"]), path_patterns | scalars, path_patterns | scalars),
+    _compared(
+        st.sampled_from(["name", "description", "creator", "metadata.system.mimetype", "type"]),
+        text_patterns | st.sampled_from(NAMES) | scalars,
+        texts | scalars,
+    ),
+    _compared(
+        st.sampled_from(["metadata.system.size", "metadata.system.width"]),
+        numbers | scalars,
+        numbers | scalars,
+    ),
+    _compared(st.sampled_from(["id", "datasetId"]), ids | st.just("no id"), ids),
+    _compared(st.sampled_from(["createdAt", "updatedAt"]), time_patterns, moments),
+    _compared(st.sampled_from(["hidden", "annotated", "metadata.system.missing"]), scalars, scalars),
+)
+document_conditions = _compared(documents_at, json_values | text_patterns, json_values)
+element_conditions = st.builds(
+    lambda name, parts: {name: {"$match": parts}},
+    documents_at,
+    _compared(keys.filter(lambda key: not key.startswith("$")), json_values | text_patterns, json_values),
+)
+filters = st.recursive(
+    file_conditions | document_conditions | element_conditions,
+    lambda inner: st.one_of(
+        st.builds(lambda parts: {"$and": parts}, st.lists(inner, max_size=3)),
+        st.builds(lambda parts: {"$or": parts}, st.lists(inner, min_size=1, max_size=3)),
+        st.builds(lambda part: {"$not": part}, inner),
+    ),
+    max_leaves=4,
+)
+many_examples = settings(
+    max_examples=250,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@many_examples
+@given(items=documents(), conditions=st.lists(filters, min_size=6, max_size=10))
+def test_finds_what_the_matcher_finds(server: psycopg.Connection, items, conditions):
+    with server.transaction(force_rollback=True):
+        folders = insert(server, items)
+        for condition in conditions:
+            expected = [item["filename"] for item in items if matches(condition, item)]
+            assert found(server, condition) == expected, json.dumps(condition)
+            if '"type"' in json.dumps(condition):
+                query = parse_items_query({"filter": condition})
+                wanted = [folder["filename"] for folder in folders if matches(condition, folder)]
+                assert (query.dirs is None and not wanted) or dirs_of(server, {"filter": condition}) == wanted
+
+
+# Values that lie in the document are met often; random ones seldom are.
+
+
+@many_examples
+@given(items=documents(), data=st.data())
+def test_finds_values_that_are_there(server: psycopg.Connection, items, data):
+    with server.transaction(force_rollback=True):
+        insert(server, items)
+        for _ in range(6):
+            item = data.draw(st.sampled_from(items))
+            name, value = data.draw(st.sampled_from(list(_leaves("", item))))
+            operator = data.draw(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in"]))
+            if isinstance(value, datetime):
+                value = milliseconds(value).isoformat()
+            condition = {name: {operator: [value] if operator == "$in" else value}}
+            expected = [item["filename"] for item in items if matches(condition, item)]
+            assert found(server, condition) == expected, json.dumps(condition)
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if name and name not in ("metadata", "metadata.system"):
+        yield name, value
+    if isinstance(value, dict):
+        for key in value:
+            yield from _leaves(f"{name}.{key}" if name else key, value[key])
+
+
+@many_examples
+@given(items=documents(), pattern=path_patterns, name=st.sampled_from(["filename", "dir"]))
+def test_finds_paths_by_any_pattern(server: psycopg.Connection, items, pattern, name):
+    with server.transaction(force_rollback=True):
+        folders = insert(server, items)
+        both = {name: pattern, "type": {"$in": ["file", "dir"]}}
+        assert found(server, both) == [item["filename"] for item in items if matches(both, item)]
+        assert dirs_of(server, {"filter": both}) == [item["filename"] for item in folders if matches(both, item)]
+
+
+@many_examples
+@given(
+    items=documents(),
+    sort=st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    "id",
+                    "name",
+                    "filename",
+                    "dir",
+                    "createdAt",
+                    "creator",
+                    "description",
+                    "hidden",
+                    "metadata.system.size",
+                    "metadata.system.width",
+                    "metadata.system.mimetype",
+                ]
+            ),
+            st.booleans(),
+        ),
+        max_size=3,
+        unique_by=lambda key: key[0],
+    ),
+)
+def test_sorts_as_python_does(server: psycopg.Connection, items, sort):
+    expected = list(items)
+    for name, descending in reversed([*sort, ("id", bool(sort) and sort[-1][1])]):
+        has = [item for item in expected if values_at(item, name.split("."))]
+        has_not = [item for item in expected if not values_at(item, name.split("."))]
+        has.sort(key=lambda item, name=name: values_at(item, name.split("."))[0], reverse=descending)
+        expected = has + has_not
+    with server.transaction(force_rollback=True):
+        insert(server, items)
+        order, params = compile_page(Page(tuple(sort), 0, 1000))
+        statement = sql.SQL("SELECT item.path FROM item WHERE item.dataset_id = 7 {}").format(order)
+        assert [row[0] for row in server.execute(statement, params).fetchall()] == [
+            item["filename"] for item in expected
+        ]
