@@ -68,9 +68,9 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png(width_px: int, height_px: int, bits: int, colour: int, rows: bytes) -> bytes:
+def png(width_px: int, height_px: int, bits: int, colour: int, rows: bytes, *, interlaced: int = 0) -> bytes:
     """`rows`: with the filter byte before each. `colour`: 0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGBA."""
-    header = struct.pack(">IIBBBBB", width_px, height_px, bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width_px, height_px, bits, colour, 0, 0, interlaced)
     parts = (png_chunk(b"IHDR", header), png_chunk(b"IDAT", zlib.compress(rows)), png_chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
@@ -78,6 +78,11 @@ def png(width_px: int, height_px: int, bits: int, colour: int, rows: bytes) -> b
 def png_bomb(width_px: int = 60_000, height_px: int = 60_000) -> bytes:
     """Declares far more pixels than it brings."""
     return png(width_px, height_px, 8, 2, b"\x00" * 1000)
+
+
+def interlaced_png(width_px: int, height_px: int) -> bytes:
+    """Must be held in memory whole. Brings a few of the rows it declares."""
+    return png(width_px, height_px, 8, 2, b"\x00" * 1000, interlaced=1)
 
 
 def sixteen_bit_rgb_png() -> bytes:
@@ -107,9 +112,9 @@ def _box(kind: bytes, *parts: bytes) -> bytes:
 
 
 def heic(width_px: int = 4032, height_px: int = 3024) -> bytes:
-    """As a phone writes it (ISO 23008-12), but with one byte of picture: an HEVC coded item and its declared size."""
-    coded = b"\x00"
-    codec = b"\x01\x01" + bytes(10) + b"\x00\x5d\xf0\x00\xfc\xfd\xf8\xf8\x00\x00\x0f\x00"
+    """As a phone writes it (ISO 23008-12), but hardly any picture: an HEVC coded item and its declared size."""
+    coded = b"\x00\x00\x00\x02\x26\x01"
+    codec = b"\x01\x01" + bytes(10) + b"\x5d\xf0\x00\xfc\xfd\xf8\xf8\x00\x00\x0f\x00"
     ftyp = _box(b"ftyp", b"heic\x00\x00\x00\x00mif1heic")
 
     def meta(coded_at: int) -> bytes:

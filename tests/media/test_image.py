@@ -261,6 +261,12 @@ def test_what_is_wrong_with_a_file_is_told(read, content, reason):
     assert prepared.thumbnail is None
 
 
+def test_a_phone_s_heic_tells_its_size_though_its_codec_is_missing(read):
+    prepared = read(samples.heic(4032, 3024))
+    assert (prepared.facts.width_px, prepared.facts.height_px) == (4032, 3024)
+    assert "HEVC" in prepared.problem.message
+
+
 def test_the_declared_size_is_checked_before_the_pixels(read):
     prepared = read(samples.jpeg(), max_pixels=320 * 200 - 1)
     assert prepared.problem.reason == "too-large"

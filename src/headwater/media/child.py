@@ -35,6 +35,8 @@ class Child:
     process: Process
     stderr: IO[bytes]
     files: int = 0  # taken so far
+    is_spent: bool = False  # dead, stuck or short of memory: only `end` is of use
+    is_killed: bool = False
 
     @classmethod
     async def start(cls, orders: Orders) -> Self:
@@ -66,11 +68,14 @@ class Child:
             raise Unavailable(f"A decoder process did not start: {last_line or 'no answer'}.")
 
     async def ask(self, path: Path, timeout_s: float) -> Prepared:
-        """The answer, or the problem in its stead. After one that `has_died` knows, only `end` is of use."""
+        """The answer, or the problem in its stead; look at `is_spent` before asking again."""
         self.files += 1
+        self.is_spent = True  # unless an answer comes, and even if our caller gives up
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._exchange(path)
+                prepared = await self._exchange(path)
+            self.is_spent = is_out_of_memory(prepared)
+            return prepared
         except TimeoutError:
             return Prepared(problem=Problem("timeout", f"Decoding took longer than {timeout_s:g} s."))
         except (EOFError, ConnectionError):
@@ -100,19 +105,22 @@ class Child:
         size = os.fstat(self.stderr.fileno()).st_size
         return os.pread(self.stderr.fileno(), LAST_WORDS_BYTES, max(0, size - LAST_WORDS_BYTES))
 
-    async def end(self) -> None:
-        """Kill the process, if it still lives, and wait until it is gone. May be repeated."""
-        if self.process.returncode is None:
+    def kill(self) -> None:
+        """Once only: a second signal, at a process just dead, makes asyncio lose its return code and say so."""
+        if self.process.returncode is None and not self.is_killed:
+            self.is_killed = True
             with suppress(ProcessLookupError):
                 self.process.kill()
+
+    async def end(self) -> None:
+        """Kill the process, if it still lives, and wait until it is gone. Nothing else may be asked of it then."""
+        self.kill()
         await self.process.wait()
         self.stderr.close()
 
 
-def has_died(prepared: Prepared) -> bool:
-    """Whether this answer says that the process is gone, stuck or short of memory for good."""
-    problem = prepared.problem
-    return problem is not None and problem.reason in ("timeout", "out-of-memory", "decoder-crashed")
+def is_out_of_memory(prepared: Prepared) -> bool:
+    return prepared.problem is not None and prepared.problem.reason == "out-of-memory"
 
 
 def _command(orders: Orders) -> list[str]:
@@ -122,7 +130,7 @@ def _command(orders: Orders) -> list[str]:
 def _environment() -> dict[str, str]:
     """All that a decoder may know: no secret of ours is within reach of a file that takes it over."""
     return {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path),
         "VIPS_BLOCK_UNTRUSTED": "1",  # loaders that libvips does not fuzz
         "VIPS_CONCURRENCY": "1",  # as many processes as cores do better than threads
         "VIPS_DISC_THRESHOLD": "1t",  # no spill files: the memory limit decides

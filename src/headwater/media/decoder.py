@@ -35,6 +35,7 @@ class Orders:
 def run() -> None:
     orders = Orders(**json.loads(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    _close_inherited_files()
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     paths: SimpleQueue[Path] = SimpleQueue()
@@ -44,6 +45,12 @@ def run() -> None:
     _write_all(answers, READY)
     while True:
         _write_all(answers, pack(_decode(decode, paths.get(), orders)))
+
+
+def _close_inherited_files() -> None:
+    """Not every event loop (uvloop) closes what our parent's parent left open for us."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(3, most)
 
 
 def _find_function(import_path: str) -> Callable[..., Prepared]:

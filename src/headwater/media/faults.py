@@ -8,7 +8,7 @@ from headwater.media.truncation import ends_early
 
 LONGEST_DETAIL = 200  # characters
 ENDED = re.compile("truncated|not enough image data")
-UNSUPPORTED = re.compile("unsupported (?!marker)|not supported")  # a marker that libjpeg does not know is noise
+UNSUPPORTED = re.compile("unsupported (?!marker)|not supported|not been built in")  # a marker that libjpeg does not know is noise
 
 
 class DecodeError(Exception):

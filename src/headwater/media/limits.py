@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from headwater.errors import Unavailable
-from headwater.media.child import Child, has_died
+from headwater.media.child import Child
 from headwater.media.decoder import Orders
 from headwater.media.records import Prepared
 
@@ -32,7 +32,9 @@ class DecodePool:
     ) -> None:
         """Starts nothing yet. `decode` is `module:function`, looked up in the child."""
         self._orders = Orders(decode, timeout_s, memory_bytes, read_gps, max_pixels)
+        self._processes = processes
         self._slots = asyncio.Semaphore(processes)
+        self._closing = asyncio.Lock()
         self._children: set[Child] = set()
         self._idle: list[Child] = []
         self._is_closed = False
@@ -44,16 +46,15 @@ class DecodePool:
         Raises Unavailable when no child process can be started, or after `close`.
         """
         async with self._slots:
+            self._refuse_when_closed()
             child = self._idle.pop() if self._idle else await self._start()
-            is_fresh = child.files == 0
             prepared = await self._ask(child, path)
-            if not is_fresh and has_died(prepared) and not _is_timeout(prepared):
+            if child.is_spent and child.files > 1 and not _is_timeout(prepared):
                 # Perhaps an earlier file harmed the process: let this one try alone.
                 prepared = await self._ask(await self._start(), path)
             return prepared
 
     async def _start(self) -> Child:
-        self._refuse_when_closed()
         child = await Child.start(self._orders)
         self._children.add(child)
         if self._is_closed:  # meanwhile
@@ -62,17 +63,14 @@ class DecodePool:
         return child
 
     async def _ask(self, child: Child, path: Path) -> Prepared:
-        """Puts the child back among the idle only when it answered in good health."""
-        is_healthy = False
         try:
             prepared = await child.ask(path, self._orders.timeout_s)
-            self._refuse_when_closed()
-            is_healthy = not has_died(prepared)
         finally:
-            if is_healthy:
-                self._idle.append(child)
-            else:
+            if child.is_spent:
                 await self._end(child)
+            else:
+                self._idle.append(child)
+        self._refuse_when_closed()
         return prepared
 
     def _refuse_when_closed(self) -> None:
@@ -86,9 +84,15 @@ class DecodePool:
     async def close(self) -> None:
         """Kill the child processes and wait for their end; files in work raise Unavailable. Repeatable."""
         self._is_closed = True
-        self._idle.clear()
-        await asyncio.gather(*(child.end() for child in tuple(self._children)))
-        self._children.clear()
+        for child in self._children:
+            child.kill()
+        async with self._closing:
+            for _ in range(self._processes):  # once all are ours, no file is in work and no child is starting
+                await self._slots.acquire()
+            while self._idle:
+                await self._end(self._idle.pop())
+            for _ in range(self._processes):
+                self._slots.release()
 
     async def __aenter__(self) -> Self:
         return self
