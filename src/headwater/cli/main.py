@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from headwater.cli import serving
+from headwater.cli import connecting, demo, listing, sdk, serving, status, syncing, users
 from headwater.cli.output import fail
 from headwater.errors import HeadwaterError
 
@@ -14,8 +14,34 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-serving.add_commands(app)
+
+_COMMANDS = {
+    "Start here": {
+        "demo": demo.demo_command,
+        "connect": connecting.connect_command,
+        "sync": syncing.sync_command,
+        "status": status.status_command,
+        "ls": listing.ls_command,
+        "abort": syncing.abort_command,
+    },
+    "The SDK and the API": {
+        "sdk": sdk.sdk_command,
+        "token": serving.token_command,
+        "openapi": serving.openapi_command,
+    },
+    "The server": {
+        "serve": serving.serve_command,
+        "worker": serving.worker_command,
+        "version": serving.version_command,
+    },
+}
+
+for panel, commands in _COMMANDS.items():
+    for name, function in commands.items():
+        app.command(name, rich_help_panel=panel)(function)
+app.add_typer(users.user_app, rich_help_panel="The server")
 
 
 def run() -> None:

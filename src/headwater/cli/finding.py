@@ -1,0 +1,72 @@
+"""Finding projects and datasets by what people write: a name, PROJECT/NAME or an id."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from headwater.cli.client import Client
+from headwater.errors import BadRequest, NotFound
+
+_ID = re.compile(r"[0-9a-f]{24}")
+_PAGE = 1000
+
+
+def list_projects(client: Client) -> list[dict[str, Any]]:
+    return client.get("/projects")
+
+
+def list_datasets(client: Client, project_id: str | None = None, name: str | None = None) -> list[dict[str, Any]]:
+    """Those the caller may see."""
+    query: dict[str, Any] = {"page": 0, "pageSize": _PAGE}
+    if name is not None:
+        query["filter"] = {"$and": [{"name": name}]}
+    if project_id is not None:
+        query["context"] = {"projects": [project_id]}
+    found: list[dict[str, Any]] = []
+    while True:
+        page = client.post("/datasets/query", query)
+        found += page["items"]
+        if not page["hasNextPage"]:
+            return found
+        query["page"] += 1
+
+
+def get_dataset(client: Client, wanted: str) -> dict[str, Any]:
+    """By id, by PROJECT/NAME, or by a name that only one dataset has. Raises NotFound, BadRequest."""
+    if _ID.fullmatch(wanted):
+        return client.get(f"/datasets/{wanted}")
+    found = list_datasets(client, name=wanted)
+    projects = list_projects(client)
+    if len(found) > 1:
+        names = {project["id"]: project["name"] for project in projects}
+        choices = ", ".join(f"{names.get(dataset['projects'][0], '?')}/{wanted}" for dataset in found)
+        raise BadRequest(f"Several datasets are named {wanted}. Say which one: {choices}")
+    if found:
+        return found[0]
+    for project, rest in _starts(projects, wanted):
+        if rest and (inside := list_datasets(client, project["id"], rest)):
+            return inside[0]
+    raise NotFound(f"There is no dataset {wanted!r} that you may see. List them: headwater ls PROJECT")
+
+
+def split_place(client: Client, place: str) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
+    """The project, the dataset and the folder of PROJECT[/DATASET[/FOLDER]]. Raises NotFound."""
+    rest = ""
+    for project, rest in _starts(list_projects(client), place):
+        if not rest:
+            return project, None, "/"
+        for dataset, folder in _starts(list_datasets(client, project["id"]), rest):
+            return project, dataset, "/" + folder.strip("/")
+    if rest:
+        raise NotFound(f"There is no dataset in {place!r} that you may see. List them: headwater ls PROJECT")
+    raise NotFound(f"There is no project in {place!r} that you may see. List them: headwater ls")
+
+
+def _starts(named: Iterable[dict[str, Any]], text: str) -> list[tuple[dict[str, Any], str]]:
+    """Which of the named the text begins with, and what follows; names may hold slashes, so the longest comes first."""
+    found: list[tuple[dict[str, Any], str]] = []
+    for thing in sorted(named, key=lambda thing: -len(thing["name"])):
+        start, slash, rest = text[: len(thing["name"])], text[len(thing["name"]) :][:1], text[len(thing["name"]) + 1 :]
+        if start == thing["name"] and slash in ("", "/"):
+            found.append((thing, rest))
+    return found
