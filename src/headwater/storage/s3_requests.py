@@ -57,8 +57,7 @@ def signed(bucket: Bucket, request: Request, credentials: S3Credentials) -> tupl
     """The URL and the headers to send with the request."""
     url = _url(bucket, request)
     if request.query:
-        # botocore signs the query text as it stands, and S3 wants it sorted.
-        url += "?" + "&".join(sorted(f"{name}={_quoted(text)}" for name, text in request.query.items()))
+        url += "?" + "&".join(f"{name}={_quoted(text)}" for name, text in request.query.items())
     unsigned = AWSRequest(request.method, url, headers=dict(request.headers), data=request.body)
     S3SigV4Auth(_for_botocore(credentials), "s3", bucket.region).add_auth(unsigned)
     return url, dict(unsigned.headers.items())
