@@ -1,16 +1,16 @@
 """Scans: one run of a sync, its key ranges (shards) with their cursors, and the merge of each batch it lists.
 
-The rules, in the order they are applied to a batch (../../../docs/reference/sync.md tells users the same):
-new objects are added; changed ones (etag or size differs) lose what was derived of them; ghosts that are back lose their
-flag; what was deleted here on purpose stays deleted; what the batch's range should hold and does not becomes a
-candidate, looked at only when every shard has been listed to its proven end. Unchanged rows are not written.
+The rules for a batch: new objects are added; changed ones (etag or size differs) lose what was derived of them; ghosts
+that are back lose their flag; what was deleted here on purpose stays deleted; what the batch's range should hold and
+does not becomes a candidate, looked at only when every shard has been listed to its proven end. Unchanged rows are not
+written.
 """
 
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
@@ -31,6 +31,9 @@ _SKIPPED_EXAMPLES = 10
 # Texts travel as one parameter, joined: psycopg turns lists into arrays element by element, which costs as much as
 # the whole merge of an unchanged batch. Keys hold any character but NUL, so a batch with this one goes the slow way.
 _SEPARATOR = "\x1f"
+
+# Every path begins with a slash, so it lies between these; an "or no bound" in SQL would cost the index.
+_BEFORE_ALL, _AFTER_ALL = "", "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,16 +210,33 @@ class _Differences:
     gone: int
 
 
-def _joined(texts: Sequence[str]) -> str | list[str]:
+def _column(name: str, texts: Sequence[str]) -> tuple[LiteralString, dict[str, Any]]:
+    """SQL of a text[] parameter called `paths`, `etags`, `modified` or `mime_types`, and its value."""
     joined = _SEPARATOR.join(texts)
-    return joined if joined.count(_SEPARATOR) == len(texts) - 1 else list(texts)
+    if joined and joined.count(_SEPARATOR) == len(texts) - 1:  # PostgreSQL splits '' into nothing, not into ['']
+        return _JOINED[name], {name: joined}
+    return _LISTED[name], {name: list(texts)}
+
+
+_JOINED: dict[str, LiteralString] = {
+    "paths": "string_to_array(%(paths)s, %(separator)s)",
+    "etags": "string_to_array(%(etags)s, %(separator)s)",
+    "modified": "string_to_array(%(modified)s, %(separator)s)",
+    "mime_types": "string_to_array(%(mime_types)s, %(separator)s)",
+}
+_LISTED: dict[str, LiteralString] = {
+    "paths": "%(paths)s::text[]",
+    "etags": "%(etags)s::text[]",
+    "modified": "%(modified)s::text[]",
+    "mime_types": "%(mime_types)s::text[]",
+}
 
 
 def _batch_parameters(scan: Scan, listed: Listed) -> dict[str, Any]:
     return {
         "dataset_id": scan.dataset_id,
-        "after": listed.after,
-        "through": listed.through,
+        "after": listed.after or _BEFORE_ALL,
+        "through": listed.through or _AFTER_ALL,
         "started_at": scan.started_at,
     }
 
@@ -226,29 +246,23 @@ async def _differences(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -
 
     A row written since the scan began may be younger than the listing: it is left alone.
     """
-    paths, etags = _joined(listed.paths), _joined(listed.etags)
-    parameters = _batch_parameters(scan, listed) | {
-        "paths": paths,
-        "etags": etags,
-        "sizes": "{" + ",".join(map(str, listed.sizes)) + "}",
-        "separator": _SEPARATOR,
-    }
+    (paths_sql, paths), (etags_sql, etags) = _column("paths", listed.paths), _column("etags", listed.etags)
+    parameters = _batch_parameters(scan, listed) | paths | etags
+    parameters |= {"sizes": _array(listed.sizes), "separator": _SEPARATOR}
     cursor = await conn.execute(
         """
         WITH listed AS MATERIALIZED (
             SELECT path COLLATE "C" AS path, etag COLLATE "C" AS etag, size_bytes, n - 1 AS n
-            FROM unnest(
-            """
-        + ("string_to_array(%(paths)s, %(separator)s)" if isinstance(paths, str) else "%(paths)s::text[]")
+            FROM unnest("""
+        + paths_sql
         + ", "
-        + ("string_to_array(%(etags)s, %(separator)s, NULL)" if isinstance(etags, str) else "%(etags)s::text[]")
+        + etags_sql
         + """, %(sizes)s::bigint[]) WITH ORDINALITY AS batch (path, etag, size_bytes, n)
         ), present AS MATERIALIZED (
             SELECT id, path, etag, size_bytes, missing_since, changed_at
             FROM item
             WHERE dataset_id = %(dataset_id)s
-                AND (%(after)s::text IS NULL OR path > %(after)s)
-                AND (%(through)s::text IS NULL OR path <= %(through)s)
+                AND path > %(after)s AND path <= %(through)s
         ), compared AS (
             SELECT
                 listed.n, present.id, present.missing_since IS NOT NULL AS is_missing,
@@ -284,8 +298,7 @@ async def _drop_deleted(conn: AsyncConnection[Any], scan: Scan, listed: Listed, 
         SELECT path
         FROM tombstone
         WHERE dataset_id = %(dataset_id)s
-            AND (%(after)s::text IS NULL OR path > %(after)s)
-            AND (%(through)s::text IS NULL OR path <= %(through)s)
+            AND path > %(after)s AND path <= %(through)s
             AND (object_deleted_at IS NULL OR object_deleted_at >= %(started_at)s)
         """,
         _batch_parameters(scan, listed),
@@ -306,18 +319,21 @@ async def _add(
     paths = [listed.paths[position] for position in positions]
     folders = [folder_of(path) for path in paths]
     folder_ids = await ensure_folders(conn, scan.dataset_id, folders)
-    joined = _joined(paths)
-    cursor = await conn.execute(
+    texts = {
+        "paths": paths,
+        "etags": [listed.etags[position] for position in positions],
+        "modified": [listed.modified[position] for position in positions],
+        "mime_types": [guess_mime_type(path) for path in paths],
+    }
+    columns = [_column(name, values) for name, values in texts.items()]
+    statement: LiteralString = (
         """
         WITH added AS (
             INSERT INTO item (dataset_id, folder_id, path, size_bytes, etag, modified_at, mime_type)
             SELECT %(dataset_id)s, folder_id, path, size_bytes, etag, nullif(modified_at, '')::timestamptz, mime_type
-            FROM unnest(
-            """
-        + ("string_to_array(%(paths)s, %(separator)s)" if isinstance(joined, str) else "%(paths)s::text[]")
-        + """, %(folder_ids)s::bigint[], %(sizes)s::bigint[], %(etags)s::text[], %(modified)s::text[],
-                %(mime_types)s::text[]
-            ) WITH ORDINALITY AS batch (path, folder_id, size_bytes, etag, modified_at, mime_type, n)
+            FROM unnest(%(folder_ids)s::bigint[], %(sizes)s::bigint[], """
+        + ", ".join(sql for sql, _ in columns)
+        + """) WITH ORDINALITY AS batch (folder_id, size_bytes, path, etag, modified_at, mime_type, n)
             ORDER BY n
             ON CONFLICT (dataset_id, path) DO NOTHING
             RETURNING id, size_bytes
@@ -328,19 +344,18 @@ async def _add(
             GROUP BY bundle
         )
         SELECT count(*), coalesce(sum(size_bytes), 0)::bigint FROM added
-        """,
-        {
-            "dataset_id": scan.dataset_id,
-            "paths": joined,
-            "separator": _SEPARATOR,
-            "folder_ids": _array(folder_ids[folder] for folder in folders),
-            "sizes": _array(listed.sizes[position] for position in positions),
-            "etags": [listed.etags[position] for position in positions],
-            "modified": [listed.modified[position] for position in positions],
-            "mime_types": [guess_mime_type(path) for path in paths],
-            "each": events.ITEMS_PER_EVENT,
-        },
+        """
     )
+    parameters: dict[str, Any] = {
+        "dataset_id": scan.dataset_id,
+        "folder_ids": _array(folder_ids[folder] for folder in folders),
+        "sizes": _array(listed.sizes[position] for position in positions),
+        "separator": _SEPARATOR,
+        "each": events.ITEMS_PER_EVENT,
+    }
+    for _, values in columns:
+        parameters |= values
+    cursor = await conn.execute(statement, parameters)
     row = await cursor.fetchone()
     assert row is not None
     change.items += row[0]
@@ -422,21 +437,20 @@ async def _welcome_back(conn: AsyncConnection[Any], scan: Scan, item_ids: list[i
 
 async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> None:
     """Note which indexed items of the range the batch did not have, as far as the brake could let them go."""
-    joined = _joined(listed.paths)
+    paths_sql, paths = _column("paths", listed.paths)
     await conn.execute(
         """
         INSERT INTO scan_candidate (scan_id, item_id)
         SELECT %(scan_id)s, item.id
         FROM item
         WHERE item.dataset_id = %(dataset_id)s
-            AND (%(after)s::text IS NULL OR item.path > %(after)s)
-            AND (%(through)s::text IS NULL OR item.path <= %(through)s)
+            AND item.path > %(after)s AND item.path <= %(through)s
             AND item.missing_since IS NULL AND item.changed_at < %(started_at)s
             AND item.path NOT LIKE '/.dataloop/%%'
             AND NOT EXISTS (
                 SELECT
                 FROM unnest("""
-        + ("string_to_array(%(paths)s, %(separator)s)" if isinstance(joined, str) else "%(paths)s::text[]")
+        + paths_sql
         + """) AS listed (path)
                 WHERE listed.path COLLATE "C" = item.path
             )
@@ -448,9 +462,9 @@ async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, listed: Lis
         ON CONFLICT DO NOTHING
         """,
         _batch_parameters(scan, listed)
+        | paths
         | {
             "scan_id": scan.id,
-            "paths": joined,
             "separator": _SEPARATOR,
             "confirmed": scan.confirm_missing,
             "limit": brake_limit(scan.present),
@@ -527,11 +541,11 @@ async def read_stage(conn: AsyncConnection[Any], scan: Scan, *, after: str | Non
         """
         SELECT path, size_bytes, etag, coalesce(modified_at::text, '')
         FROM scan_stage
-        WHERE scan_id = %(scan_id)s AND (%(after)s::text IS NULL OR path > %(after)s)
+        WHERE scan_id = %(scan_id)s AND path > %(after)s
         ORDER BY path
         LIMIT %(limit)s
         """,
-        {"scan_id": scan.id, "after": after, "limit": limit},
+        {"scan_id": scan.id, "after": after or _BEFORE_ALL, "limit": limit},
     )
     rows = await cursor.fetchall()
     return Listed(
