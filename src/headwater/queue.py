@@ -4,11 +4,12 @@ A job commits with the rows that asked for it, or not at all.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from procrastinate import App, PsycopgConnector
-from procrastinate.exceptions import AlreadyEnqueued
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
@@ -68,7 +69,9 @@ def worker_app(pool: AsyncConnectionPool[Any]) -> App:
 
 async def adopt_dead_workers_jobs(app: App) -> int:
     """Put the jobs of workers that died back into the queue. Returns how many. Safe to repeat."""
-    stalled = list(await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=DEAD_AFTER_S))
-    for job in stalled:
-        await app.job_manager.retry_job(job)
-    return len(stalled)
+    adopted = 0
+    for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=DEAD_AFTER_S):
+        with suppress(ConnectorException):  # another worker was quicker, or the dead one was only slow
+            await app.job_manager.retry_job(job)
+            adopted += 1
+    return adopted

@@ -12,28 +12,33 @@ from headwater.errors import Unavailable
 from headwater.work import deletion, preprocess, sync
 from headwater.work.workplace import Workplace
 
-_TRIES = 8
+_SYNC_TRIES = 8
+_OTHER_TRIES = 100  # with five minutes between the last ones: a store that is down for hours loses us nothing
 _log = logging.getLogger(__name__)
 
 
 class _TryAgain(BaseRetryStrategy):
-    """Again when a service was down, after 1, 2, 4 … 60 s; at once when our worker was shut down in the middle."""
+    """Again when a service was down, after 1, 2, 4 … s; at once when our worker was shut down in the middle."""
+
+    def __init__(self, *, tries: int, longest_wait_s: int) -> None:
+        self._tries = tries
+        self._longest_wait_s = longest_wait_s
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
         if isinstance(exception, asyncio.CancelledError):
             return RetryDecision(retry_in={"seconds": 0})
-        if isinstance(exception, Unavailable | OperationalError) and job.attempts < _TRIES - 1:
-            return RetryDecision(retry_in={"seconds": min(60, 2**job.attempts)})
+        if isinstance(exception, Unavailable | OperationalError) and job.attempts < self._tries - 1:
+            return RetryDecision(retry_in={"seconds": min(self._longest_wait_s, 2 ** min(job.attempts, 20))})
         return None
 
 
 def register(app: App, place: Workplace) -> None:
     """Give `app` every job, with what it works on."""
-    retry = _TryAgain()
+    retry = _TryAgain(tries=_OTHER_TRIES, longest_wait_s=300)
 
-    @app.task(name=sync.TASK, pass_context=True, retry=retry)
+    @app.task(name=sync.TASK, pass_context=True, retry=_TryAgain(tries=_SYNC_TRIES, longest_wait_s=60))
     async def run_scan(context: JobContext, scan_id: int) -> None:
-        is_last_try = context.job.attempts >= _TRIES - 1
+        is_last_try = context.job.attempts >= _SYNC_TRIES - 1
         try:
             await sync.run_scan(place, scan_id, is_last_try=is_last_try)
         except (Unavailable, OperationalError):
