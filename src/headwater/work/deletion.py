@@ -1,4 +1,4 @@
-"""Deletion: an item's row goes at once, its object only where the driver allows it, and by a job that may be repeated."""
+"""Deletion: an item's row goes at once; its object only where the driver allows it, by a job that may be repeated."""
 
 import asyncio
 from typing import Any

@@ -30,11 +30,11 @@ _ABORT_POLL_S = 0.3
 _HIDDEN_KEYS = HIDDEN_FOLDER[1:] + "/"
 
 
-class Aborted(Exception):  # noqa: N818 - not an error: somebody asked for it
+class Aborted(Exception):
     """The command's abort was requested."""
 
 
-class _Unordered(Exception):  # noqa: N818 - not an error: the shard is staged instead
+class _Unordered(Exception):
     """The store does not list in the order of keys."""
 
 
@@ -138,14 +138,18 @@ async def _scan_shard(place: Workplace, store: Store, scan: Scan, shard: Shard) 
     if not shard.staged:
         try:
             async for batch, is_last in _batches(store, shard):
-                if not batch.is_ordered():
-                    raise _Unordered
+                _require_order(batch)
                 await _merge(place, scan, shard, batch, is_last=is_last)
         except _Unordered:
             pass
         else:
             return
     await _scan_staged(place, store, scan, replace(shard, cursor_path=None))
+
+
+def _require_order(batch: Listed) -> None:
+    if not batch.is_ordered():
+        raise _Unordered
 
 
 async def _merge(place: Workplace, scan: Scan, shard: Shard, batch: Listed, *, is_last: bool) -> None:

@@ -43,8 +43,8 @@ def checked_path(path: str) -> str:
     segments = path[1:].split("/")
     if "\0" in path or not path.isprintable() or "" in segments or "." in segments or ".." in segments:
         raise BadRequest(
-            f"{path[:200]!r} cannot be an item's path. A path is /folder/name.ext, without empty, '.' or '..' parts and "
-            "without control characters."
+            f"{path[:200]!r} cannot be an item's path. A path is /folder/name.ext, without empty, '.' or '..' parts "
+            "and without control characters."
         )
     if len(path.encode()) - 1 > LARGEST_KEY_BYTES:
         raise BadRequest(f"The path is {len(path.encode()) - 1} bytes long; buckets take {LARGEST_KEY_BYTES}.")
