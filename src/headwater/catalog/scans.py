@@ -184,16 +184,17 @@ async def merge_listing(conn: AsyncConnection[Any], scan: Scan, shard: int, list
     change = CounterChange()
     if difference.new:
         await _add(conn, scan, listed, difference.new, change)
+    changed = returned = 0
     if difference.changed:
-        await _refresh(conn, scan, listed, difference.changed, change)
+        changed = await _refresh(conn, scan, listed, difference.changed, change)
     if difference.returned:
-        await _welcome_back(conn, scan, difference.returned, change)
+        returned = await _welcome_back(conn, scan, difference.returned, change)
     if difference.gone:
         await _record_candidates(conn, scan, listed)
     merged = Merged(
         created=change.items,
-        changed=len(difference.changed),
-        returned=len(difference.returned),
+        changed=changed,
+        returned=returned,
         kept_deleted=kept_deleted,
         gone=difference.gone,
     )
@@ -374,15 +375,18 @@ async def _refresh(
     listed: Listed,
     changed: list[tuple[int, int]],
     change: CounterChange,
-) -> None:
-    """Give changed items their new content, forget what was derived of the old one, record Updated events."""
+) -> int:
+    """Give changed items their new content, forget what was derived of the old one, record Updated events.
+
+    Returns how many: an item that was written since it was compared knows better and keeps its row.
+    """
     positions = [position for _, position in changed]
     cursor = await conn.execute(
         """
         WITH before AS (
             SELECT id, size_bytes, etl_state, missing_since
             FROM item
-            WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s)
+            WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s) AND changed_at < %(started_at)s
             ORDER BY id
             FOR UPDATE
         ), refreshed AS (
@@ -396,16 +400,17 @@ async def _refresh(
             ) AS new (id, size_bytes, etag, modified_at, mime_type)
             JOIN before ON before.id = new.id
             WHERE item.dataset_id = %(dataset_id)s AND item.id = new.id
-            RETURNING item.size_bytes - before.size_bytes AS more_bytes, before.etl_state,
+            RETURNING item.id, item.size_bytes - before.size_bytes AS more_bytes, before.etl_state,
                 before.missing_since IS NOT NULL AS was_missing
         )
         SELECT
-            coalesce(sum(more_bytes), 0)::bigint, count(*) FILTER (WHERE etl_state = 1),
+            array_agg(id ORDER BY id), coalesce(sum(more_bytes), 0)::bigint, count(*) FILTER (WHERE etl_state = 1),
             count(*) FILTER (WHERE etl_state = 2), count(*) FILTER (WHERE was_missing)
         FROM refreshed
         """,
         {
             "dataset_id": scan.dataset_id,
+            "started_at": scan.started_at,
             "ids": [item_id for item_id, _ in changed],
             "sizes": [listed.sizes[position] for position in positions],
             "etags": [listed.etags[position] for position in positions],
@@ -415,15 +420,17 @@ async def _refresh(
     )
     row = await cursor.fetchone()
     assert row is not None
-    change.bytes += row[0]
-    change.prepared_items -= row[1]
-    change.failed_items -= row[2]
-    change.missing_items -= row[3]
-    await events.record_items(conn, scan.dataset_id, "Updated", sorted(item_id for item_id, _ in changed))
+    refreshed = row[0] or []
+    change.bytes += row[1]
+    change.prepared_items -= row[2]
+    change.failed_items -= row[3]
+    change.missing_items -= row[4]
+    await events.record_items(conn, scan.dataset_id, "Updated", refreshed)
+    return len(refreshed)
 
 
-async def _welcome_back(conn: AsyncConnection[Any], scan: Scan, item_ids: list[int], change: CounterChange) -> None:
-    """Ghosts whose object is back as it was: nothing is derived anew."""
+async def _welcome_back(conn: AsyncConnection[Any], scan: Scan, item_ids: list[int], change: CounterChange) -> int:
+    """Ghosts whose object is back as it was: nothing is derived anew. Returns how many."""
     cursor = await conn.execute(
         """
         UPDATE item
@@ -433,6 +440,7 @@ async def _welcome_back(conn: AsyncConnection[Any], scan: Scan, item_ids: list[i
         [scan.dataset_id, item_ids],
     )
     change.missing_items -= cursor.rowcount
+    return cursor.rowcount
 
 
 async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> None:
@@ -514,7 +522,10 @@ async def stage_shard(conn: AsyncConnection[Any], scan: Scan, shard: int) -> Non
     """Begin a shard anew, staged: its store lists out of order, so what seemed gone was not."""
     await conn.execute("DELETE FROM scan_candidate WHERE scan_id = %s", [scan.id])
     await conn.execute("DELETE FROM scan_stage WHERE scan_id = %s", [scan.id])
-    await conn.execute("UPDATE scan SET listed = 0, gone = 0, skipped = 0 WHERE id = %s", [scan.id])
+    await conn.execute(
+        "UPDATE scan SET listed = 0, gone = 0, kept_deleted = 0, skipped = 0, skipped_examples = '[]' WHERE id = %s",
+        [scan.id],
+    )
     await conn.execute(
         "UPDATE scan_shard SET staged = true, cursor_path = NULL, done = false WHERE scan_id = %s AND number = %s",
         [scan.id, shard],
