@@ -1,0 +1,236 @@
+"""Bodies of queries: what they mean, and what is said of those that mean nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headwater.catalog.query import And, Condition, ElementMatch, Not, Or
+from headwater.errors import BadRequest
+from headwater.ids import to_wire
+from headwater.wire.query import KeysetAfter, parse_filter, parse_items_query
+
+SDK_QUERIES: dict[str, Any] = json.loads((Path(__file__).parent / "sdk_queries.json").read_text("utf-8"))
+DEFAULT = [{"hidden": False}, {"type": "file"}]
+SHOWN = Condition("hidden", "eq", value=False)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "tree"),
+    [
+        ({}, And(())),
+        (None, And(())),
+        ({"$and": []}, And(())),
+        ({"name": "a"}, Condition("name", "eq", "a")),
+        ({"name": ["a", "b"]}, Condition("name", "eq", ["a", "b"])),
+        ({"name": None}, Condition("name", "eq", None)),
+        ({"name": {"$in": ["a"]}}, Condition("name", "in", ["a"])),
+        ({"a.b": {"$gt": 1, "$lt": 5}}, And((Condition("a.b", "gt", 1), Condition("a.b", "lt", 5)))),
+        ({"a": 1, "b": 2}, And((Condition("a", "eq", 1), Condition("b", "eq", 2)))),
+        ({"a": {"b": {"c": {"$ne": 1}}, "d": 2}}, And((Condition("a.b.c", "ne", 1), Condition("a.d", "eq", 2)))),
+        ({"a": {"$eq": {"b": 1}}}, Condition("a", "eq", {"b": 1})),
+        ({"$or": [{"a": 1}, {"$and": [{"b": 2}]}]}, Or((Condition("a", "eq", 1), Condition("b", "eq", 2)))),
+        ({"$and": [{"$or": [{"a": 1}]}]}, Or((Condition("a", "eq", 1),))),
+        ({"$not": {"a": 1}}, Not(Condition("a", "eq", 1))),
+        ({"a": {"$not": {"$gt": 1}}}, Not(Condition("a", "gt", 1))),
+        ({"a": {"$not": "x"}}, Not(Condition("a", "eq", "x"))),
+        ({"a": {"$or": [1, {"$gt": 5}]}}, Or((Condition("a", "eq", 1), Condition("a", "gt", 5)))),
+        ({"a": {"$and": [{"$gt": 1}, {"$lt": 5}]}}, And((Condition("a", "gt", 1), Condition("a", "lt", 5)))),
+        ({"a": {"$match": {"b": 1}}}, ElementMatch("a", Condition("b", "eq", 1))),
+        ({"a": {"$match": "x*"}}, Condition("a", "eq", "x*")),
+        ({"a": {"$exists": False}}, Condition("a", "exists", value=False)),
+    ],
+)
+def test_conditions(conditions, tree):
+    assert parse_filter(conditions) == tree
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ([], r"The body: must be an object"),
+        ("text", r"The body: must be an object"),
+        ({"filter": []}, r"filter: must be an object"),
+        ({"filter": {"$and": {}}}, r"filter\.\$and: must be a list"),
+        ({"filter": {"$and": [{"a": 1}, 5]}}, r"filter\.\$and\[1\]: must be an object"),
+        ({"filter": {"$or": []}}, r"filter\.\$or: \[\] is no choice"),
+        ({"filter": {"$xor": []}}, r"filter\.\$xor: between conditions"),
+        ({"filter": {"$gt": 5}}, r"filter\.\$gt: between conditions"),
+        ({"filter": {"a": {}}}, r"filter\.a: \{\} says nothing"),
+        ({"filter": {"a": {"$gt": 5, "b": 1}}}, r"filter\.a: operators and names"),
+        ({"filter": {"a": {"$regex": "x"}}}, r"filter\.a\.\$regex: there is no such operator.*\$match"),
+        ({"filter": {"$and": [{"a": {"$in": "x"}}]}}, r"filter\.\$and\[0\]\.a\.\$in: must be a list"),
+        ({"filter": {"a": {"$exists": 1}}}, r"filter\.a\.\$exists: must be true or false"),
+        ({"sort": []}, r"sort: must be an object"),
+        ({"sort": {"id": "up"}}, r"sort\.id: 'up' is no direction"),
+        ({"sort": {"id": 1}}, r"sort\.id: 1 is no direction"),
+        ({"page": -1}, r"page: must be a whole number"),
+        ({"page": "1"}, r"page: must be a whole number"),
+        ({"page": True}, r"page: must be a whole number"),
+        ({"page": 10**30}, r"page: .* past any list"),
+        ({"pageSize": -1}, r"pageSize: must be a whole number"),
+        ({"pageSize": 1.5}, r"pageSize: must be a whole number"),
+        ({"resource": "annotations"}, r"resource: 'annotations' cannot be queried here"),
+        ({"resource": 5}, r"resource: 5 cannot"),
+        ({"join": {"filter": {"$and": [{"label": "cat"}]}}}, r"join: items cannot be chosen by their annotations"),
+        ({"join": "x"}, r"join: must be an object"),
+        ({"intersect": {"query": {}}}, r"intersect: sets of queries"),
+        ({"except": {"query": {}}}, r"except: sets of queries"),
+        ({"references": {"operation": "create"}}, r"references: there are no tasks"),
+        ({"$and": [{"a": 1}]}, r"\$and: conditions belong under \"filter\""),
+        ({"filter": {}, "update": {}, "delete": True}, r"one query does one"),
+        ({"delete": True}, r"filter is missing"),
+        ({"update": {"metadata": {}}}, r"filter is missing"),
+        ({"filter": {}, "delete": 1}, r"delete: must be true or false"),
+        ({"filter": {}, "update": []}, r"update: must be an object"),
+        ({"systemSpace": "yes"}, r"systemSpace: must be true or false"),
+        ({"context": []}, r"context: must be an object"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(body, says):
+    with pytest.raises(BadRequest, match=says):
+        parse_items_query(body)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda inner: {"$and": [inner]}, lambda inner: {"a": inner}, lambda inner: {"$not": inner}]
+)
+def test_depth_has_an_end(wrap):
+    conditions: Any = {"a": 1}
+    for _ in range(500):
+        conditions = wrap(conditions)
+    with pytest.raises(BadRequest, match="50 levels"):
+        parse_items_query({"filter": conditions})
+    values: Any = {"$not": 5}
+    for _ in range(500):
+        values = {"$not": values}
+    with pytest.raises(BadRequest, match="50 levels"):
+        parse_items_query({"filter": {"a": values}})
+
+
+@pytest.mark.parametrize("name", sorted(SDK_QUERIES.keys() - {"join"}))
+def test_bodies_of_the_sdk_are_taken(name):
+    parse_items_query(SDK_QUERIES[name])
+
+
+def test_what_the_sdk_sends_and_means_nothing_by():
+    for body in ({"join": {}}, {"join": {"on": {"resource": "annotations"}}}, {"sort": {"ascending": "ascending"}}):
+        query = parse_items_query({"filter": {"$and": DEFAULT}, **body})
+        assert query.files == SHOWN
+        assert query.page.sort == ()
+    with pytest.raises(BadRequest, match="annotations"):
+        parse_items_query(SDK_QUERIES["join"])
+
+
+def test_pages():
+    page = parse_items_query({}).page
+    assert (page.sort, page.page, page.page_size) == ((), 0, 1000)
+    page = parse_items_query({"sort": {"name": "descending", "id": "ascending"}, "page": 3, "pageSize": 5000}).page
+    assert (page.sort, page.page, page.page_size) == ((("name", True), ("id", False)), 3, 1000)
+    assert parse_items_query({"pageSize": 0}).page.page_size == 0
+
+
+def test_by_creation_is_by_id_where_the_sdk_goes_on_by_id():
+    def sort(*names: str) -> tuple[tuple[str, bool], ...]:
+        return parse_items_query({"sort": dict.fromkeys(names, "descending")}).page.sort
+
+    assert sort("createdAt", "id") == (("id", True),)
+    assert sort("createdAt") == (("createdAt", True),)
+    mixed = parse_items_query({"sort": {"createdAt": "descending", "id": "ascending"}}).page.sort
+    assert mixed == (("createdAt", True), ("id", False))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "files", "dirs"),
+    [
+        ({}, And(()), None),
+        ({"type": "file"}, And(()), None),
+        ({"type": "dir"}, None, And(())),
+        ({"type": {"$in": ["file", "dir"]}}, And(()), And(())),
+        ({"type": {"$ne": "file"}}, None, And(())),
+        ({"type": "*"}, And(()), And(())),
+        ({"type": "d*"}, None, And(())),
+        ({"$and": [{"type": "file"}, {"type": "dir"}]}, None, None),
+        ({"$and": [*DEFAULT, {"type": "file"}]}, SHOWN, None),
+        ({"$and": [{"hidden": False}, {"type": "dir"}]}, None, SHOWN),
+        ({"$or": [{"type": "dir"}, {"hidden": False}]}, SHOWN, And(())),
+        ({"$not": {"type": "dir"}}, And(()), None),
+        ({"type": 5}, None, None),
+        ({"type": "db_row"}, None, None),
+    ],
+)
+def test_files_or_folders(conditions, files, dirs):
+    query = parse_items_query({"filter": conditions})
+    assert (query.files, query.dirs) == (files, dirs)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({"$and": DEFAULT}, True),
+        ({"$and": [*DEFAULT, *DEFAULT]}, True),
+        ({"hidden": False, "type": "file"}, True),
+        ({"$and": [{"$and": DEFAULT}]}, True),
+        ({"hidden": False, "type": {"$eq": "file"}}, True),
+        ({}, False),
+        ({"hidden": False}, False),
+        ({"type": "file"}, False),
+        ({"hidden": 0, "type": "file"}, False),
+        ({"hidden": False, "type": "dir"}, False),
+        ({"hidden": True, "type": "file"}, False),
+        ({"$or": DEFAULT}, False),
+        ({"$and": [*DEFAULT, {"name": "a"}]}, False),
+        ({"$and": [*DEFAULT, {"$or": [{"type": "file"}]}]}, False),
+        ({"$and": [*DEFAULT, {"id": {"$gt": to_wire(5)}}]}, False),
+    ],
+)
+def test_the_default_filter_is_known(conditions, expected):
+    assert parse_items_query({"filter": conditions}).is_default is expected
+
+
+@pytest.mark.parametrize(
+    ("last", "sort", "expected"),
+    [
+        ({"id": {"$gt": to_wire(5)}}, {"id": "ascending"}, KeysetAfter(5, descending=False)),
+        ({"id": {"$lt": to_wire(5)}}, {"id": "descending"}, KeysetAfter(5, descending=True)),
+        (
+            {"id": {"$lt": to_wire(5)}},
+            {"createdAt": "descending", "id": "descending"},
+            KeysetAfter(5, descending=True),
+        ),
+        ({"id": {"$gt": "f" * 24}}, {"id": "ascending"}, KeysetAfter(2**63 - 1, descending=False)),
+        ({"id": {"$lt": to_wire(5)}}, {"id": "ascending"}, None),
+        ({"id": {"$gt": to_wire(5)}}, {"name": "ascending", "id": "ascending"}, None),
+        ({"id": {"$gt": to_wire(5)}}, {}, None),
+        ({"id": {"$gte": to_wire(5)}}, {"id": "ascending"}, None),
+        ({"id": {"$gt": to_wire(5), "$lt": to_wire(9)}}, {"id": "ascending"}, None),
+        ({"id": {"$gt": "0x" + "0" * 22}}, {"id": "ascending"}, None),
+        ({"id": {"$gt": 5}}, {"id": "ascending"}, None),
+        ({"id": {"$gt": to_wire(5)}, "name": "a"}, {"id": "ascending"}, None),
+    ],
+)
+def test_the_next_page_is_known(last, sort, expected):
+    query = parse_items_query({"filter": {"$and": [*DEFAULT, last]}, "sort": sort})
+    assert query.keyset_after == expected
+    assert query.is_default_without_keyset is (expected is not None)
+    assert not query.is_default
+
+
+def test_a_later_page_by_number_is_no_next_page():
+    body = {"filter": {"$and": [*DEFAULT, {"id": {"$gt": to_wire(5)}}]}, "sort": {"id": "ascending"}}
+    assert parse_items_query({**body, "page": 1}).keyset_after is None
+    alone = parse_items_query({"filter": {"$and": [{"id": {"$gt": to_wire(5)}}]}, "sort": {"id": "ascending"}})
+    assert alone.keyset_after == KeysetAfter(5, descending=False)
+    assert not alone.is_default_without_keyset
+
+
+def test_what_is_to_be_done_is_passed_through():
+    query = parse_items_query(SDK_QUERIES["system update"])
+    assert query.update == {"metadata": {"user": {"k": 1}, "system": {"s": 2}}}
+    assert query.system_space
+    assert not query.delete
+    assert parse_items_query(SDK_QUERIES["delete"]).delete
+    assert parse_items_query(SDK_QUERIES["context"]).context == {"datasets": [to_wire(1)]}
+    assert parse_items_query({}).update is None
+    assert parse_items_query({"filter": {}, "update": {}}).update == {}
