@@ -69,10 +69,12 @@ class Client:
             yield
         except httpx.ConnectError:
             raise Unavailable(f"No Headwater server answers at {self.url}. {self._start_hint}") from None
+        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL):
+            raise BadRequest(
+                f"{self.url!r} is not the URL of a server, which is like http://HOST:PORT, or the token is none."
+            ) from None
         except httpx.TransportError as error:
             raise Unavailable(f"The server at {self.url} did not answer ({type(error).__name__}). Try again.") from None
-        except (httpx.InvalidURL, UnicodeEncodeError):
-            raise BadRequest(f"{self.url!r} is no URL, or the token is none. A URL is http://HOST:PORT.") from None
 
 
 def _raise_for(answer: httpx.Response) -> None:
@@ -115,14 +117,15 @@ def connect(data_dir: Path | None) -> Client:
 def connect_as_operator(settings: Settings, url: str, *, start_hint: str) -> Client:
     """With the right of who can read the signing key: the owner's.
 
-    The owner is the first account that was made. Opening the database to look that up takes seconds, asking the
-    server none; whoever it says the first account is must be the owner that the settings name.
+    The owner is the first account that was made, unless the database was used before. Looking that up in the database
+    takes seconds; asking the server with the first account's token takes none.
     """
     key = settings.signing_key.get_secret_value() if settings.signing_key else _read_key(settings.data_dir)
     token = Signer(key).sign(account_id=_FIRST_ACCOUNT_ID, email=settings.admin_email)
     client = Client(url, token, start_hint=start_hint)
     try:
-        if client.get("/users/me")["email"].lower() == settings.admin_email.strip().lower():
+        email = client.get("/users/me")["email"]
+        if any(organization["owner"] == email for organization in client.get("/orgs")):
             return client
     except Unauthorized:
         pass

@@ -25,7 +25,9 @@ class Connected:
 
 
 def connect_command(
-    source: Annotated[str, typer.Argument(help="s3://BUCKET/FOLDER, file:///FOLDER or the path of a folder.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="s3://BUCKET/FOLDER, file:///FOLDER or the path of a folder.")
+    ],
     dataset: Annotated[str, typer.Option("--dataset", "-d", metavar="NAME", help="The dataset's name.")],
     project: Annotated[
         str, typer.Option("--project", "-p", metavar="NAME", help="The project's name; made if there is none.")
@@ -147,7 +149,7 @@ def _ensure_driver(
     for driver in drivers:
         if _is_at(driver, source, access):
             _check_deletion(driver, allow_delete)
-            note(f"Storage driver {driver['name']} for {source} exists already, with the keys it has.")
+            note(f"Storage driver {driver['name']} exists already; it is used as it is.")
             return driver
     integration = _make_integration(client, project["org"]["id"], source, access)
     taken = {driver["name"] for driver in drivers}
@@ -166,6 +168,7 @@ def _ensure_driver(
         client.delete(f"/orgs/{project['org']['id']}/integrations/{integration['id']}")
         raise
     note(f"Made integration {integration['name']} and storage driver {driver['name']}.")
+    note("Thumbnails go into the hidden folder .dataloop/ there; nothing else there is changed.")
     return driver
 
 

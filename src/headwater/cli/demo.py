@@ -17,7 +17,7 @@ import typer
 from headwater.cli import options
 from headwater.cli.client import Client, connect_as_operator
 from headwater.cli.connecting import Connected, connect_source
-from headwater.cli.following import follow_preprocessing, follow_sync
+from headwater.cli.following import follow_preprocessing, follow_sync, reading_facts, sync_facts
 from headwater.cli.listing import query_items
 from headwater.cli.output import add_row, complain, console, counted, note, say, size, table, warn
 from headwater.cli.sdk import sdk_snippet
@@ -42,7 +42,10 @@ def default_demo_dir() -> Path:
 
 def demo_command(
     source: Annotated[
-        str | None, typer.Argument(help="Your own data: a folder or s3://BUCKET/FOLDER. Without it: sample files.")
+        str | None,
+        typer.Argument(
+            metavar="[SOURCE]", help="Your own data: a folder or s3://BUCKET/FOLDER. Without it: sample files."
+        ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="End when everything was shown, instead of serving.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier demo found.")] = False,
@@ -175,7 +178,9 @@ class _Show:
             command = follow_sync(client, made.dataset, client.post(f"/datasets/{made.dataset['id']}/sync"))
             if command["status"] != "success":
                 raise Unavailable(f"The sync ended as {command['status']}. {command['error'] or ''}".strip())
+            note(f"Synced {made.dataset['name']}: {sync_facts(command)}.")
             dataset = follow_preprocessing(client, made.dataset, command)
+            note(f"Read {made.dataset['name']}: {reading_facts(dataset['counts'])}.")
             _show_found(client, dataset, self.source)
             if command["warning"]:
                 warn(command["warning"])
@@ -231,7 +236,7 @@ def _show_found(client: Client, dataset: dict[str, Any], source: Source) -> None
         say(f"Types and thumbnails are counted among the first {len(items):,} items.")
     _show_unreadable([item for item in items if _etl(item).get("state") == "failed"], counts["failed"])
     if thumbnails:
-        say(f"The thumbnails are in the hidden folder .dataloop/ of {source}; nothing else there was changed.")
+        say(f"The thumbnails are in {source}/.dataloop/, a hidden folder; nothing else there was changed.")
     denied = [_etl(item)["thumbnail"]["message"] for item in items if "thumbnail" in _etl(item)]
     if denied:
         warn(f"{counted(len(denied), 'thumbnail')} could not be stored. {denied[0]}")

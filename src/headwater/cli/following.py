@@ -78,30 +78,20 @@ def _after(state: State, kind: str, data: dict[str, Any]) -> State:
 
 
 class Line:
-    """One line of progress: a bar on a terminal; elsewhere a line of text now and then."""
+    """One line of progress: a bar on a terminal; elsewhere a line of text now and then, none for what is quick."""
 
     def __init__(self, title: str, bar: Progress | None) -> None:
         self._title = title
         self._bar = bar
         self._task = None if bar is None else bar.add_task(escape(title), total=100, facts="")
-        self._told_at = 0.0
-        self._told = ""
+        self._told_at = time.monotonic()
 
     def show(self, percent: float, facts: str) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=percent, facts=escape(facts))
         elif time.monotonic() - self._told_at >= _PLAIN_LINE_EVERY_S:
-            self._tell(facts)
-
-    def end(self, facts: str, *, is_whole: bool) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=100 if is_whole else None, facts=escape(facts))
-        elif facts != self._told:
-            self._tell(facts)
-
-    def _tell(self, facts: str) -> None:
-        self._told_at, self._told = time.monotonic(), facts
-        note(f"{self._title}: {facts}")
+            self._told_at = time.monotonic()
+            note(f"{self._title}: {facts}")
 
 
 @contextmanager
@@ -122,10 +112,9 @@ def follow_sync(client: Client, dataset: dict[str, Any], command: dict[str, Any]
     ):
         for state in states:
             command = state.command
+            line.show(command["progress"], sync_facts(command))
             if command["status"] in ENDED:
                 break
-            line.show(command["progress"], sync_facts(command))
-        line.end(sync_facts(command), is_whole=command["status"] == "success")
     return command
 
 
@@ -165,19 +154,15 @@ def follow_preprocessing(client: Client, dataset: dict[str, Any], command: dict[
             dataset = state.dataset
             counts = dataset["counts"]
             done = counts["preprocessed"] + counts["failed"]
-            if not counts["waiting"]:
-                line.end(_reading_facts(counts), is_whole=True)
-                break
+            line.show(100 * done / (done + counts["waiting"]) if counts["waiting"] else 100, reading_facts(counts))
             if done != before:
                 moved_at, before = time.monotonic(), done
-            elif time.monotonic() - moved_at > _STALLED_AFTER_S:
-                line.end(_reading_facts(counts), is_whole=False)
+            if not counts["waiting"] or time.monotonic() - moved_at > _STALLED_AFTER_S:
                 break
-            line.show(100 * done / max(1, done + counts["waiting"]), _reading_facts(counts))
     return dataset
 
 
-def _reading_facts(counts: dict[str, Any]) -> str:
+def reading_facts(counts: dict[str, Any]) -> str:
     done = counts["preprocessed"] + counts["failed"]
     facts = f"{done:,} of {counted(done + counts['waiting'], 'file')} read"
     return facts + (f", {counts['failed']:,} unreadable" if counts["failed"] else "")

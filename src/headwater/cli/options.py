@@ -24,7 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 Key = Annotated[str | None, typer.Option("--key", help="S3 access key id (AWS_ACCESS_KEY_ID).")]
 Secret = Annotated[
-    str | None, typer.Option("--secret", help="S3 secret key; better by AWS_SECRET_ACCESS_KEY, others see options.")
+    str | None, typer.Option("--secret", help="S3 secret key; others see options, so better by AWS_SECRET_ACCESS_KEY.")
 ]
 SessionToken = Annotated[str | None, typer.Option("--session-token", help="Of temporary keys (AWS_SESSION_TOKEN).")]
 Endpoint = Annotated[

@@ -17,7 +17,9 @@ _MOST_FAILURES = 1000  # of one dataset, looked at for their reasons
 
 
 def status_command(
-    dataset: Annotated[str | None, typer.Argument(help="Only this dataset: its name, PROJECT/NAME or its id.")] = None,
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="[DATASET]", help="Only this dataset: its name, PROJECT/NAME or its id.")
+    ] = None,
     data_dir: options.ServerDataDir = None,
     as_json: options.AsJson = False,
 ) -> None:

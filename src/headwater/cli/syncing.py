@@ -15,7 +15,7 @@ _INTERRUPTED = 130
 
 
 def sync_command(
-    dataset: Annotated[str, typer.Argument(help="A dataset: its name, PROJECT/NAME or its id.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A dataset: its name, PROJECT/NAME or its id.")],
     confirm_missing: Annotated[
         bool, typer.Option("--confirm-missing", help="Yes, everything that is missing is really gone: mark it.")
     ] = False,
@@ -84,7 +84,9 @@ def report_end(dataset: dict[str, Any], command: dict[str, Any], *, is_quiet: bo
 
 
 def abort_command(
-    command: Annotated[str, typer.Argument(help="The id of a running command; headwater status lists them.")],
+    command: Annotated[
+        str, typer.Argument(metavar="COMMAND", help="The id of a running command; headwater status lists them.")
+    ],
     data_dir: options.ServerDataDir = None,
 ) -> None:
     """Abort a running command. What it has committed stays.

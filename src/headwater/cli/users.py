@@ -31,7 +31,7 @@ class ProjectRole(StrEnum):
 
 @user_app.command("add")
 def add_command(
-    email: Annotated[str, typer.Argument(help="The e-mail address, which is the login.")],
+    email: Annotated[str, typer.Argument(metavar="EMAIL", help="The e-mail address, which is the login.")],
     password: Annotated[
         str | None, typer.Option("--password", help="8 characters or more; asked for, or read from the input, without.")
     ] = None,
