@@ -94,7 +94,7 @@ class ScriptedStore(Store):
                 return
             if not keys:
                 after = b"" if start_after is None else start_after.encode()
-                keys = self.order(key for key in self.objects if key.encode() > after and key.startswith(prefix))
+                keys = self.order([key for key in self.objects if key.encode() > after and key.startswith(prefix)])
             if number in self.empty_pages:
                 yield self._page([], is_last=False)
                 continue

@@ -173,7 +173,16 @@ async def request_abort(conn: AsyncConnection[Any], command_id: int) -> None:
 
 
 async def is_abort_requested(conn: AsyncConnection[Any], command_id: int) -> bool:
-    cursor = await conn.execute("SELECT abort_requested FROM command WHERE id = %s", [command_id])
+    """Whoever deletes a dataset wants no more work on it either."""
+    cursor = await conn.execute(
+        """
+        SELECT command.abort_requested OR dataset.deleted_at IS NOT NULL
+        FROM command
+        LEFT JOIN dataset ON dataset.id = command.dataset_id
+        WHERE command.id = %s
+        """,
+        [command_id],
+    )
     row = await cursor.fetchone()
     return row is None or row[0]
 

@@ -27,6 +27,7 @@ State = Literal["running", "held", "done", "stopped"]
 BRAKE_ITEMS = 100
 BRAKE_SHARE = 0.10
 _SKIPPED_EXAMPLES = 10
+_LOCK_CLASS = 0x5CA2  # advisory locks of single scans
 
 # Texts travel as one parameter, joined: psycopg turns lists into arrays element by element, which costs as much as
 # the whole merge of an unchanged batch. Keys hold any character but NUL, so a batch with this one goes the slow way.
@@ -130,6 +131,11 @@ async def running_command(conn: AsyncConnection[Any], dataset_id: int) -> int | 
     cursor = await conn.execute("SELECT command_id FROM scan WHERE dataset_id = %s AND state = 'running'", [dataset_id])
     row = await cursor.fetchone()
     return None if row is None else row[0]
+
+
+async def lock_scan(conn: AsyncConnection[Any], scan_id: int) -> None:
+    """Until the end of the transaction nobody else works on this scan; waits for whoever does."""
+    await conn.execute("SELECT pg_advisory_xact_lock(%s, %s::int)", [_LOCK_CLASS, scan_id % 2**31])
 
 
 _COLUMNS = """

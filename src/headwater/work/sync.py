@@ -65,9 +65,15 @@ async def run_scan(place: Workplace, scan_id: int, *, is_last_try: bool = False)
 
     Raises Unavailable when the store does not answer and another try may help; every other end is written down.
     """
-    scan = await _load(place, scan_id)
-    if scan is None or scan.state != "running":
-        return
+    async with place.pool.connection() as guard:
+        # A worker that was thought dead may still run when another takes its job: that one waits here.
+        await scans.lock_scan(guard, scan_id)
+        scan = await _load(place, scan_id)
+        if scan is not None and scan.state == "running":
+            await _run(place, scan, is_last_try=is_last_try)
+
+
+async def _run(place: Workplace, scan: Scan, *, is_last_try: bool) -> None:
     try:
         await _scan_until_aborted(place, scan)
     except Aborted:
@@ -109,6 +115,7 @@ async def _scan_until_aborted(place: Workplace, scan: Scan) -> None:
     try:
         await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
+            watch.result()  # raises when it could not watch
             raise Aborted
         await work
     finally:
@@ -156,7 +163,8 @@ async def _merge(place: Workplace, scan: Scan, shard: Shard, batch: Listed, *, i
     async with place.pool.connection() as conn:
         await scans.merge_listing(conn, scan, shard.number, batch, is_last=is_last)
         now = await scans.load_scan(conn, scan.id)
-        assert now is not None
+        if now is None:  # its dataset is being purged
+            raise Aborted
         if await commands.note_progress(
             conn, scan.command_id, progress_percent=_percent(now), spec={"sync": progress(now)}
         ):
@@ -211,6 +219,7 @@ async def _read_ahead(pages: AsyncIterator[ListingPage]) -> AsyncGenerator[Listi
         try:
             async for page in pages:
                 await ahead.put(page)
+            await ahead.put(_Failed(Unavailable("The store's listing ended without its last page. List it again.")))
         except Exception as error:  # noqa: BLE001 - raised again below, in its place
             await ahead.put(_Failed(error))
 
@@ -274,7 +283,8 @@ async def _judge(place: Workplace, scan_id: int) -> None:
     """The end of a scan that listed everything: mark what is missing, unless that is too much to believe."""
     async with place.pool.connection() as conn:
         scan = await scans.load_scan(conn, scan_id)
-        assert scan is not None
+        if scan is None:
+            raise Aborted
         verdict = await scans.judge_missing(conn, scan)
         scan = replace(scan, marked=verdict.marked)
         await scans.end_scan(conn, scan, "held" if verdict.held else "done", marked=verdict.marked)

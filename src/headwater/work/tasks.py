@@ -42,6 +42,8 @@ def register(app: App, place: Workplace) -> None:
         try:
             await sync.run_scan(place, scan_id, is_last_try=is_last_try)
         except (Unavailable, OperationalError):
+            if is_last_try:  # or the dataset would be syncing for ever
+                await sync.give_up(place, scan_id)
             raise
         except Exception:
             _log.exception("The sync of scan %s failed", scan_id)
