@@ -1,5 +1,6 @@
 """Runs the real command line against the session's server, as its operator or with a token."""
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,9 +72,12 @@ class Connected:
 
 @pytest.fixture(scope="session")
 def pics(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Connected:
-    """Dataset shared/pics on a folder with three files, connected and synced once for all tests."""
+    """Dataset shared/pics on a folder with three files, connected and read once for all tests."""
     folder = write_pictures(tmp_path_factory.mktemp("shared") / "pictures")
-    return Connected(folder, "shared", run("connect", str(folder), "--dataset", "pics", "--project", "shared"))
+    answer = run("connect", str(folder), "--dataset", "pics", "--project", "shared")
+    while json.loads(run("status", "shared/pics", "--json").stdout)["datasets"][0]["waiting"]:
+        pass
+    return Connected(folder, "shared", answer)
 
 
 @pytest.fixture(scope="session")
