@@ -32,11 +32,15 @@ def test_the_demo_shows_the_samples_and_ends(run: Run, demo_dir: Path):
     assert not (demo_dir / "server.json").exists()
 
 
-def test_the_demo_can_be_repeated_with_a_folder_of_ones_own_even_an_empty_one(run: Run, demo_dir: Path, tmp_path: Path):
-    done = run("demo", str(tmp_path), "--once", "--port", "0", "--data-dir", str(demo_dir), alone=True)
+def test_the_demo_can_be_repeated_with_a_bucket_even_one_without_objects(
+    run: Run, demo_dir: Path, bucket: str, s3_environment: dict[str, str]
+):
+    source = f"s3://{bucket}/nothing"
+    done = run("demo", source, "--once", "--port", "0", "--data-dir", str(demo_dir), alone=True, **s3_environment)
     assert done.returncode == 0, done.stderr
     assert "The bucket has no object" in done.stderr
     assert "all items" in done.stdout
+    assert s3_environment["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
 
 
 def test_the_demo_empties_only_its_own_directory(run: Run, tmp_path: Path):

@@ -275,7 +275,7 @@ def _show_way_on(settings: Settings, url: str, dataset: dict[str, Any], *, is_on
     say("for item in dataset.items.list().all():")
     say("    print(item.filename, item.mimetype)")
     say()
-    say(f"Or look around: headwater ls {_PROJECT} --data-dir {settings.data_dir}")
+    say(f"Or look around: {sys.argv[0]} ls {_PROJECT} --data-dir {settings.data_dir}")
     if not is_once:
         say("Serving. Ctrl-C ends it; run the demo again to go on.")
 

@@ -100,7 +100,7 @@ def progress_line(title: str) -> Generator[Line]:
         yield Line(title, None)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[facts]}"))
-    with Progress(*columns, console=complaints) as bar:
+    with Progress(*columns, console=complaints, transient=True) as bar:
         yield Line(title, bar)
 
 

@@ -25,7 +25,11 @@ def sdk_snippet(url: str, login: str = _LOGIN) -> str:
 import dtlpy as dl
 
 dl.add_environment(
-    environment="{url}/api/v1", alias="headwater", gate_url="{url}", url="{url}/", verify_ssl={verify}
+    environment="{url}/api/v1",
+    alias="headwater",
+    gate_url="{url}",
+    url="{url}/",
+    verify_ssl={verify},
 )
 dl.setenv("headwater")
 {login}"""
