@@ -234,7 +234,10 @@ async def find_deleted(conn: AsyncConnection[Any], dataset_id: int) -> DeletedDa
 
 
 async def forget_dataset(conn: AsyncConnection[Any], dataset_id: int) -> None:
-    """Remove the last rows of a deleted dataset. Safe to repeat."""
+    """Remove the last rows of a deleted dataset. Safe to repeat.
+
+    Its scans go with it, once the batch that one may be committing is in.
+    """
+    await conn.execute("DELETE FROM dataset WHERE id = %s AND deleted_at IS NOT NULL", [dataset_id])
     await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s", [dataset_id])
     await conn.execute("DELETE FROM event WHERE dataset_id = %s", [dataset_id])
-    await conn.execute("DELETE FROM dataset WHERE id = %s AND deleted_at IS NOT NULL", [dataset_id])

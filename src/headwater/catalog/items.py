@@ -381,7 +381,7 @@ class PreparedItem:
 
 
 async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: Sequence[PreparedItem]) -> int:
-    """Returns how many were saved: an item whose content changed meanwhile is left to its next event. Safe to repeat."""
+    """Returns how many were saved: an item whose content changed meanwhile is left to its next event. Repeatable."""
     derived = [
         {"etl": item.etl}
         | ({} if item.channels is None else {"channels": item.channels})
@@ -451,6 +451,11 @@ async def first_keys(conn: AsyncConnection[Any], dataset_id: int, *, limit: int)
 async def purge(conn: AsyncConnection[Any], dataset_id: int, item_ids: list[int]) -> None:
     """Remove rows of a deleted dataset: no tombstone, no event, no count."""
     await conn.execute("DELETE FROM item WHERE dataset_id = %s AND id = ANY(%s)", [dataset_id, item_ids])
+
+
+async def purge_rest(conn: AsyncConnection[Any], dataset_id: int) -> None:
+    """Remove what a scan has added to a deleted dataset since its rows went."""
+    await conn.execute("DELETE FROM item WHERE dataset_id = %s", [dataset_id])
 
 
 async def summarize_etl(conn: AsyncConnection[Any], dataset_id: int, *, limit: int = 20) -> list[tuple[str, str]]:

@@ -21,15 +21,16 @@ _PURGE_ROWS = 1_000
 async def delete_item(conn: AsyncConnection[Any], item: Item) -> None:
     """The row, in the caller's transaction, and a job for what is to go from the store."""
     await items.lock_path(conn, item.dataset_id, item.path)
-    if not await items.delete_item(conn, item):
+    now = await items.find_item(conn, item.id)  # an upload may have given it another object since
+    if now is None or not await items.delete_item(conn, now):
         return
     await queue.defer(
         conn,
         DELETE_OBJECT_TASK,
         dataset_id=item.dataset_id,
         path=item.path,
-        object_key=item.object_key,
-        thumbnail=thumbnail_key(item.id) if item.has_thumbnail else None,
+        object_key=now.object_key,
+        thumbnail=thumbnail_key(item.id) if now.has_thumbnail else None,
         delete_object=await _may_delete_object(conn, item),
     )
 
@@ -93,8 +94,9 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
             async with place.pool.connection() as conn:
                 await items.purge(conn, dataset_id, [item_id for item_id, _, _ in bundle])
     async with place.pool.connection() as conn:
+        await datasets.forget_dataset(conn, dataset_id)  # no scan commits a batch after this
+        await items.purge_rest(conn, dataset_id)
         await folders.purge(conn, dataset_id)
-        await datasets.forget_dataset(conn, dataset_id)
         await projects.forget_project(conn, doomed.project_id)
 
 

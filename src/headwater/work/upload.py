@@ -1,5 +1,6 @@
 """Upload: streams a file into the dataset's store; the object is written first, then its row, under one lock."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from headwater.storage.stores import LARGEST_KEY_BYTES, Store, Upload
 from headwater.work.deletion import DELETE_OBJECT_TASK
 from headwater.work.workplace import Workplace
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the latter: what is no Unicode text
+
 Mode = Literal["skip", "overwrite"]
 Outcome = Literal["created", "overwrite", "skip"]
 
@@ -28,6 +31,7 @@ class Announced:
     mode: Mode
     description: str | None = None
     user_metadata: dict[str, Any] | None = None
+    system_metadata: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ def checked_path(path: str) -> str:
     """An item's path as it is kept: one slash in front. Raises BadRequest for what no store could hold."""
     path = "/" + path.lstrip("/")
     segments = path[1:].split("/")
-    if "\0" in path or not path.isprintable() or "" in segments or "." in segments or ".." in segments:
+    if _CONTROL.search(path) or "" in segments or "." in segments or ".." in segments:
         raise BadRequest(
             f"{path[:200]!r} cannot be an item's path. A path is /folder/name.ext, without empty, '.' or '..' parts "
             "and without control characters."
@@ -99,7 +103,6 @@ async def _commit(
     own_key: str | None,
 ) -> tuple[Item, Outcome]:
     """Make the object visible and commit its row, under the path's lock."""
-    finished = False
     try:
         async with place.pool.connection() as conn:
             await items.lock_path(conn, dataset.id, announced.path)
@@ -107,7 +110,6 @@ async def _commit(
             if before is not None and _is_kept(before, announced.mode):
                 return before, "skip"
             info = await upload.finish()
-            finished = True
             written = Written(
                 path=announced.path,
                 object_key=own_key,
@@ -117,6 +119,7 @@ async def _commit(
                 mime_type=None,
                 description=announced.description,
                 user_metadata=announced.user_metadata,
+                system_metadata=announced.system_metadata,
             )
             item, is_new = await items.put_item(conn, dataset.id, written, creator_id=caller.id)
             if before is not None and before.object_key is not None:
@@ -131,7 +134,19 @@ async def _commit(
                 )
     except BaseException:
         # Of our own storage nobody would ever find it again; in a bucket the next sync makes it an item.
-        if finished and own_key is not None:
-            await store.delete(own_key)
+        if own_key is not None:
+            await _drop_unused(place, store, dataset, announced.path, upload, own_key)
         raise
     return item, "created" if is_new else "overwrite"
+
+
+async def _drop_unused(
+    place: Workplace, store: Store, dataset: Dataset, path: str, upload: Upload, own_key: str
+) -> None:
+    """Remove an object that has no row; a commit that we only did not hear of keeps it."""
+    await upload.abort()  # when we were cancelled, `finish` may still be at work
+    async with place.pool.connection() as conn:
+        await items.lock_path(conn, dataset.id, path)
+        item = await items.find_item_at(conn, dataset.id, path)
+        if item is None or item.object_key != own_key:
+            await store.delete(own_key)
