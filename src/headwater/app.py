@@ -8,8 +8,9 @@ from fastapi import FastAPI
 
 from headwater import __version__
 from headwater.api import accounts, commands, datasets, health, items, notifications, projects, storage, uploads
+from headwater.api.bodies import BodyLimit
 from headwater.api.caller import Server
-from headwater.api.failures import add_handlers
+from headwater.api.failures import Failure, add_handlers
 from headwater.settings import Settings
 from headwater.tokens import Signer
 from headwater.workplace import load_signing_key, load_vault, open_workplace
@@ -47,9 +48,15 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
         docs_url="/api/v1/docs",
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        responses={
+            "4XX": {"model": Failure, "description": "What is wrong with the request, and what would be right."},
+            "5XX": {"model": Failure, "description": "Headwater, its database or a bucket failed; 503: try again."},
+        },
         lifespan=lifespan,
     )
     add_handlers(app)
+    app.add_middleware(BodyLimit)
     app.include_router(health.router)
     app.include_router(accounts.gate)
     for routes in (accounts, projects, storage, datasets, uploads, items, commands, notifications):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from headwater.api.caller import Base, Caller, Connection, OrganizationId, ServerDep
 from headwater.catalog import accounts, organizations, projects
 from headwater.catalog.accounts import Account
-from headwater.errors import BadRequest, NotFound, Unauthorized
+from headwater.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from headwater.tokens import REFRESH_LIFE_S
 from headwater.wire import accounts as wire
 
@@ -85,7 +85,7 @@ async def list_members(organization_id: OrganizationId, caller: Caller, conn: Co
 
 
 class NewAccountBody(BaseModel):
-    email: str
+    email: str = Field(max_length=254)  # RFC 5321, 4.5.3.1.3, as erratum 1690 has it
     password: str = Field(repr=False)
     role: organizations.MemberRole = "member"
 
@@ -94,8 +94,10 @@ class NewAccountBody(BaseModel):
 async def create_account(
     organization_id: OrganizationId, body: NewAccountBody, caller: Caller, conn: Connection
 ) -> wire.UserJson:
-    """A new account that is a member of the organisation; for its owners and admins."""
+    """A new account that is a member of the organisation; for its owners and admins. Only owners make owners."""
     organization = await organizations.get_administered(conn, caller, organization_id)
+    if body.role == "owner" and organization.role != "owner":
+        raise Forbidden("Only owners of the organisation may make others its owners. Choose the role admin or member.")
     account = await accounts.create_account(conn, email=body.email, password=body.password)
     await organizations.add_member(conn, organization.id, account, body.role)
     return wire.user(account)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from psycopg import AsyncConnection
 
@@ -72,8 +72,8 @@ Base = Annotated[str, Depends(_base)]
 def wire_id(noun: str) -> Any:
     """A path parameter's dependency: turns 24 hex digits into a number. Raises NotFound."""
 
-    def parse(request: Request) -> int:
-        return ids.from_wire(request.path_params[f"{noun}_id"], noun)
+    def parse(text: Annotated[str, Path(alias=f"{noun}_id", description="24 hexadecimal digits.")]) -> int:
+        return ids.from_wire(text, noun)
 
     return Depends(parse)
 

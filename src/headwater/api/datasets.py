@@ -26,10 +26,9 @@ async def create_dataset(body: wire.NewDatasetBody, caller: Caller, conn: Connec
     project = await projects.get_project(conn, caller, from_wire(body.projects[0], "project"), "manage_datasets")
     driver_id = None
     if body.driver is not None:
-        driver = await drivers.get_driver(conn, from_wire(body.driver, "storage driver"))
-        if driver.project_id != project.id:
+        driver_id = from_wire(body.driver, "storage driver")
+        if all(driver.id != driver_id for driver in await drivers.list_drivers(conn, project.id)):
             raise NotFound(f"No storage driver with id {body.driver} in this project.")
-        driver_id = driver.id
     dataset = await datasets.create_dataset(conn, caller, project_id=project.id, driver_id=driver_id, name=body.name)
     if driver_id is not None and body.sync:
         await sync.request_sync(conn, dataset, caller_id=caller.id)
@@ -69,10 +68,14 @@ class DatasetPatch(BaseModel):
 
 @router.patch("/{dataset_id}")
 async def update_dataset(
-    dataset_id: DatasetId, body: DatasetPatch, caller: Caller, conn: Connection, base: Base
+    dataset_id: DatasetId, body: DatasetPatch, caller: Caller, conn: Connection, base: Base, system: bool = False
 ) -> wire.DatasetJson:
+    """Change the name, user metadata and whether it is read-only; system metadata only with `?system=true`."""
     dataset = await datasets.get_dataset(conn, caller, dataset_id, "manage_datasets")
-    await datasets.update_dataset(conn, caller, dataset, name=body.name, metadata=body.metadata, readonly=body.readonly)
+    metadata = None
+    if body.metadata is not None:
+        metadata = wire.patched_metadata(dataset.metadata, body.metadata, system=system)
+    await datasets.update_dataset(conn, caller, dataset, name=body.name, metadata=metadata, readonly=body.readonly)
     return wire.dataset(await datasets.get_dataset(conn, caller, dataset_id), base)
 
 

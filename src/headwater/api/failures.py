@@ -10,6 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from typing_extensions import TypedDict
 
 from headwater.errors import HeadwaterError
 
@@ -17,8 +19,13 @@ _log = logging.getLogger(__name__)
 _AGAIN_S = "2"
 
 
+class Failure(TypedDict):
+    message: str
+
+
 def _answer(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"message": message}, status_code=status, headers=headers)
+    speakable = message.encode("utf-8", "backslashreplace").decode()  # it may quote a lone surrogate of the request
+    return JSONResponse({"message": speakable}, status_code=status, headers=headers)
 
 
 async def _ours(_: Request, error: Exception) -> JSONResponse:
@@ -28,24 +35,40 @@ async def _ours(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return _answer(400, "; ".join(_told(problem) for problem in error.errors()))
+    told = "; ".join(_told(problem) for problem in error.errors())
+    return _answer(400, f"The request is not as it should be: {told}. /api/v1/docs describes it.")
 
 
 def _told(problem: Any) -> str:
     """One problem of a request in words; never with the value, which may be a secret."""
+    if problem["type"] == "json_invalid":
+        return f"the body is not JSON (at character {problem['loc'][-1]})"
     where = ".".join(str(part) for part in problem["loc"] if part != "body") or "the body"
     return f"{where}: {problem['msg']}"
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _answer(error.status_code, str(error.detail), dict(error.headers or {}))
+    told = {404: "There is no route", 405: "There is no such method of the route"}.get(error.status_code)
+    if told is None or error.detail not in ("Not Found", "Method Not Allowed"):
+        message = str(error.detail)
+    else:
+        message = f"{told} {request.method} {request.url.path[:200]}. /api/v1/docs lists what there is."
+    return _answer(error.status_code, message, dict(error.headers or {}))
 
 
 async def _unstorable(_: Request, error: Exception) -> JSONResponse:
-    """Values that PostgreSQL cannot hold: a NUL in a text, a number out of range."""
+    """Values that PostgreSQL cannot hold: a NUL in a text, a number out of range, a text too long for an index."""
     _log.info("refused a value: %s", type(error).__name__)
-    return _answer(400, "The request holds a value that cannot be stored: a NUL character or a number out of range.")
+    return _answer(
+        400,
+        "The request holds a value that cannot be stored: a NUL character, a number out of range, too long a text.",
+    )
+
+
+async def _caller_away(*_: object) -> JSONResponse:
+    """Nobody is there to read it."""
+    return _answer(400, "The request broke off before its end. Send it again.")
 
 
 async def _database_away(_: Request, error: Exception) -> JSONResponse:
@@ -64,7 +87,9 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(psycopg.DataError, _unstorable)
+    app.add_exception_handler(psycopg.errors.ProgramLimitExceeded, _unstorable)
     app.add_exception_handler(UnicodeEncodeError, _unstorable)
+    app.add_exception_handler(ClientDisconnect, _caller_away)
     app.add_exception_handler(psycopg.OperationalError, _database_away)
     app.add_exception_handler(PoolTimeout, _database_away)
     app.add_exception_handler(Exception, _unexpected)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
@@ -23,19 +23,24 @@ from headwater.work.preprocess import thumbnail_key
 router = APIRouter(prefix="/items", tags=["items"])
 
 _SIGNED_FOR_S = 900
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))")
 # Files are users' own: a browser must never run one as a page of ours.
 _SAFE_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox; default-src 'none'"}
 
 
 async def _get_item(conn: Any, caller: Account, item_id: int, right: Right = "read") -> Item:
-    """Raises NotFound, in the same words for one that is not there and one that is not the caller's; Forbidden."""
+    """Raises NotFound, in the same words for one that is not there and one that is not the caller's; Forbidden;
+    BadRequest for a change in a read-only dataset.
+    """
     item = await items.find_item(conn, item_id)
     if item is not None:
         try:
-            await datasets.get_dataset(conn, caller, item.dataset_id, right)
+            dataset = await datasets.get_dataset(conn, caller, item.dataset_id, right)
         except NotFound:
             item = None
+        else:
+            if right == "write_items" and dataset.readonly:
+                raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
     if item is None:
         raise NotFound(f"No item with id {item_id:024x}.")
     return item
@@ -76,17 +81,14 @@ async def update_item(
     item = await _get_item(conn, caller, item_id, "write_items")
     if body.filename is not None and body.filename != item.path:
         raise BadRequest("Moving and renaming items is not supported yet.")
-    patch = body.metadata or {}
-    user, settable = patch.get("user"), wire.settable_system(patch.get("system") or {})
-    if not isinstance(user, dict | None):
-        raise BadRequest("metadata.user is a JSON object.")
-    if settable and not system:
-        settable = {}
+    given = body.metadata or {}
+    patch = wire.metadata_patch(given)
+    clears_user = "user" in given and patch.user is None
     changed = await items.update_item(
         conn,
         item,
-        user_metadata=wire.merged(item.user_metadata or {}, user or {}),
-        system_metadata=wire.merged(item.system_metadata or {}, settable),
+        user_metadata={} if clears_user else wire.merged(item.user_metadata or {}, patch.user or {}),
+        system_metadata=wire.merged(item.system_metadata or {}, patch.system if system else {}),
         description=body.description if "description" in body.model_fields_set else item.description,
         updated_by_id=caller.id,
     )
@@ -104,7 +106,6 @@ async def delete_item(item_id: ItemId, caller: Caller, conn: Connection) -> dict
 @router.get("/{item_id}/stream", response_class=Response)
 async def stream_item(
     item_id: ItemId,
-    request: Request,
     caller: Caller,
     server: ServerDep,
     range_header: Annotated[str | None, Header(alias="range")] = None,
@@ -139,29 +140,35 @@ async def _served(server: Server, item: Item, key: str, mime_type: str | None, r
             signed = await store.sign_get(key, expires_s=_SIGNED_FOR_S)
             if signed is not None:
                 return RedirectResponse(signed, status_code=302, headers={"Cache-Control": "no-store"})
-        start, end = _range_of(range_header)
+        start, end = _range_of(range_header, item.size_bytes)
         stack = AsyncExitStack()
         reader = await stack.enter_async_context(store.get(key, start=start, end=end))
     size_bytes = reader.info.size_bytes
     last = size_bytes if end is None else min(end, size_bytes)
     headers = _SAFE_HEADERS | {"Accept-Ranges": "bytes", "Content-Length": str(last - start)}
-    if range_header is not None:
+    is_part = range_header is not None and size_bytes > 0
+    if is_part:
         headers["Content-Range"] = f"bytes {start}-{last - 1}/{size_bytes}"
     return StreamingResponse(
         _chunks(stack, reader),
-        status_code=200 if range_header is None or not size_bytes else 206,
+        status_code=206 if is_part else 200,
         media_type=mime_type or "application/octet-stream",
         headers=headers,
     )
 
 
-def _range_of(header: str | None) -> tuple[int, int | None]:
-    """(start, end) of `bytes=3-9`, the end not included. Raises BadRequest for the forms we do not serve."""
+def _range_of(header: str | None, size_bytes: int) -> tuple[int, int | None]:
+    """(start, end) of `bytes=3-9`, the end not included. Raises BadRequest for the forms we do not serve.
+
+    The status is 400 and not HTTP's 416, which the SDK does not know.
+    """
     if header is None:
         return 0, None
     match = _RANGE.fullmatch(header.strip())
     if match is None:
-        raise BadRequest(f"The range {header[:60]!r} is not one of the form bytes=START- or bytes=START-END.")
+        raise BadRequest(f"The range {header[:60]!r} is none of bytes=START-, bytes=START-END and bytes=-LENGTH.")
+    if match[3]:
+        return max(0, size_bytes - int(match[3])), None
     return int(match[1]), int(match[2]) + 1 if match[2] else None
 
 

@@ -29,11 +29,14 @@ async def create_project(request: Request, caller: Caller, conn: Connection, bas
 
 
 async def _name_of(request: Request) -> str:
-    if request.headers.get("content-type", "").startswith("application/json"):
-        body = await request.json()
-        name = body.get("name") if isinstance(body, dict) else None
-    else:
-        name = parse_qs((await request.body()).decode()).get("name", [None])[0]
+    try:
+        if request.headers.get("content-type", "").lower().startswith("application/json"):
+            body = await request.json()
+            name = body.get("name") if isinstance(body, dict) else None
+        else:
+            name = parse_qs((await request.body()).decode()).get("name", [None])[0]
+    except (ValueError, RecursionError):
+        raise BadRequest("The body is neither a form nor JSON. Send the form field name=…") from None
     if not isinstance(name, str):
         raise BadRequest("A project needs a name: send the form field name=…")
     return name
@@ -100,7 +103,7 @@ async def set_member(
     if account is None or not await organizations.is_member(conn, project.organization_id, account):
         raise NotFound(f"No account {email} in this organisation. Add one: headwater user add {email}")
     await projects.set_member(conn, project.id, account, role)
-    return await list_members(project_id, caller, conn)
+    return [wire.user(member) for member in await _members_with_an_owner(conn, project.id)]
 
 
 @router.delete("/{project_id}/members/{email}")
@@ -109,7 +112,12 @@ async def remove_member(project_id: ProjectId, email: str, caller: Caller, conn:
     account = await accounts.find_account(conn, email)
     if account is None or not await projects.remove_member(conn, project.id, account):
         raise NotFound(f"{email} is not a member of this project.")
-    members = (await projects.list_contributors(conn, [project.id]))[project.id]
+    return [wire.user(member) for member in await _members_with_an_owner(conn, project.id)]
+
+
+async def _members_with_an_owner(conn: Any, project_id: int) -> list[projects.Contributor]:
+    """Raises Conflict, which undoes the change that took the last owner away."""
+    members = (await projects.list_contributors(conn, [project_id]))[project_id]
     if not any(member.role == "owner" for member in members):
         raise Conflict("A project needs an owner. Make somebody else its owner first.")
-    return [wire.user(member) for member in members]
+    return members

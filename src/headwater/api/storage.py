@@ -28,10 +28,11 @@ async def create_integration(
     """For owners and admins of the organisation. The options go into the vault and never come back."""
     organization = await organizations.get_administered(conn, caller, organization_id)
     metadata = body.metadata or {}
+    wire.check_integration_metadata(metadata)
     if body.type == "hostPath":
-        checked_folder(server.settings, str(metadata.get("path") or ""))
+        checked_folder(server.settings, metadata.get("path") or "")
     if metadata.get("endpoint"):
-        check_endpoint(str(metadata["endpoint"]), allow_private=server.settings.allow_private_endpoints)
+        check_endpoint(metadata["endpoint"], allow_private=server.settings.allow_private_endpoints)
     integration = await integrations.create_integration(
         conn,
         server.vault,
@@ -74,24 +75,31 @@ async def delete_integration(
 
 
 @router.post("/drivers")
-async def create_driver(
-    body: wire.NewDriverBody, caller: Caller, conn: Connection, server: ServerDep
-) -> wire.DriverJson:
-    """The bucket is listed once to see that the driver works; one that does not is not kept."""
-    project = await projects.get_project(conn, caller, body.project_id, "manage_drivers")
-    integration = await integrations.get_integration(
-        conn, project.organization_id, from_wire(body.integration_id, "integration")
-    )
-    new = wire.new_driver(body, integration)
-    if new.endpoint:
-        check_endpoint(new.endpoint, allow_private=server.settings.allow_private_endpoints)
-    driver = await drivers.create_driver(conn, caller, project.id, new)
+async def create_driver(body: wire.NewDriverBody, caller: Caller, server: ServerDep) -> wire.DriverJson:
+    """The bucket is listed once to see that the driver works; one that does not is not kept.
+
+    No connection is held meanwhile: a bucket may take its time, and opening one needs a connection itself.
+    """
+    pool = server.place.pool
+    async with pool.connection() as conn:
+        project = await projects.get_project(conn, caller, body.project_id, "manage_drivers")
+        integration = await integrations.get_integration(
+            conn, project.organization_id, from_wire(body.integration_id, "integration")
+        )
+        new = wire.new_driver(body, integration)
+        if new.endpoint:
+            check_endpoint(new.endpoint, allow_private=server.settings.allow_private_endpoints)
+        async with conn.transaction(force_rollback=True):  # its name, too, is found out before the bucket is asked
+            driver = await drivers.create_driver(conn, caller, project.id, new)
     store = server.place.places.open(driver)
     try:
         await store.check_listing()
     finally:
         await store.close()
-    return wire.driver(driver)
+    async with pool.connection() as conn:
+        project = await projects.get_project(conn, caller, body.project_id, "manage_drivers")
+        await integrations.get_integration(conn, project.organization_id, integration.id)
+        return wire.driver(await drivers.create_driver(conn, caller, project.id, new))
 
 
 @router.get("/drivers")

@@ -33,7 +33,7 @@ _LONGEST_FIELD_BYTES = 8 * 1024 * 1024  # metadata is JSON of any shape
                         "properties": {
                             "type": {"type": "string", "enum": ["file"]},
                             "path": {"type": "string", "description": "The full path in the dataset; before file."},
-                            "metadata": {"type": "string", "description": "JSON; its key user is kept."},
+                            "metadata": {"type": "string", "description": "JSON with the keys user and system."},
                             "description": {"type": "string"},
                             "file": {"type": "string", "format": "binary"},
                         },
@@ -59,13 +59,14 @@ async def add_item(
     base: Base,
     mode: Annotated[Mode, Query(description="What becomes of an item that is at this path already.")] = "skip",
 ) -> wire.ItemJson:
-    """Upload a file (multipart), or make a folder (form `type=dir&path=…`). The header x-item-op tells what happened."""
+    """Upload a file (multipart), or make a folder (form `type=dir&path=…`). The header x-item-op says what it did."""
     async with server.place.pool.connection() as conn:
         dataset = await datasets.get_dataset(conn, caller, dataset_id, "write_items")
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type == "application/x-www-form-urlencoded":
+        fields = parse_qs(_decoded("path", bytearray(await request.body())))
         async with server.place.pool.connection() as conn:
-            return await _make_folder(conn, dataset, parse_qs((await request.body()).decode()), base)
+            return await _make_folder(conn, dataset, fields, base)
     if content_type != "multipart/form-data" or not options.get("boundary"):
         raise BadRequest("Send the file as multipart/form-data with the fields path and file, path first.")
     form = _Form(request.stream(), options["boundary"])
@@ -77,28 +78,29 @@ async def add_item(
 async def _upload(server: Any, dataset: Dataset, caller: Any, form: "_Form", mode: Mode) -> Uploaded:
     try:
         fields = await form.read_fields()
+        user, system = _metadata(fields.get("metadata"))
         announced = Announced(
             path=checked_path(fields.get("path", "")),
             mode=mode,
             description=fields.get("description"),
-            user_metadata=_user_metadata(fields.get("metadata")),
+            user_metadata=user,
+            system_metadata=system,
         )
         return await upload_file(server.place, dataset, caller, announced, form.file())
     except MultipartError as error:
         raise BadRequest(f"The upload is not well-formed or broke off: {error}. Send it again.") from None
 
 
-def _user_metadata(text: str | None) -> dict[str, Any] | None:
+def _metadata(text: str | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The user's and the system's; None for what is not given. Raises BadRequest."""
     if text is None:
-        return None
+        return None, None
     try:
-        metadata = json.loads(text)
-    except ValueError:
+        patch = wire.metadata_patch(json.loads(text))
+    except (ValueError, RecursionError):
         raise BadRequest("The field metadata is not JSON.") from None
-    user = metadata.get("user") if isinstance(metadata, dict) else None
-    if not isinstance(metadata, dict) or not isinstance(user, dict | None):
-        raise BadRequest('The field metadata is a JSON object such as {"user": {"camera": 3}}.')
-    return user
+    user = None if patch.user is None else wire.merged({}, patch.user)
+    return user, wire.merged({}, patch.system) or None
 
 
 def _answer(uploaded: Uploaded, base: str) -> wire.ItemJson:
@@ -117,6 +119,8 @@ async def _make_folder(conn: Connection, dataset: Dataset, form: dict[str, list[
     if form.get("type") != ["dir"] or not path.strip("/"):
         raise BadRequest("A folder is made with the form fields type=dir and path=/folder.")
     path = checked_path(path)
+    if dataset.readonly:
+        raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
     await folders.ensure_folders(conn, dataset.id, [path])
     folder = await folders.find_folder_at(conn, dataset.id, path)
     assert folder is not None

@@ -12,6 +12,7 @@ from headwater.catalog.folders import Folder, name_of, parent_of
 from headwater.errors import BadRequest
 from headwater.ids import from_wire, to_wire
 from headwater.wire import times
+from headwater.wire.items import check_depth
 
 
 class NewDatasetBody(BaseModel):
@@ -42,6 +43,8 @@ def parse_query(body: dict[str, Any]) -> DatasetsQuery:
             name = wanted
     context = body.get("context") or {}
     projects = context.get("projects") if isinstance(context, dict) else None
+    if not isinstance(projects, list | None):
+        raise BadRequest('The projects of a query look like {"context": {"projects": ["65a0…"]}}.')
     return DatasetsQuery(
         name=name,
         project_ids=None if projects is None else [from_wire(str(project), "project") for project in projects],
@@ -54,7 +57,8 @@ def _conditions(given: Any) -> list[dict[str, Any]]:
     """The conditions of a flat filter. Raises BadRequest."""
     if not given:
         return []
-    parts: Any = given.get("$and", [given]) if isinstance(given, dict) else None
+    is_flat = isinstance(given, dict) and ("$and" not in given or len(given) == 1)
+    parts: Any = given.get("$and", [given]) if is_flat else None
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise BadRequest('A filter of datasets looks like {"$and": [{"name": "cars"}]}.')
     return parts
@@ -62,7 +66,7 @@ def _conditions(given: Any) -> list[dict[str, Any]]:
 
 def _number(body: dict[str, Any], name: str, *, default: int, most: int) -> int:
     value = body.get(name, default)
-    if not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise BadRequest(f"{name} is a number from 0, not {value!r}.")
     return min(value, most)
 
@@ -136,6 +140,18 @@ def dataset(found: Dataset, base: str) -> DatasetJson:
             "syncedAt": None if found.synced_at is None else times.to_wire(found.synced_at),
         },
     )
+
+
+def patched_metadata(before: dict[str, Any], given: dict[str, Any], *, system: bool) -> dict[str, Any]:
+    """The SDK sends all of `user` and all of `system`, so each replaces what was there; null leaves it alone.
+
+    `system` counts only where the caller said so. Raises BadRequest.
+    """
+    check_depth(given)
+    for key in ("user", "system"):
+        if not isinstance(given.get(key), dict | None):
+            raise BadRequest(f"metadata.{key} is a JSON object.")
+    return before | {key: value for key, value in given.items() if value is not None and (system or key != "system")}
 
 
 class TreeNode(TypedDict):

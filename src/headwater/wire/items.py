@@ -1,16 +1,21 @@
 """Items as the SDK sends and reads them. Every key is always there: the SDK sends back as null what was left out."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from typing_extensions import TypedDict
 
 from headwater.catalog.folders import Folder, folder_of, name_of, parent_of
 from headwater.catalog.items import ETL_WAITING, Item
+from headwater.errors import BadRequest
 from headwater.ids import to_wire
 from headwater.wire import times
 
 # What we know in columns of our own; a client cannot set it.
-_TYPED_KEYS = frozenset(["size", "mimetype", "width", "height", "thumbnailId", "missing", "missingSince"])
+_TYPED_KEYS = frozenset(
+    ["size", "mimetype", "width", "height", "thumbnailId", "missing", "missingSince", "etag", "etl"]
+)
+_DEEPEST = 100  # levels of metadata; JSON writers and readers give up at a few hundred
 
 
 class ItemJson(TypedDict):
@@ -149,6 +154,38 @@ def merged(before: dict[str, Any], patch: Any) -> dict[str, Any]:
         else:
             result[key] = value
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataPatch:
+    user: dict[str, Any] | None  # None: nothing is said of it
+    system: dict[str, Any]  # without what only we set
+
+
+def metadata_patch(given: Any) -> MetadataPatch:
+    """A change of `metadata`: `{"user": {…}, "system": {…}}`. Raises BadRequest."""
+    if not isinstance(given, dict):
+        raise BadRequest('metadata is a JSON object such as {"user": {"camera": 3}}.')
+    for key in ("user", "system"):
+        if not isinstance(given.get(key), dict | None):
+            raise BadRequest(f"metadata.{key} is a JSON object.")
+    check_depth(given)
+    return MetadataPatch(given.get("user"), settable_system(given.get("system") or {}))
+
+
+def check_depth(metadata: Any) -> None:
+    """Raises BadRequest for what could be stored, but not be answered."""
+    level, depth = [metadata], 0
+    while level:
+        if depth > _DEEPEST:
+            raise BadRequest(f"The metadata is nested more than {_DEEPEST} levels deep. Write it flatter.")
+        level = [
+            part
+            for value in level
+            if isinstance(value, dict | list)
+            for part in (value.values() if isinstance(value, dict) else value)
+        ]
+        depth += 1
 
 
 def settable_system(patch: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from headwater.catalog.integrations import Integration
 from headwater.errors import BadRequest
 from headwater.ids import from_wire, to_wire
 from headwater.wire import times
+from headwater.wire.items import check_depth
 
 
 class NewIntegrationBody(BaseModel):
@@ -19,6 +20,15 @@ class NewIntegrationBody(BaseModel):
         default=None, description="The secret values, for example key and secret. They are never given back."
     )
     metadata: dict[str, Any] | None = None
+
+
+def check_integration_metadata(metadata: dict[str, Any]) -> None:
+    """What drivers take from it are texts. Raises BadRequest."""
+    check_depth(metadata)
+    for key in ("path", "endpoint", "region"):
+        value = metadata.get(key)
+        if value is not None and not (isinstance(value, str) and value.isprintable()):
+            raise BadRequest(f"metadata.{key} is a text without control characters.")
 
 
 class IntegrationJson(TypedDict):
@@ -102,6 +112,8 @@ def new_driver(body: NewDriverBody, used: Integration) -> NewDriver:
     if body.type not in ("s3", "storage"):
         raise BadRequest(f"Storage drivers of type {body.type!r} are not supported yet. Supported: s3, storage.")
     if used.kind == "hostPath" and body.type == "storage":
+        if any(part == ".." or "\0" in part for part in (given.directory or "").split("/")):
+            raise BadRequest("The directory of a driver lies in the folder of its integration: a path without '..'.")
         return NewDriver(
             root=str(used.metadata.get("path") or ""),
             prefix=folder_prefix(given.directory),
