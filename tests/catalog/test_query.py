@@ -68,11 +68,12 @@ def document(path: str, number: int = 1, *, created: datetime = CREATED, **more:
         "mimetype": more.get("mimetype"),
         "width": more.get("width"),
         "missing": more.get("missing", False),
+        "missingSince": CREATED if more.get("missing") else None,
+        "originalname": path.rpartition("/")[2],
+        "etag": "e" + str(number),
     }
     system = {key: value for key, value in system.items() if value is not None}
-    metadata: Document = {"system": {**(more.get("system") or {}), **system}}
-    if more.get("user") is not None:
-        metadata["user"] = more["user"]
+    metadata: Document = {"user": more.get("user") or {}, "system": {**system, **(more.get("system") or {})}}
     found: Document = {
         "id": to_wire(number),
         "datasetId": to_wire(DATASET),
@@ -103,7 +104,7 @@ def directory(path: str, number: int) -> Document:
         "annotated": False,
         "createdAt": CREATED,
         "updatedAt": CREATED,
-        "metadata": {"system": {}},
+        "metadata": {"user": {}, "system": {}},
     }
 
 
@@ -125,8 +126,8 @@ def insert(conn: psycopg.Connection, documents: list[Document], *datasets: int) 
             """
             INSERT INTO item (dataset_id, id, folder_id, size_bytes, created_at, updated_at, missing_since,
                 creator_id, width_px, hidden, path, etag, mime_type, description,
-                user_metadata, system_metadata)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', %s, %s, %s, %s)
+                user_metadata, system_metadata, etl_state)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 1)
             """,
             [_row(item, dataset, folders, accounts) for item in documents],
         )
@@ -136,8 +137,12 @@ def insert(conn: psycopg.Connection, documents: list[Document], *datasets: int) 
 def _row(item: Document, dataset: int, folders: dict[str, int], accounts: dict[str, int]) -> tuple[Any, ...]:
     system = dict(item["metadata"]["system"])
     size, mimetype = system.pop("size"), system.pop("mimetype", None)
-    width, missing = system.pop("width", None), system.pop("missing")
-    user = item["metadata"].get("user")
+    width, missing_since = system.pop("width", None), system.pop("missingSince", None)
+    del system["missing"]
+    etag, original = system.pop("etag"), system.pop("originalname")
+    if original != item["name"]:
+        system["originalname"] = original
+    user = item["metadata"]["user"]
     return (
         dataset,
         int(item["id"], 16),
@@ -145,14 +150,15 @@ def _row(item: Document, dataset: int, folders: dict[str, int], accounts: dict[s
         size,
         item["createdAt"],
         item["updatedAt"],
-        CREATED if missing else None,
+        missing_since,
         accounts.get(item.get("creator", "")),
         width,
         item["hidden"],
         item["filename"],
+        etag,
         mimetype,
         item.get("description"),
-        None if user is None else Jsonb(user),
+        Jsonb(user) if user else None,
         Jsonb(system) if system else None,
     )
 
@@ -407,7 +413,17 @@ def _compared(names: st.SearchStrategy[str], equal: Any, order: Any) -> st.Searc
 file_conditions = st.one_of(
     _compared(st.sampled_from(["filename", "dir"]), path_patterns | scalars, path_patterns | scalars),
     _compared(
-        st.sampled_from(["name", "description", "creator", "metadata.system.mimetype", "type"]),
+        st.sampled_from(
+            [
+                "name",
+                "description",
+                "creator",
+                "type",
+                "metadata.system.mimetype",
+                "metadata.system.originalname",
+                "metadata.system.etag",
+            ]
+        ),
         text_patterns | st.sampled_from(NAMES) | scalars,
         texts | scalars,
     ),
@@ -417,7 +433,7 @@ file_conditions = st.one_of(
         numbers | scalars,
     ),
     _compared(st.sampled_from(["id", "datasetId"]), ids | st.just("no id"), ids),
-    _compared(st.sampled_from(["createdAt", "updatedAt"]), time_patterns, moments),
+    _compared(st.sampled_from(["createdAt", "updatedAt", "metadata.system.missingSince"]), time_patterns, moments),
     _compared(st.sampled_from(["hidden", "annotated", "metadata.system.missing"]), scalars, scalars),
 )
 document_conditions = _compared(documents_at, json_values | text_patterns, json_values)
@@ -486,14 +502,36 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(f"{name}.{key}" if name else key, value[key])
 
 
-@examples(80)
-@given(items=documents(), pattern=path_patterns, name=st.sampled_from(["filename", "dir"]))
-def test_finds_paths_by_any_pattern(database: psycopg.Connection, items, pattern, name):
+def _starred(draw: st.DrawFn, path: str) -> str:
+    """A pattern made of a path: pieces of it give way to wildcards."""
+    pieces = re.split("(/)", path)
+    for at, piece in enumerate(pieces):
+        wild = [piece + "*", "*" + piece, "*", "**", "", "***"] if piece != "/" else ["*", "**", "/**/", "/*", "*/"]
+        if draw(st.booleans()):
+            pieces[at] = draw(st.sampled_from(wild))
+    return "".join(pieces)
+
+
+@st.composite
+def paths_and_patterns(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    every = draw(st.lists(paths, unique=True, min_size=3, max_size=12))
+    patterns = draw(st.lists(path_patterns, max_size=2))
+    return every, patterns + [_starred(draw, path) for path in every for _ in range(2)]
+
+
+@examples(40)
+@given(paths_and_patterns())
+def test_finds_paths_by_any_pattern(database: psycopg.Connection, paths_and_patterns):
+    every, patterns = paths_and_patterns
+    items = [document(path, number) for number, path in enumerate(every, 1)]
     with database.transaction(force_rollback=True):
         folders = insert(database, items)
-        both = {name: pattern, "type": {"$in": ["file", "dir"]}}
-        assert found(database, both) == [item["filename"] for item in items if matches(both, item)]
-        assert dirs_of(database, {"filter": both}) == [item["filename"] for item in folders if matches(both, item)]
+        for pattern in patterns:
+            for name in ("filename", "dir"):
+                both = {name: pattern, "type": {"$in": ["file", "dir"]}}
+                wanted = [item["filename"] for item in folders if matches(both, item)]
+                assert found(database, both) == [item["filename"] for item in items if matches(both, item)], both
+                assert dirs_of(database, {"filter": both}) == wanted, both
 
 
 @examples(40)
@@ -632,6 +670,7 @@ def test_the_hidden_folder_is_hidden(db: psycopg.Connection):
         ("/a/b/**", ["/a/b/c", "/a/b/c/d", "/a/b"]),
         ("/a/b/*", ["/a/b/c", "/a/b/c/d"]),
         ("/a/b*", ["/a/b/c", "/a/b/c/d", "/a/b", "/a/bc"]),
+        ("/a/*/d", []),
         ("/a/*/c", ["/a/b/c"]),
         ("/a/**/d", ["/a/b/c/d", "/a/d"]),
         ("/a/**d", ["/a/b/c/d", "/a/d"]),
@@ -651,6 +690,41 @@ def test_wildcards_in_paths(db: psycopg.Connection, pattern, paths):
     every = ["/a/b/c", "/a/b/c/d", "/a/b", "/a/bc", "/a/d", "/A/b", "/a%b", "/a\\b"]
     insert(db, [document(path, number) for number, path in enumerate(every, 1)])
     assert found(db, {"filename": pattern}) == paths
+
+
+@pytest.mark.parametrize("last", ["a", "\ud7ff", "\U0010fffe", "\U0010ffff", "\x7f"])
+def test_a_range_ends_after_the_last_character_there_is(db: psycopg.Connection, last):
+    every = ["/z" + last + tail for tail in ("", "\1", "\ue000", "\U0010ffff\U0010ffff")]
+    insert(db, [document(path, number) for number, path in enumerate([*every, "/z{", "/zb", "/z\ue000", "/{"], 1)])
+    assert found(db, {"filename": "/z" + last + "*"}) == every
+
+
+@pytest.mark.parametrize("field", ["name", "description", "metadata.user.text", "metadata.user.list"])
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a_b*", ["a_b"]),
+        ("*%*", ["a%b"]),
+        ("a\\*", ["a\\b"]),
+        ("*b", ["a_b", "a%b", "a\\b", "axb"]),
+        ("a**b", ["a_b", "a%b", "a\\b", "axb"]),
+        ("A*", ["A"]),
+        ("x", []),
+        ("**", ["a_b", "a%b", "a\\b", "axb", "A"]),
+    ],
+)
+def test_wildcards_in_other_texts(db: psycopg.Connection, field, pattern, names):
+    every = ["a_b", "a%b", "a\\b", "axb", "A"]
+    insert(
+        db,
+        [
+            document("/" + name, number, description=name, user={"text": name, "list": [1, name]})
+            for number, name in enumerate(every, 1)
+        ],
+    )
+    assert found(db, {field: pattern}) == ["/" + name for name in names]
+    assert found(db, {field: {"$in": [pattern, 5]}}) == ["/" + name for name in names]
+    assert found(db, {field: {"$ne": pattern}}) == ["/" + name for name in every if name not in names]
 
 
 def test_a_folder_with_a_wildcard_at_its_end_is_that_folder_and_all_below(db: psycopg.Connection):
@@ -754,6 +828,7 @@ def test_text_never_becomes_sql_nor_a_json_path(db: psycopg.Connection, text):
         {"metadata.user." + key: {"$in": [text, 5]}},
         {"metadata.user." + key: text + "*"},
         {"metadata.user": {"$match": {"other": 1}}},
+        {"metadata.user": {"$eq": {key: text, "other": 1}}},
         {"description": text},
         {"description": "*" + text + "*"},
         {"filename": path},
@@ -823,6 +898,25 @@ def test_trees_and_values_that_are_too_deep_are_refused():
         value = [value]
     with pytest.raises(BadRequest, match="50 levels"):
         compile_filter(Condition("metadata.user.a", "eq", value), dataset_id=1)
+
+
+def test_what_is_known_of_a_file_can_be_asked_as_it_is_shown(db: psycopg.Connection):
+    insert(
+        db,
+        [
+            document(f"/{name}", number, system={"originalname": "scan.tif"} if number == 3 else None)
+            for number, name in enumerate(["waiting", "done", "failed"], 1)
+        ],
+    )
+    db.execute("UPDATE item SET etl_state = id - 1, has_thumbnail = id = 2 WHERE dataset_id = 7")
+    db.execute("""UPDATE item SET system_metadata = system_metadata || '{"etl": {"state": "failed"}}' WHERE id = 3""")
+    assert found(db, {"metadata.system.etl.state": "waiting"}) == ["/waiting"]
+    assert found(db, {"metadata.system.etl.state": "fail*"}) == ["/failed"]
+    assert found(db, {"metadata.system.etl.state": None}) == ["/done"]
+    assert found(db, {"metadata.system.thumbnailId": {"$exists": False}}) == ["/waiting", "/failed"]
+    assert found(db, {"metadata.system.thumbnailId": to_wire(2)}) == ["/done"]
+    assert found(db, {"metadata.system.originalname": "scan.*"}) == ["/failed"]
+    assert found(db, {"metadata.system.originalname": "done"}) == ["/done"]
 
 
 def test_the_largest_allowed_filters_run(db: psycopg.Connection):

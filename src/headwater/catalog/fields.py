@@ -94,12 +94,25 @@ ITEM_FIELDS = FieldTable(
             nullable=True,
         ),
         "description": Field('item.description COLLATE "C"', "text", nullable=True),
-        "metadata.user": Field("item.user_metadata", "json", nullable=True),
+        "metadata.user": Field("COALESCE(item.user_metadata, '{}')", "json"),
         "metadata.system.size": Field("item.size_bytes", "integer"),
         "metadata.system.mimetype": Field('item.mime_type COLLATE "C"', "text", nullable=True),
         "metadata.system.width": Field("item.width_px", "integer", nullable=True),
         "metadata.system.height": Field("item.height_px", "integer", nullable=True),
+        "metadata.system.originalname": Field(
+            "COALESCE(item.system_metadata ->> 'originalname', split_part(item.path, '/', -1)) COLLATE \"C\"", "text"
+        ),
+        "metadata.system.etag": Field("item.etag", "text"),
+        "metadata.system.thumbnailId": Field("CASE WHEN item.has_thumbnail THEN item.id END", "id", nullable=True),
+        "metadata.system.etl.state": Field(
+            "(CASE item.etl_state WHEN 0 THEN 'waiting' ELSE item.system_metadata #>> '{etl,state}' END) COLLATE \"C\"",
+            "text",
+            nullable=True,
+        ),
         "metadata.system.missing": Field("(item.missing_since IS NOT NULL)", "boolean"),
+        "metadata.system.missingSince": Field(
+            "date_trunc('milliseconds', item.missing_since)", "timestamp", nullable=True
+        ),
     },
     documents={"metadata.user": "item.user_metadata", "metadata.system": "item.system_metadata"},
 )
@@ -136,12 +149,17 @@ DIR_FIELDS = FieldTable(
         "updatedAt": Field("date_trunc('milliseconds', folder.created_at)", "timestamp", "folder.created_at"),
         "creator": _NO_TEXT,
         "description": _NO_TEXT,
-        "metadata.user": Field("NULL::jsonb", "json", nullable=True),
+        "metadata.user": Field("'{}'::jsonb", "json"),
         "metadata.system.size": _NO_NUMBER,
         "metadata.system.mimetype": _NO_TEXT,
         "metadata.system.width": _NO_NUMBER,
         "metadata.system.height": _NO_NUMBER,
+        "metadata.system.originalname": _NO_TEXT,
+        "metadata.system.etag": _NO_TEXT,
+        "metadata.system.thumbnailId": Field("NULL::bigint", "id", nullable=True),
+        "metadata.system.etl.state": _NO_TEXT,
         "metadata.system.missing": Field("NULL::boolean", "boolean", nullable=True),
+        "metadata.system.missingSince": Field("NULL::timestamptz", "timestamp", nullable=True),
     },
     documents={"metadata.user": "NULL::jsonb", "metadata.system": "NULL::jsonb"},
 )
