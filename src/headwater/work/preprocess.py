@@ -11,7 +11,7 @@ from typing import Any
 
 from headwater.catalog import commands, items
 from headwater.catalog.items import HIDDEN_FOLDER, Item, PreparedItem
-from headwater.errors import StoreDenied, StoreMissing, Unavailable
+from headwater.errors import BadRequest, FailedDependency, StoreDenied, StoreMissing, Unavailable
 from headwater.ids import to_wire
 from headwater.media.probe import sniff_mime_type
 from headwater.media.records import Prepared, Thumbnail
@@ -29,7 +29,10 @@ def thumbnail_key(item_id: int) -> str:
 
 
 async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence[int]) -> None:
-    """Safe to repeat: what is done is left alone. Raises Unavailable when some must be tried again."""
+    """Safe to repeat: what is done is left alone. Raises Unavailable when some must be tried again.
+
+    A defect of ours, too, is raised only when the other items are saved.
+    """
     async with place.pool.connection() as conn:
         waiting = [
             item
@@ -38,10 +41,10 @@ async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence
         ]
     if not waiting:
         return
-    failure: Unavailable | None = None
+    failure: Exception | None = None
     async with place.places.of_dataset(dataset_id) as store:
         async for prepared, failed in _in_bundles(place, store, waiting):
-            failure = failed or failure
+            failure = failed
             async with place.pool.connection() as conn:
                 await items.save_prepared(conn, dataset_id, prepared)
                 await commands.announce_dataset(conn, dataset_id)
@@ -51,17 +54,17 @@ async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence
 
 async def _in_bundles(
     place: Workplace, store: Store, waiting: Sequence[Item]
-) -> AsyncIterator[tuple[list[PreparedItem], Unavailable | None]]:
-    """Results as they come, some at a time; what needs another try is left out and told with its bundle."""
+) -> AsyncIterator[tuple[list[PreparedItem], Exception | None]]:
+    """Results as they come, some at a time; what needs another try is left out, and why is told with each bundle."""
     tasks = [asyncio.create_task(_prepare(place, store, item)) for item in waiting]
     bundle: list[PreparedItem] = []
-    failure: Unavailable | None = None
+    failure: Exception | None = None
     try:
         for next_done in asyncio.as_completed(tasks):
             try:
                 prepared = await next_done
-            except Unavailable as error:
-                failure = error
+            except Exception as error:  # noqa: BLE001 - raised by the caller, in the end
+                failure = failure if isinstance(failure, Unavailable) else error
             else:
                 bundle += [] if prepared is None else [prepared]
             if len(bundle) >= _COMMIT_EVERY:
@@ -83,6 +86,8 @@ async def _prepare(place: Workplace, store: Store, item: Item) -> PreparedItem |
             return _failed(item, "object-missing", "The bucket has no such object any more.")
         except StoreDenied as error:
             return _failed(item, "denied", str(error))
+        except (BadRequest, FailedDependency) as error:
+            return _failed(item, "refused", str(error))
 
 
 def _failed(item: Item, reason: str, message: str) -> PreparedItem:
