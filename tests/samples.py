@@ -4,7 +4,9 @@ import io
 import random
 import struct
 import zlib
+from functools import cache
 
+import pyvips
 from PIL import Image
 
 RGB_PX = (320, 200)
@@ -53,15 +55,10 @@ def oriented_jpeg(orientation: int, size_px: tuple[int, int] = RGB_PX) -> bytes:
     return encode(image, "JPEG", quality=95, exif=exif)
 
 
-def jpeg_with_gain_map() -> bytes:
-    """As phones write HDR (Adobe's gain maps): XMP that announces one, and a second JPEG behind the first."""
-    gain_map = encode(picture("L", (80, 50)), "JPEG")
-    xmp = (
-        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        '<rdf:Description xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/>'
-        "</rdf:RDF></x:xmpmeta>"
-    )
-    return jpeg(xmp=xmp.encode()) + gain_map
+def jpeg_with_gain_map(size_px: tuple[int, int] = (1600, 1000)) -> bytes:
+    """As phones write HDR: a second picture behind the first says how bright it may get."""
+    ramp = pyvips.Image.xyz(*size_px) / list(size_px)
+    return ramp.bandjoin(ramp[0]).copy(interpretation="scrgb").uhdrsave_buffer()
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -127,9 +124,7 @@ def heic(width_px: int = 4032, height_px: int = 3024) -> bytes:
             _box(b"iinf", bytes(4), b"\x00\x01", _box(b"infe", b"\x02\x00\x00\x00\x00\x01\x00\x00hvc1\x00")),
             _box(
                 b"iprp",
-                _box(
-                    b"ipco", _box(b"hvcC", codec), _box(b"ispe", bytes(4), struct.pack(">II", width_px, height_px))
-                ),
+                _box(b"ipco", _box(b"hvcC", codec), _box(b"ispe", bytes(4), struct.pack(">II", width_px, height_px))),
                 _box(b"ipma", bytes(4), struct.pack(">IHBBB", 1, 1, 2, 0x81, 0x02)),
             ),
         )
@@ -174,11 +169,11 @@ def jpeg_with_exif(block: bytes) -> bytes:
 
 
 def jpeg_with_hostile_exif() -> bytes:
-    """NULs, bad UTF-8, a zero denominator, an impossible orientation, a long text, a MakerNote."""
+    """NULs, bad UTF-8, control characters, a zero denominator, an impossible orientation, a long text, a MakerNote."""
     return jpeg_with_exif(
         exif_block(
             (0x010F, 2, 12, b"Ac\x00me\xff\xfe\xed\xa0\x80x\x00"),
-            (0x0110, 2, 8, "Caméra".encode() + b"\x00"),
+            (0x0110, 2, 10, "Cam\aéra\x1b".encode() + b"\x00"),
             (0x0112, 3, 1, b"\x00\x63"),
             (0x0131, 2, 20_001, b"s" * 20_000 + b"\x00"),
             (0x011A, 5, 1, struct.pack(">II", 300, 0)),
@@ -193,6 +188,7 @@ def jpeg_with_hostile_exif() -> bytes:
     )
 
 
+@cache
 def valid_images() -> dict[str, bytes]:
     """One of every format that is read."""
     rgb, small = picture(), picture(size_px=(64, 48))

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 
 import pyvips
 
@@ -54,7 +55,7 @@ def allocate_in_glib(_):
 
 
 def pyvips_library():
-    with open("/proc/self/maps") as maps:
+    with Path("/proc/self/maps").open() as maps:
         return next(line.split()[-1] for line in maps if "libvips" in line and ".so.42" in line)
 
 
@@ -75,7 +76,7 @@ def chatter(_):
 
 def hold(fifo):
     """The reader of `fifo` sees us come, and go."""
-    with open(fifo, "w") as pipe:
+    with Path(fifo).open("w") as pipe:
         pipe.write(f"{os.getpid()}\n")
         pipe.flush()
         signal.pause()
@@ -105,7 +106,7 @@ def tell_options(path, **options):
 
 def tell_surroundings(path, **_):
     limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE)]
-    descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+    descriptors = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
     return told(json.dumps({"environment": dict(os.environ), "limits": limits, "descriptors": descriptors}))
 
 

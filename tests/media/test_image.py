@@ -85,8 +85,9 @@ def test_channels_are_the_bands_of_the_decoded_file(read, mode, format_name, cha
     assert shown(prepared).size == (256, 160)
 
 
-def test_a_palette_with_a_transparent_colour_has_four_channels(read):
-    prepared = read(samples.encode(samples.picture("P"), "PNG", transparency=0))
+@pytest.mark.parametrize("format_name", ["PNG", "GIF"])
+def test_a_palette_with_a_transparent_colour_has_four_channels(read, format_name):
+    prepared = read(samples.encode(samples.picture("P"), format_name, transparency=0))
     assert prepared.facts.channels == 4
     assert shown(prepared).mode == "RGBA"
 
@@ -100,8 +101,9 @@ def test_the_type_is_the_one_of_the_bytes(tmp_path):
 @pytest.mark.parametrize("name", ["a[b].jpg", "a[page=2]", "100%.png", "q?x=1#y.jpg", "žluťoučký 🐴.jpg"])
 def test_any_file_name_can_be_read(tmp_path, name):
     path = tmp_path / name
-    path.write_bytes(samples.jpeg())
-    assert read_image(path).problem is None
+    for content in (samples.jpeg(), samples.encode(samples.picture(), "PNG")):
+        path.write_bytes(content)
+        assert read_image(path).problem is None
 
 
 # Thumbnails
@@ -121,6 +123,19 @@ def test_the_size_is_as_stored_and_the_thumbnail_is_upright(read, orientation, s
     assert is_near(small.getpixel((252, 3)), (252, 3, 40))
     assert is_near(small.getpixel((3, 156)), (3, 252, 40))
     assert small.getexif() == {}
+
+
+@pytest.mark.parametrize(("format_name", "mode"), [("AVIF", "RGB"), ("WEBP", "RGB"), ("TIFF", "RGB"), ("TIFF", "F")])
+def test_other_formats_stand_upright_too(read, format_name, mode):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    prepared = read(samples.encode(samples.picture(mode).transpose(Image.Transpose.ROTATE_90), format_name, exif=exif))
+    assert (prepared.facts.width_px, prepared.facts.height_px) == samples.RGB_PX[::-1]
+    assert prepared.facts.exif["Orientation"] == 6
+    small = shown(prepared).convert("L")
+    assert small.size == (256, 160)
+    assert small.getpixel((3, 3)) < 40
+    assert small.getpixel((252, 156)) > 180
 
 
 @pytest.mark.parametrize("size_px", [(1, 1), (255, 3), (256, 256), (3, 200)])
@@ -158,7 +173,7 @@ def test_cmyk_is_shown_in_screen_colours(read):
 
 def test_a_wide_colour_profile_is_converted(read):
     """The same numbers mean a stronger red in Display P3 than on an ordinary screen."""
-    image = pyvips.Image.black(300, 300, bands=3) + [200, 100, 100]
+    image = pyvips.Image.black(300, 300).new_from_image([200, 100, 100])
     wide = image.cast("uchar").copy(interpretation="srgb").icc_transform("p3", input_profile="srgb")
     content = wide.pngsave_buffer()
     stored = Image.open(io.BytesIO(content))
@@ -190,7 +205,7 @@ def test_measurements_with_gaps_are_shown(read):
 
 
 def test_more_bands_than_a_screen_has_are_left_out(read):
-    bands = pyvips.Image.black(300, 200, bands=6) + [200, 100, 50, 1, 2, 3]
+    bands = pyvips.Image.black(300, 200).new_from_image([200, 100, 50, 1, 2, 3])
     prepared = read(bands.cast("uchar").tiffsave_buffer())
     assert prepared.facts.channels == 6
     assert is_near(shown(prepared).getpixel((9, 9)), (200, 100, 50))
@@ -202,8 +217,10 @@ def test_of_an_animation_the_first_frame_counts(read):
     assert is_near(shown(prepared).convert("RGB").getpixel((9, 9)), (255, 0, 0))
 
 
-def test_a_jpeg_with_a_gain_map_reads_as_the_plain_jpeg(read):
-    assert read(samples.jpeg_with_gain_map()).thumbnail == read(samples.jpeg()).thumbnail
+def test_a_jpeg_with_a_gain_map_reads_as_a_plain_one(read):
+    prepared = read(samples.jpeg_with_gain_map())
+    assert (prepared.facts.width_px, prepared.facts.height_px, prepared.facts.channels) == (1600, 1000, 3)
+    assert shown(prepared).size == (256, 160)
 
 
 # Problems
@@ -226,6 +243,14 @@ def test_a_truncated_file_keeps_its_facts_and_gets_no_thumbnail(read, format_nam
     prepared = read(content[: len(content) // 2])
     assert (prepared.facts.width_px, prepared.facts.height_px) == samples.RGB_PX
     assert prepared.thumbnail is None
+
+
+def test_a_length_beyond_all_memory_is_told(read):
+    """A JPEG 2000 whose header says that it is an exabyte long."""
+    whole = samples.encode(samples.picture(), "JPEG2000")
+    at = whole.index(b"jp2h") - 4
+    endless = whole[:at] + b"\x00\x00\x00\x01jp2h\x10" + bytes(7) + whole[at + 8 :]
+    assert read(endless).problem.reason == "out-of-memory"
 
 
 def test_a_jpeg_is_truncated_although_its_exif_holds_a_whole_one(read):
@@ -335,14 +360,16 @@ def test_a_tiff_tells_its_tags(read):
 
 def jpeg_with_position(latitude_seconds=30.24, reference="S"):
     exif = Image.Exif()
-    exif.get_ifd(0x8825).update({
-        1: reference,
-        2: (46.0, 33.0, latitude_seconds),
-        3: "W",
-        4: (7.0, 53.0, 24.0),
-        5: b"\x01",
-        6: 12.5,
-    })
+    exif.get_ifd(0x8825).update(
+        {
+            1: reference,
+            2: (46.0, 33.0, latitude_seconds),
+            3: "W",
+            4: (7.0, 53.0, 24.0),
+            5: b"\x01",
+            6: 12.5,
+        }
+    )
     return samples.jpeg(exif=exif)
 
 

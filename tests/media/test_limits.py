@@ -108,7 +108,9 @@ async def test_what_a_library_prints_is_no_answer(pool, order):
 
 
 def test_the_parent_never_loads_a_decoder():
-    code = "import sys, headwater.media.limits, headwater.media.probe; print(sorted({'pyvips', 'PIL'} & set(sys.modules)))"
+    code = (
+        "import sys, headwater.media.limits, headwater.media.probe; print(sorted({'pyvips', 'PIL'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
@@ -225,6 +227,8 @@ async def test_a_child_that_cannot_start_is_our_fault_not_the_file_s(order):
             with pytest.raises(Unavailable, match="no_such_function"):
                 await pool.prepare(order("fine"))
     assert child_pids() == before
+    with pytest.raises(Unavailable, match="closed"):
+        await pool.prepare(order("fine"))
 
 
 PARENT = """

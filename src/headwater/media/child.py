@@ -74,14 +74,14 @@ class Child:
         try:
             async with asyncio.timeout(timeout_s):
                 prepared = await self._exchange(path)
-            self.is_spent = is_out_of_memory(prepared)
-            return prepared
         except TimeoutError:
             return Prepared(problem=Problem("timeout", f"Decoding took longer than {timeout_s:g} s."))
         except (EOFError, ConnectionError):
             return Prepared(problem=await self._cause_of_death())
         except (ValueError, KeyError, TypeError):
             return Prepared(problem=Problem("decoder-crashed", "The decoder's answer makes no sense."))
+        self.is_spent = is_out_of_memory(prepared)
+        return prepared
 
     async def _exchange(self, path: Path) -> Prepared:
         assert self.process.stdin
@@ -130,7 +130,7 @@ def _command(orders: Orders) -> list[str]:
 def _environment() -> dict[str, str]:
     """All that a decoder may know: no secret of ours is within reach of a file that takes it over."""
     return {
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path),
+        "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path),
         "VIPS_BLOCK_UNTRUSTED": "1",  # loaders that libvips does not fuzz
         "VIPS_CONCURRENCY": "1",  # as many processes as cores do better than threads
         "VIPS_DISC_THRESHOLD": "1t",  # no spill files: the memory limit decides

@@ -86,9 +86,7 @@ def _decode(decode: Callable[..., Prepared], path: Path, orders: Orders) -> Prep
     except MemoryError:
         return Prepared(problem=Problem("out-of-memory", "Decoding needs more memory than allowed."))
     except Exception as error:  # noqa: BLE001 - a file must never end the process that others wait for
-        return Prepared(
-            problem=Problem("decoder-crashed", f"The decoder failed with {type(error).__name__}.")
-        )
+        return Prepared(problem=Problem("decoder-crashed", f"The decoder failed with {type(error).__name__}."))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -66,9 +66,7 @@ def clean_text(value: object) -> str | None:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    return (
-        "".join(char for char in text if char.isprintable() or char in "\n\t").strip()[:LONGEST_TEXT] or None
-    )
+    return "".join(char for char in text if char.isprintable() or char in "\n\t").strip()[:LONGEST_TEXT] or None
 
 
 def _integer(value: Any) -> int | None:

@@ -8,18 +8,20 @@ from headwater.media.truncation import ends_early
 
 LONGEST_DETAIL = 200  # characters
 ENDED = re.compile("truncated|not enough image data")
-UNSUPPORTED = re.compile("unsupported (?!marker)|not supported|not been built in")  # a marker that libjpeg does not know is noise
+UNSUPPORTED = re.compile(
+    "unsupported (?!marker)|not supported|not been built in"
+)  # a marker that libjpeg does not know is noise
 
 
 class DecodeError(Exception):
     """A decoder gave up on a file; the text is the decoder's own."""
 
 
-def diagnose(error: DecodeError, file: BinaryIO, mime_type: str) -> Problem:
+def diagnose(error: DecodeError | MemoryError, file: BinaryIO, mime_type: str) -> Problem:
     detail = re.sub(r"\s+", " ", str(error)).strip()[:LONGEST_DETAIL]
     complaint = detail.lower()
-    if "memory" in complaint:
-        return Problem("out-of-memory", f"Decoding needs more memory than allowed ({detail}).")
+    if isinstance(error, MemoryError) or "memory" in complaint:
+        return Problem("out-of-memory", f"Decoding needs more memory than allowed ({detail or mime_type}).")
     if ends_early(file, mime_type) or ENDED.search(complaint):
         return Problem("truncated", f"The file ends early ({detail}).")
     if UNSUPPORTED.search(complaint):

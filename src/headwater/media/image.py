@@ -22,10 +22,7 @@ WHY_UNSUPPORTED = {
 
 
 def read_image(path: Path, *, read_gps: bool = False, max_pixels: int = MAX_PIXELS) -> Prepared:
-    """Facts and thumbnail of the image at `path`; what is wrong with it is a Problem.
-
-    Raises OSError when it cannot be opened, MemoryError when memory runs out in Pillow.
-    """
+    """Facts and thumbnail of the image at `path`; what is wrong with it is a Problem. Raises OSError."""
     _set_up_libraries()
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -50,7 +47,7 @@ def _read(reader: ModuleType, file: BinaryIO, mime_type: str, *, read_gps: bool,
     """What is known before a fault is kept: the size comes from the header."""
     try:
         facts = reader.read_facts(file, mime_type, read_gps=read_gps)
-    except DecodeError as error:
+    except (DecodeError, MemoryError) as error:
         return Prepared(problem=diagnose(error, file, mime_type))
     pixels = facts.width_px * facts.height_px
     if pixels > max_pixels:
@@ -58,5 +55,5 @@ def _read(reader: ModuleType, file: BinaryIO, mime_type: str, *, read_gps: bool,
         return Prepared(facts, problem=Problem("too-large", message))
     try:
         return Prepared(facts, reader.make_thumbnail(file, mime_type))
-    except DecodeError as error:
+    except (DecodeError, MemoryError) as error:
         return Prepared(facts, problem=diagnose(error, file, mime_type))

@@ -12,9 +12,7 @@ def ends_early(file: BinaryIO, mime_type: str) -> bool:
     look = {
         "image/jpeg": _jpeg_ends_early,
         "image/png": _png_ends_early,
-        "image/gif": _gif_ends_early,
         "image/webp": _webp_ends_early,
-        "image/bmp": _bmp_ends_early,
         "image/tiff": _tiff_ends_early,
         "image/avif": _boxes_end_early,
         "image/heic": _boxes_end_early,
@@ -60,17 +58,8 @@ def _png_ends_early(file: BinaryIO, size_bytes: int) -> bool:
     return False
 
 
-def _gif_ends_early(file: BinaryIO, size_bytes: int) -> bool:
-    file.seek(max(0, size_bytes - 16))
-    return b";" not in file.read()
-
-
 def _webp_ends_early(file: BinaryIO, size_bytes: int) -> bool:
     return _read(file, "<I", 4)[0] + 8 > size_bytes
-
-
-def _bmp_ends_early(file: BinaryIO, size_bytes: int) -> bool:
-    return _read(file, "<I", 2)[0] > size_bytes
 
 
 def _boxes_end_early(file: BinaryIO, size_bytes: int) -> bool:
@@ -107,9 +96,7 @@ def _tiff_ends_early(file: BinaryIO, size_bytes: int) -> bool:
         (tag,) = _read(file, order + "H", entry)
         if tag in TIFF_OFFSETS + TIFF_COUNTS:
             arrays[tag in TIFF_OFFSETS] = _read_tiff_array(file, order, entry)
-    ends = (
-        offset + length for offset, length in zip(arrays.get(True, ()), arrays.get(False, ()), strict=False)
-    )
+    ends = (offset + length for offset, length in zip(arrays.get(True, ()), arrays.get(False, ()), strict=False))
     return max(ends, default=0) > size_bytes
 
 

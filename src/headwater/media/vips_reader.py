@@ -10,9 +10,7 @@ from headwater.media.faults import DecodeError
 from headwater.media.records import ExifValue, ImageFacts, Thumbnail
 from headwater.media.thumbnails import THUMBNAIL_PX, colour_options, encode, has_extra_bands, is_measurement, shrink
 
-MIME_TYPES = frozenset(
-    {"image/jpeg", "image/png", "image/webp", "image/tiff", "image/heic", "image/heif"}
-)
+MIME_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/tiff", "image/heic", "image/heif"})
 # libjpeg can shrink to 1/8 while decoding; we keep half as much again as the thumbnail needs.
 JPEG_SHRINKS = (8, 4, 2)
 JPEG_SPARE = 1.5
@@ -32,9 +30,7 @@ def read_facts(file: BinaryIO, mime_type: str, *, read_gps: bool) -> ImageFacts:
     except pyvips.Error as error:
         raise _translate(error) from error
     exif = (
-        _read_tiff_tags(file, read_gps=read_gps)
-        if mime_type == "image/tiff"
-        else read_exif(block, read_gps=read_gps)
+        _read_tiff_tags(file, read_gps=read_gps) if mime_type == "image/tiff" else read_exif(block, read_gps=read_gps)
     )
     return ImageFacts(mime_type, header.width, header.height, header.bands, exif)
 
@@ -53,7 +49,7 @@ def make_thumbnail(file: BinaryIO, mime_type: str) -> Thumbnail:
 
 
 def _open(file: BinaryIO, mime_type: str, **options: Any) -> pyvips.Image:
-    """JPEG by its plain loader: the finder prefers one for gain maps (HDR) that does not shrink on load."""
+    """JPEG by its plain loader: the finder may take the one for gain maps (HDR), twice as slow."""
     if mime_type != "image/jpeg":
         return pyvips.Image.new_from_file(_path(file), access="sequential", fail_on="error", **options)
     return pyvips.Image.jpegload(_path(file), access="sequential", fail_on="error", **options)
