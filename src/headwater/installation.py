@@ -16,7 +16,6 @@ from headwater.errors import NotFound
 from headwater.keyfiles import read_or_make
 from headwater.settings import Settings
 from headwater.tokens import Signer
-from headwater.workplace import load_signing_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +48,14 @@ async def _bring_up_to_date(settings: Settings, url: str) -> Path | None:
         else:
             password_file = settings.data_dir / "admin-password"
             password = read_or_make(password_file)
-        await organizations.install(
-            conn, name=settings.organization, email=settings.admin_email, password=password
-        )
+        await organizations.install(conn, name=settings.organization, email=settings.admin_email, password=password)
         return password_file
 
 
 def token_for(settings: Settings, email: str | None) -> str:
     """A token of the account, or of the owner. Raises NotFound."""
+    from headwater.workplace import load_signing_key  # noqa: PLC0415 - brings the stores, which a start need not wait for
+
     with open_installation(settings) as installation:
         account = asyncio.run(_account(installation.database_url, email))
     return Signer(load_signing_key(settings)).sign(account_id=account.id, email=account.email)

@@ -2,9 +2,12 @@
 
 A child that dies is started again; a child that keeps dying ends the whole. The children end with this process, even
 when it is killed.
+
+Each process imports only what it runs, the heavy parts in its own function: a cold start is mostly imports.
 """
 
 import ctypes
+import fcntl
 import json
 import multiprocessing
 import os
@@ -12,17 +15,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 
-import uvicorn
-import uvloop
 from rich.console import Console
 
-from headwater.app import create_app
 from headwater.installation import Installation, open_installation
 from headwater.settings import Settings
-from headwater.worker import run_worker
 
 _STOP_WITHIN_S = 8.0
 _CALM_S = 20.0  # a child that lived this long is not failing at its start
@@ -34,26 +36,45 @@ _spawn = multiprocessing.get_context("spawn")
 
 
 def serve(settings: Settings, *, when_ready: Callable[[str], None] | None = None) -> int:
-    """Run until SIGTERM or SIGINT. Returns the exit code."""
-    listener = _listen(settings)
-    host, port = listener.getsockname()[:2]
-    url = settings.public_url or f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared
-    with open_installation(settings) as installation:
+    """Run until SIGTERM or SIGINT. Returns the exit code. Raises SystemExit with a sentence where it cannot run."""
+    family = _Family()
+    family.listen_to_signals()
+    with _alone_on(settings.data_dir), _listening(settings) as (listener, url):
         server_file = settings.data_dir / "server.json"
-        family = _Family(
-            [
+        with open_installation(settings) as installation:
+            family.children += [
                 _Child("api", _run_api, (settings, installation.database_url, listener)),
                 _Child("worker", _run_worker, (settings, installation.database_url)),
             ]
-        )
+            try:
+                server_file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+                _say_where(settings, installation, url)
+                return family.run(lambda: when_ready and when_ready(url))
+            finally:
+                family.stop()
+                server_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone_on(data_dir: Path) -> Generator[None]:
+    """The kernel takes the lock from a server that was killed."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "server.lock").open("ab") as lock:
         try:
-            server_file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-            _say_where(settings, installation, url)
-            return family.run(lambda: when_ready and when_ready(url))
-        finally:
-            family.stop()
-            server_file.unlink(missing_ok=True)
-            listener.close()
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"A Headwater server runs on {data_dir} already. Stop it, or give this one its own --data-dir.")
+        yield
+
+
+@contextmanager
+def _listening(settings: Settings) -> Generator[tuple[socket.socket, str]]:
+    """The socket and the URL that it is reached under."""
+    with _listen(settings) as listener:
+        host, port = listener.getsockname()[:2]
+        if host in ("0.0.0.0", "::"):  # noqa: S104 - compared
+            host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+        yield listener, settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -83,13 +104,14 @@ class _Child:
     name: str
     run: Callable[..., None]
     arguments: tuple[object, ...]
-    process: multiprocessing.process.BaseProcess | None = None
+    process: BaseProcess | None = None
     started_at: float = 0.0
     quick_deaths: int = 0
 
     def start(self) -> None:
-        self.process = _spawn.Process(target=self.run, args=(os.getpid(), *self.arguments), name=self.name)
-        self.process.start()
+        process = _spawn.Process(target=self.run, args=(os.getpid(), *self.arguments), name=self.name)
+        process.start()
+        self.process = process
         self.started_at = time.monotonic()
 
     def is_alive(self) -> bool:
@@ -98,12 +120,17 @@ class _Child:
 
 @dataclass(slots=True)
 class _Family:
-    children: list[_Child]
+    children: list[_Child] = field(default_factory=list["_Child"])
     _told_to_stop: bool = field(default=False, init=False)
 
-    def run(self, when_started: Callable[[], object]) -> int:
+    def listen_to_signals(self) -> None:
+        """From the first moment on: one that is told to stop while the database starts stops it again."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop_soon)
+
+    def run(self, when_started: Callable[[], object]) -> int:
+        if self._told_to_stop:
+            return 0
         for child in self.children:
             child.start()
         when_started()
@@ -153,6 +180,10 @@ def _die_with(parent_pid: int) -> None:
 
 def _run_api(parent_pid: int, settings: Settings, database_url: str, listener: socket.socket) -> None:
     _die_with(parent_pid)
+    import uvicorn  # noqa: PLC0415
+
+    from headwater.app import create_app  # noqa: PLC0415
+
     config = uvicorn.Config(
         create_app(settings, database_url),
         log_level="warning",
@@ -165,5 +196,8 @@ def _run_api(parent_pid: int, settings: Settings, database_url: str, listener: s
 
 def _run_worker(parent_pid: int, settings: Settings, database_url: str) -> None:
     _die_with(parent_pid)
-    uvloop.run(run_worker(settings, database_url))
+    import uvloop  # noqa: PLC0415
 
+    from headwater.worker import run_worker  # noqa: PLC0415
+
+    uvloop.run(run_worker(settings, database_url))

@@ -1,11 +1,13 @@
 """The embedded PostgreSQL: one cluster in the data directory, shared by every process that opens it."""
 
+import fcntl
 import subprocess
 import time
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import psycopg
 from psycopg import sql
@@ -34,15 +36,29 @@ autovacuum_naptime = 15s
 def running_database(data_dir: Path) -> Generator[str]:
     """Yield the URL of the embedded database, starting the server if no process has it running.
 
-    It stops with the last process that uses it.
+    It stops with the last process that uses it. Each holds a lock, which the kernel takes from those that were killed.
     """
     cluster = data_dir / "postgres"
     cluster.mkdir(parents=True, exist_ok=True)
-    server = get_server(cluster, start=False)
-    with server:
-        _start(server)
-        _make_database(server)
-        yield server.get_uri(database=DATABASE)
+    server = get_server(cluster, start=False, cleanup_mode=None)
+    with (data_dir / "postgres.lock").open("ab") as users, server:
+        fcntl.flock(users, fcntl.LOCK_SH)  # waits for one that is just stopping it
+        try:
+            _start(server)
+            _make_database(server)
+            yield server.get_uri(database=DATABASE)
+        finally:
+            if _is_last(users):
+                server.stop()
+
+
+def _is_last(users: IO[bytes]) -> bool:
+    """Of several that ask at once, one is the last: Linux and BSD give up the shared lock before they ask for more."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _start(server: PostgresServer) -> None:

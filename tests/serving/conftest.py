@@ -1,0 +1,31 @@
+"""Clients of servers that tests start themselves; every server that a test leaves behind is killed."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import RunningServer, start_server
+from tests.serving.watching import Watched
+
+
+@pytest.fixture
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Watched]]:
+    """Starts `headwater serve` on a data directory, a new one unless given."""
+    clients: list[httpx.Client] = []
+    servers: list[RunningServer] = []
+
+    def started(data_dir: Path | None = None, **environment: str) -> Watched:
+        running = start_server(data_dir or tmp_path_factory.mktemp("data"), **environment)
+        servers.append(running)
+        client = httpx.Client(base_url=running.url, trust_env=False, timeout=30)
+        clients.append(client)
+        return Watched(running, client)
+
+    yield started
+    for client in clients:
+        client.close()
+    for running in servers:
+        running.process.kill()
+        running.process.wait(10)
