@@ -32,7 +32,18 @@ _MOST_FAILURES_SHOWN = 15
 _READY_WITHIN_S = 120.0
 _LOOK_EVERY_S = 0.1
 _MARK = "headwater-demo"  # the file that tells a demo's data directory
-_OURS = ("postgres", "storage", "spool", "admin-password", "master-key", "signing-key", "server.json", "sample-files")
+_OURS = (
+    "postgres",
+    "postgres.lock",
+    "storage",
+    "spool",
+    "admin-password",
+    "master-key",
+    "signing-key",
+    "server.json",
+    "server.lock",
+    "sample-files",
+)
 
 
 def default_demo_dir() -> Path:
