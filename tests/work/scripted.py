@@ -69,7 +69,6 @@ class ScriptedStore(Store):
         self.objects = objects or {}
         self.page_keys = page_keys
         self.order: Callable[[Iterable[str]], list[str]] = lambda keys: sorted(keys, key=str.encode)
-        self.etag_of: Callable[[str], str] = lambda key: hashlib.md5(self.objects[key]).hexdigest()
         self.on_page: Callable[[int], Any] | None = None  # awaited with the page's number, from 1
         self.ends_before_page: int | None = None  # a listing that breaks its promise
         self.empty_pages: frozenset[int] = frozenset()  # pages without a key that say that more follow
@@ -113,6 +112,13 @@ class ScriptedStore(Store):
             unindexable=[],
             is_last=is_last,
         )
+
+    @staticmethod
+    def etag_of_content(content: bytes) -> str:
+        return hashlib.md5(content).hexdigest()
+
+    def etag_of(self, key: str) -> str:
+        return self.etag_of_content(self.objects[key])
 
     def _info(self, key: str) -> ObjectInfo:
         return ObjectInfo(key, len(self.objects[key]), self.etag_of(key), datetime.now(UTC), None)
