@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import pytest
 import uvloop
 
 from headwater.errors import Unavailable
+from headwater.media.child import Child
+from headwater.media.decoder import Orders
 from headwater.media.limits import DecodePool
+from headwater.media.records import Problem
 from tests import samples
 
 MEMORY_BYTES = 512 * 1024**2
@@ -114,13 +118,30 @@ def test_the_parent_never_loads_a_decoder():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
-async def test_children_know_no_secret_and_no_file_of_ours(order, monkeypatch):
+@pytest.fixture
+def loose_surroundings(monkeypatch):
+    """A secret in the environment, cores allowed and a file that children inherit."""
     monkeypatch.setenv("HEADWATER_MASTER_KEY", "secret")
-    async with open_pool("tell_surroundings") as pool:
-        surroundings = json.loads((await pool.prepare(order("fine"))).problem.message)
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    yield
+    os.close(reader)
+    os.close(writer)
+    resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_children_know_no_secret_and_no_file_of_ours(order, loose_surroundings, run):
+    async def ask():
+        async with open_pool("tell_surroundings") as pool:
+            return json.loads((await pool.prepare(order("fine"))).problem.message)
+
+    surroundings = run(ask())
     assert "secret" not in json.dumps(surroundings["environment"])
     assert surroundings["limits"] == [0, 65536]
-    assert len(surroundings["descriptors"]) <= 5
+    assert surroundings["descriptors"] == [0, 1, 2, 3, 4]  # ours, the answers and the listing itself
 
 
 # What a file may do to its child
@@ -166,6 +187,21 @@ async def test_bad_files_do_not_touch_the_ones_that_wait(order):
         results = await asyncio.gather(*(pool.prepare(order(text)) for text in texts))
     told = [prepared.problem.message for prepared in results]
     assert [text == "fine" for text in texts] == [message == "fine" for message in told]
+
+
+async def test_a_fault_of_ours_is_named_and_costs_no_process(order):
+    async with open_pool() as pool:
+        await pool.prepare(order("fine"))
+        before = child_pids()
+        assert (await pool.prepare(order("fail"))).problem.message == "The decoder failed with KeyError."
+        assert child_pids() == before
+
+
+async def test_a_child_ends_itself_when_its_parent_does_not(order):
+    child = await Child.start(Orders(f"{DECODERS}:obey", 0.2, MEMORY_BYTES, read_gps=False, max_pixels=1))
+    prepared = await child.ask(order("loop-in-c"), timeout_s=20)
+    await child.end()
+    assert prepared.problem == Problem("timeout", "Decoding took longer than allowed.")
 
 
 async def test_a_file_behind_one_that_harmed_the_child_gets_a_second_try(pool, order):
@@ -234,7 +270,10 @@ async def test_a_child_that_cannot_start_is_our_fault_not_the_file_s(order):
 PARENT = """
 import asyncio, sys
 from pathlib import Path
+from headwater.media.child import Child
+from headwater.media.decoder import Orders
 from headwater.media.limits import DecodePool
+from headwater.media.records import Problem
 
 async def main():
     pool = DecodePool(processes=2, timeout_s=60, memory_bytes=2**30, decode="tests.media.decoders:obey")

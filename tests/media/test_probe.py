@@ -8,7 +8,7 @@ import wave
 import zipfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.media.probe import sniff_mime_type
@@ -122,6 +122,7 @@ def test_a_head_cut_anywhere_has_a_type(mime_type, length):
     assert "/" in sniff_mime_type(FILES[mime_type][:length], "x")
 
 
+@settings(max_examples=30)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
 def test_json_with_a_container_outside_is_json(value):
     assert sniff_mime_type(json.dumps([value]).encode(), "") == "application/json"

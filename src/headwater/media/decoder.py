@@ -20,7 +20,7 @@ from headwater.media.records import Prepared, Problem
 
 READY = b"\n"  # sent once, when the first path may come
 LARGEST_WRITE_BYTES = 64 * 1024  # to files, that is to stderr: a decoder has nothing else to write
-GRACE_S = 5  # after which a decoder ends itself, should its parent not have
+PATIENCE = 1.5  # times the time limit, after which a decoder ends itself, should its parent not have
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,7 @@ def _follow_parent(paths: SimpleQueue[Path]) -> None:
 
 
 def _decode(decode: Callable[..., Prepared], path: Path, orders: Orders) -> Prepared:
-    _empty_stderr()
-    signal.setitimer(signal.ITIMER_REAL, orders.timeout_s + GRACE_S)
+    signal.setitimer(signal.ITIMER_REAL, orders.timeout_s * PATIENCE)
     try:
         return decode(path, read_gps=orders.read_gps, max_pixels=orders.max_pixels)
     except MemoryError:
@@ -89,12 +88,6 @@ def _decode(decode: Callable[..., Prepared], path: Path, orders: Orders) -> Prep
         return Prepared(problem=Problem("decoder-crashed", f"The decoder failed with {type(error).__name__}."))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _empty_stderr() -> None:
-    """The parent reads there what killed us, if something does."""
-    os.ftruncate(sys.stderr.fileno(), 0)
-    os.lseek(sys.stderr.fileno(), 0, os.SEEK_SET)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
