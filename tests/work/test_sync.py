@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from headwater.catalog import commands, scans
+from headwater.catalog import commands, items, scans
 from headwater.errors import StoreDenied, Unavailable
 from headwater.storage.opening import open_local
 from headwater.storage.stores import Store
@@ -435,3 +435,58 @@ async def test_a_deleted_dataset_is_no_longer_synced(world):
         await conn.execute("UPDATE dataset SET deleted_at = now() WHERE id = %s", [dataset.id])
     await asyncio.wait_for(running, 5)
     assert (await world.ended(dataset))[0].status == "aborted"
+
+
+async def test_a_merge_that_waits_for_an_upload_finds_its_row_younger(world):
+    """Two transactions at once: the merge compared the old row, the upload commits, then the merge gets the lock."""
+    store = ScriptedStore({"a": b"1", "b": b"1"})
+    dataset = await world.dataset(store)
+    await world.sync(dataset)
+    store.objects = {"a": b"22", "b": b"22"}
+    _, scan_id = await world.request(dataset)
+    written = items.Written("/a", None, 3, "mine", None, None)
+    async with world.connection() as conn:
+        await conn.execute("SELECT FROM item WHERE dataset_id = %s AND path = '/a' FOR UPDATE", [dataset.id])
+        running = asyncio.create_task(sync.run_scan(world.place, scan_id))
+
+        async def waits_for_us() -> bool:
+            async with world.connection() as other:
+                cursor = await other.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))",
+                    [conn.info.backend_pid],
+                )
+                return (await cursor.fetchone())[0] == 1
+
+        await wait_for(waits_for_us)
+        uploaded, _ = await items.put_item(conn, dataset.id, written, creator_id=world.owner.id)
+    await running
+    found = await world.index(dataset)
+    assert found["/a"] == ("mine", 3, False)
+    assert found["/b"][1] == 2
+    assert (await world.events(dataset))["Updated", uploaded.id] == 1
+
+
+async def test_counters_hold_when_preprocessing_commits_while_a_merge_waits(world):
+    store = ScriptedStore({"a": b"1", "b": b"1"})
+    dataset = await world.dataset(store)
+    await world.sync(dataset)
+    item = await world.item(dataset, "/a")
+    prepared = items.PreparedItem(item.id, item.etag, items.ETL_DONE, {"state": "done"}, "text/plain")
+    store.objects = {"a": b"22", "b": b"1"}
+    _, scan_id = await world.request(dataset)
+    async with world.connection() as conn:
+        await items.save_prepared(conn, dataset.id, [prepared])
+        running = asyncio.create_task(sync.run_scan(world.place, scan_id))
+
+        async def waits_for_us() -> bool:
+            async with world.connection() as other:
+                cursor = await other.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))",
+                    [conn.info.backend_pid],
+                )
+                return (await cursor.fetchone())[0] == 1
+
+        await wait_for(waits_for_us)
+    await running
+    assert (await world.index(dataset))["/a"][1] == 2  # and the counters are true
+    assert (await world.item(dataset, "/a")).etl_state == items.ETL_WAITING
