@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 
 import obstore
@@ -73,6 +73,7 @@ def bare_script(
         ours, theirs = spawn.Pipe()
         child = spawn.Process(target=_work, args=(theirs, server, bucket, library, threads), daemon=True)
         child.start()
+        theirs.close()  # so that a child that dies is noticed
         ends.append(ours)
         children.append(child)
 
@@ -90,7 +91,7 @@ def bare_script(
         yield run
     finally:
         for end, child in zip(ends, children, strict=True):
-            end.send(None)
+            end.close()
             child.join()
 
 
@@ -106,6 +107,7 @@ def _work(end: Connection, server: S3Server, bucket: str, library: str, threads:
 
     with ThreadPoolExecutor(threads) as pool:
         end.send(None)
-        while (keys := end.recv()) is not None:
-            list(pool.map(prepare, keys))
-            end.send(None)
+        with suppress(EOFError):
+            while True:
+                list(pool.map(prepare, end.recv()))
+                end.send(None)

@@ -33,6 +33,7 @@ def listing_server(objects: int) -> Generator[S3Server]:
     ours, theirs = spawn.Pipe()
     child = spawn.Process(target=_serve, args=(theirs, objects), daemon=True)
     child.start()
+    theirs.close()  # so that a child that dies is noticed
     try:
         keys = Keys("listing-id", "listing-secret")
         yield S3Server(f"http://127.0.0.1:{ours.recv()}", keys, keys)

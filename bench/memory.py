@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -42,23 +44,26 @@ def measure() -> Iterator[Figure]:
         yield _steadiness(progress, bare_s)
 
 
-def _watch(ground: Ground, server: S3Server) -> tuple[dict[str, int], list[tuple[float, int]]]:
-    """Peaks by process, and how many objects were committed at which time."""
+def _watch(ground: Ground, server: S3Server) -> tuple[dict[str, int], list[tuple[float, int, float]]]:
+    """Peaks by process; and when how many objects were committed, at the cost of how many seconds of processor time."""
     dataset = uvloop.run(make_dataset(ground, server, _BUCKET))
     postmaster = _postmaster(ground)
     child = multiprocessing.get_context("spawn").Process(target=_run_sync, args=(ground, dataset), name="sync")
     child.start()
     peaks: dict[str, int] = {}
-    progress: list[tuple[float, int]] = []
+    cpu_s: dict[int, float] = {}
+    progress: list[tuple[float, int, float]] = []
     with psycopg.connect(ground.database_url, autocommit=True) as conn:
         while child.is_alive():
             row = conn.execute("SELECT listed, started_at FROM scan WHERE dataset_id = %s", [dataset.id]).fetchone()
-            if row is not None:
-                progress = progress or [(row[1].timestamp(), 0)]
-                if row[0] > progress[-1][1]:
-                    progress.append((time.time(), row[0]))
-            for process in [psutil.Process(child.pid), postmaster, *postmaster.children(recursive=True)]:
+            watched = [psutil.Process(child.pid), postmaster, *postmaster.children(recursive=True)]
+            for process in watched:
                 _note_peak(peaks, process, "sync" if process.pid == child.pid else None)
+                _note_cpu(cpu_s, process)
+            if row is not None:
+                progress = progress or [(row[1].timestamp(), 0, sum(cpu_s.values()))]
+                if row[0] > progress[-1][1]:
+                    progress.append((time.time(), row[0], sum(cpu_s.values())))
             time.sleep(_LOOK_EVERY_S)
     child.join()
     assert child.exitcode == 0, f"the sync ended with {child.exitcode}"
@@ -82,6 +87,12 @@ async def _sync(ground: Ground, dataset: Dataset) -> None:
 def _postmaster(ground: Ground) -> psutil.Process:
     file = ground.settings.data_dir / "postgres" / "postmaster.pid"
     return psutil.Process(int(file.read_text().split()[0]))
+
+
+def _note_cpu(cpu_s: dict[int, float], process: psutil.Process) -> None:
+    with suppress(psutil.Error):  # it has ended meanwhile
+        times = process.cpu_times()
+        cpu_s[process.pid] = times.user + times.system
 
 
 def _note_peak(peaks: dict[str, int], process: psutil.Process, name: str | None) -> None:
@@ -116,27 +127,29 @@ def _memory(peaks: dict[str, int]) -> Figure:
     )
 
 
-def _steadiness(progress: list[tuple[float, int]], bare_s: list[float]) -> Figure:
-    first_s = _reached_at(progress, _STRETCH) - progress[0][0]
-    last_s = _reached_at(progress, OBJECTS) - _reached_at(progress, OBJECTS - _STRETCH)
-    each_s = [
-        _reached_at(progress, (n + 1) * _STRETCH) - _reached_at(progress, n * _STRETCH)
-        for n in range(OBJECTS // _STRETCH)
-    ]
+def _steadiness(progress: list[tuple[float, int, float]], bare_s: list[float]) -> Figure:
+    marks = [_reached(progress, count) for count in range(0, OBJECTS + 1, _STRETCH)]
+    each_s = [after[0] - before[0] for before, after in pairwise(marks)]
+    each_cpu_s = [after[1] - before[1] for before, after in pairwise(marks)]
     return Figure(
         name="memory.steady",
-        value=_STRETCH / last_s,
-        floor=_STRETCH / first_s,
+        value=_STRETCH / each_s[-1],
+        floor=_STRETCH / each_s[0],
         unit="objects/s of the last 100,000, against the first",
         target=0.9,
-        details={"objects": OBJECTS, "each_100000_s": each_s, "bare_listing_s": bare_s},
+        details={
+            "objects": OBJECTS,
+            "each_100000_s": each_s,
+            "each_100000_cpu_s": each_cpu_s,  # of the sync and PostgreSQL: what other programs hardly change
+            "cpu_ratio": each_cpu_s[0] / each_cpu_s[-1],
+            "bare_listing_s": bare_s,
+        },
     )
 
 
-def _reached_at(progress: list[tuple[float, int]], count: int) -> float:
-    """Between two looks it went on evenly."""
+def _reached(progress: list[tuple[float, int, float]], count: int) -> tuple[float, float]:
+    """When, and after how much processor time. Between two looks it went on evenly."""
     before = max((point for point in progress if point[1] <= count), key=lambda point: point[1])
     after = min((point for point in progress if point[1] >= count), key=lambda point: point[1])
-    if before[1] == after[1]:
-        return after[0]
-    return before[0] + (after[0] - before[0]) * (count - before[1]) / (after[1] - before[1])
+    share = (count - before[1]) / (after[1] - before[1]) if after[1] > before[1] else 0.0
+    return before[0] + share * (after[0] - before[0]), before[2] + share * (after[2] - before[2])
