@@ -36,6 +36,6 @@ class Signer:
             raise Unauthorized("The token has expired. Log in again, or print a new one: headwater token.") from None
         except jwt.InvalidTokenError:
             raise Unauthorized("The token was not signed by this server. Log in again.") from None
-        if claims.get("use") != use:
+        if claims.get("use") != use or not str(claims["sub"]).isdecimal():
             raise Unauthorized(f"This is not a token for {use}. Log in again.")
         return int(claims["sub"])

@@ -110,6 +110,7 @@ async def sync_dataset(
 
 @router.get("/{dataset_id}/directoryTree")
 async def read_directory_tree(dataset_id: DatasetId, caller: Caller, conn: Connection) -> wire.TreeNode:
+    """Every folder but those more than 100 levels deep, nested."""
     dataset = await datasets.get_dataset(conn, caller, dataset_id)
     return wire.directory_tree(await folders.list_folders(conn, dataset.id))
 

@@ -15,6 +15,9 @@ from headwater.wire import times
 from headwater.wire.items import check_depth
 
 
+_DEEPEST_FOLDER = 100
+
+
 class NewDatasetBody(BaseModel):
     model_config = ConfigDict(populate_by_name=True, extra="ignore")
 
@@ -160,15 +163,19 @@ class TreeNode(TypedDict):
 
 
 def directory_tree(folders: Sequence[Folder]) -> TreeNode:
-    """Nested nodes of folders given in the order of their paths."""
+    """Nested nodes of folders given in the order of their paths.
+
+    Folders more than 100 levels deep are left out: JSON writers and readers, the SDK's too, give up at a few hundred.
+    """
     nodes: dict[int, TreeNode] = {}
     root = _node("root", "/", None)
-    for folder in folders:
+    shown = [folder for folder in folders if folder.path.count("/") <= _DEEPEST_FOLDER]
+    for folder in shown:
         node = _node(to_wire(folder.id), folder.path, parent_of(folder.path))
         nodes[folder.id] = node
         if folder.parent_id is None:
             root = node
-    for folder in folders:
+    for folder in shown:
         if folder.parent_id is not None:
             nodes[folder.parent_id]["children"].append(nodes[folder.id])
     return root
