@@ -1,12 +1,15 @@
 """Writing and deleting items: what becomes of the row and of the object, whoever else is at work."""
 
 import asyncio
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from headwater.catalog import datasets, items
 from headwater.errors import BadRequest, StoreDenied
+from headwater.storage.local import LocalStore, LocalUpload
 from headwater.storage.opening import open_local
 from headwater.work import deletion, sync, upload
 from tests.work.scripted import Crash, Fault, FaultyCursor, ScriptedStore
@@ -152,28 +155,35 @@ async def test_own_storage_keeps_exactly_the_objects_of_its_rows_wherever_an_upl
                 break
 
 
-async def test_an_upload_cancelled_while_it_is_finished_leaves_no_orphan(world, monkeypatch):
+async def test_an_upload_cancelled_while_its_object_becomes_visible_leaves_no_orphan(world, monkeypatch):
+    """The thread that moves the file into its place does not hear of the cancellation."""
     dataset, folder = await world.own_dataset()
     await world.upload(dataset, "/other", b"x")
     before = files(folder)
     store = await world.place.places._own(dataset.id)
-    begun = store.begin_upload
+    loop, task, cleans_up = asyncio.get_running_loop(), asyncio.current_task(), threading.Event()
+    replace, delete, abort = os.replace, LocalStore.delete, LocalUpload.abort
 
-    async def begin(key, **given):
-        started = await begun(key, **given)
-        finish = started.finish
+    def replace_slowly(*arguments, **named) -> None:
+        loop.call_soon_threadsafe(task.cancel)
+        cleans_up.wait(10)
+        replace(*arguments, **named)
 
-        async def cancelled_at_once():
-            asyncio.current_task().cancel()
-            return await finish()
+    async def delete_and_tell(self, key) -> None:
+        await delete(self, key)
+        cleans_up.set()
 
-        started.finish = cancelled_at_once
-        return started
+    async def tell_and_abort(self) -> None:
+        cleans_up.set()
+        await abort(self)
 
-    monkeypatch.setattr(store, "begin_upload", begin)
+    monkeypatch.setattr(os, "replace", replace_slowly)
+    monkeypatch.setattr(LocalStore, "delete", delete_and_tell)
+    monkeypatch.setattr(LocalUpload, "abort", tell_and_abort)
+    assert isinstance(store, LocalStore)
     with pytest.raises(asyncio.CancelledError):
         await world.upload(dataset, "/a", b"never")
-    asyncio.current_task().uncancel()
+    task.uncancel()
     assert files(folder) == before
     assert set(await world.index(dataset)) == {"/other"}
 
