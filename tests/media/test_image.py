@@ -292,6 +292,12 @@ def test_a_phone_s_heic_tells_its_size_though_its_codec_is_missing(read):
     assert "HEVC" in prepared.problem.message
 
 
+def test_a_heic_beyond_all_limits_is_not_called_a_lack_of_memory(read):
+    problem = read(samples.heic(700_000_000, 3)).problem
+    assert problem.reason == "corrupt"
+    assert "/dev/fd" not in problem.message
+
+
 def test_the_declared_size_is_checked_before_the_pixels(read):
     prepared = read(samples.jpeg(), max_pixels=320 * 200 - 1)
     assert prepared.problem.reason == "too-large"

@@ -189,6 +189,13 @@ async def test_bad_files_do_not_touch_the_ones_that_wait(order):
     assert [text == "fine" for text in texts] == [message == "fine" for message in told]
 
 
+async def test_a_child_that_ran_out_of_memory_is_replaced(order):
+    async with open_pool() as pool:
+        await pool.prepare(order("allocate"))
+        assert not pool._children
+        assert (await pool.prepare(order("fine"))).problem.message == "fine"
+
+
 async def test_a_fault_of_ours_is_named_and_costs_no_process(order):
     async with open_pool() as pool:
         await pool.prepare(order("fine"))

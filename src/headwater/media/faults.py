@@ -7,6 +7,8 @@ from headwater.media.records import Problem
 from headwater.media.truncation import ends_early
 
 LONGEST_DETAIL = 200  # characters
+NOISE = re.compile(r"^/dev/fd/.*: bad seek to \d+$", re.MULTILINE)  # libheif feels for the end of a file
+NO_MEMORY = re.compile("memory(?!.*security limit)")  # libheif calls a size beyond its own limits so, too
 ENDED = re.compile("truncated|not enough image data")
 UNSUPPORTED = re.compile(
     "unsupported (?!marker)|not supported|not been built in"
@@ -18,9 +20,9 @@ class DecodeError(Exception):
 
 
 def diagnose(error: DecodeError | MemoryError, file: BinaryIO, mime_type: str) -> Problem:
-    detail = re.sub(r"\s+", " ", str(error)).strip()[:LONGEST_DETAIL]
+    detail = re.sub(r"\s+", " ", NOISE.sub("", str(error))).strip()[:LONGEST_DETAIL]
     complaint = detail.lower()
-    if isinstance(error, MemoryError) or "memory" in complaint:
+    if isinstance(error, MemoryError) or NO_MEMORY.search(complaint):
         return Problem("out-of-memory", f"Decoding needs more memory than allowed ({detail or mime_type}).")
     if ends_early(file, mime_type) or ENDED.search(complaint):
         return Problem("truncated", f"The file ends early ({detail}).")
