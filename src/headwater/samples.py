@@ -159,7 +159,7 @@ def _leaf() -> Image.Image:
     ImageDraw.Draw(lower).ellipse((40, 40, 940, 940), fill=255)
     ImageDraw.Draw(upper).ellipse((-300, -300, 600, 600), fill=255)
     leaf = paint(FOREST, 31, size_px)
-    ImageDraw.Draw(leaf).line((80, 560, 560, 80), fill="#dfeccf", width=8)
+    ImageDraw.Draw(leaf).line((80, 80, 560, 560), fill="#dfeccf", width=8)
     leaf.putalpha(
         ImageChops.darker(lower, upper).filter(ImageFilter.GaussianBlur(4)).transpose(Image.Transpose.ROTATE_90)
     )
