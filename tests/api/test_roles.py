@@ -108,7 +108,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/healthz"): Route(ANYBODY, sends()),
     ("GET", "/readyz"): Route(ANYBODY, sends()),
     ("POST", "/token"): Route(
-        dict.fromkeys(EVERYBODY, 401), sends(json={"username": "nobody@x", "password": "12345678"})
+        dict.fromkeys(EVERYBODY, 401), sends(json={"type": "refresh_token", "refresh_token": "none"})
     ),
     ("GET", "/api/v1/openapi.json"): Route(ANYBODY, sends()),
     ("GET", "/api/v1/docs"): Route(ANYBODY, sends()),
