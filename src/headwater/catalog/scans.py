@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, LiteralString
 
 from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
@@ -333,16 +334,49 @@ async def _add(
         "mime_types": [guess_mime_type(path) for path in paths],
     }
     columns = [_column(name, values) for name, values in texts.items()]
+    parameters: dict[str, Any] = {
+        "dataset_id": scan.dataset_id,
+        "folder_ids": _array(folder_ids[folder] for folder in folders),
+        "sizes": _array(listed.sizes[position] for position in positions),
+        "separator": _SEPARATOR,
+        "each": events.ITEMS_PER_EVENT,
+    }
+    for _, values in columns:
+        parameters |= values
+    try:
+        async with conn.transaction():
+            added, added_bytes = await _insert(conn, [sql for sql, _ in columns], parameters, on_conflict="")
+    except UniqueViolation:
+        skip: LiteralString = "ON CONFLICT (dataset_id, path) DO NOTHING"
+        added, added_bytes = await _insert(conn, [sql for sql, _ in columns], parameters, on_conflict=skip)
+    change.items += added
+    change.bytes += added_bytes
+    await events.announce(conn)
+
+
+async def _insert(
+    conn: AsyncConnection[Any],
+    columns: Sequence[LiteralString],
+    parameters: dict[str, Any],
+    *,
+    on_conflict: LiteralString,
+) -> tuple[int, int]:
+    """How many rows were added, and the bytes of their objects.
+
+    `ON CONFLICT` costs a third more for each row, so the first try does without.
+    """
     statement: LiteralString = (
         """
         WITH added AS (
             INSERT INTO item (dataset_id, folder_id, path, size_bytes, etag, modified_at, mime_type)
             SELECT %(dataset_id)s, folder_id, path, size_bytes, etag, nullif(modified_at, '')::timestamptz, mime_type
             FROM unnest(%(folder_ids)s::bigint[], %(sizes)s::bigint[], """
-        + ", ".join(sql for sql, _ in columns)
+        + ", ".join(columns)
         + """) WITH ORDINALITY AS batch (folder_id, size_bytes, path, etag, modified_at, mime_type, n)
             ORDER BY n
-            ON CONFLICT (dataset_id, path) DO NOTHING
+            """
+        + on_conflict
+        + """
             RETURNING id, size_bytes
         ), recorded AS (
             INSERT INTO event (dataset_id, resource, action, item_ids)
@@ -353,21 +387,10 @@ async def _add(
         SELECT count(*), coalesce(sum(size_bytes), 0)::bigint FROM added
         """
     )
-    parameters: dict[str, Any] = {
-        "dataset_id": scan.dataset_id,
-        "folder_ids": _array(folder_ids[folder] for folder in folders),
-        "sizes": _array(listed.sizes[position] for position in positions),
-        "separator": _SEPARATOR,
-        "each": events.ITEMS_PER_EVENT,
-    }
-    for _, values in columns:
-        parameters |= values
     cursor = await conn.execute(statement, parameters)
     row = await cursor.fetchone()
     assert row is not None
-    change.items += row[0]
-    change.bytes += row[1]
-    await events.announce(conn)
+    return row
 
 
 def _array(numbers: Any) -> str:
