@@ -1,13 +1,15 @@
-"""Clients of servers that tests start themselves; every server that a test leaves behind is killed."""
+"""Clients of servers that tests start themselves; every server that a test leaves behind is stopped."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
-from tests.conftest import RunningServer, start_server
-from tests.serving.watching import Watched
+from tests.conftest import RunningServer, start_server, stop_server
+from tests.serving.watching import Watched, processes_of
 
 
 @pytest.fixture
@@ -27,5 +29,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Wa
     for client in clients:
         client.close()
     for running in servers:
-        running.process.kill()
-        running.process.wait(10)
+        stop_server(running)
+        for left in processes_of(running.data_dir):  # of a server that a failed test had killed
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
