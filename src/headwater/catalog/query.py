@@ -396,7 +396,7 @@ class _Compiler:
         return sql.SQL("{} LIKE {}").format(text, self._param(_like(_text_parts(pattern)), "{}::text"))
 
     def _path_matches(self, column: sql.SQL, parts: _Parts) -> sql.Composable:
-        """As ranges of the index as far as the pattern begins with a literal."""
+        """As ranges of the index as far as the pattern begins with a literal, for plans that do not know it, too."""
         match parts:
             case [str(folder), mark] if mark is _BELOW:
                 itself = sql.SQL("{} = {}").format(column, self._param(folder, "{}::text"))
