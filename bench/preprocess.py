@@ -21,7 +21,7 @@ from bench.bare import bare_script, fastest_library
 from bench.ground import Ground, installed, make_dataset, request_scan, say, temporary_folder
 from bench.photos import make_photos
 from bench.report import Figure
-from headwater.supervisor import _run_worker
+from headwater.children import run_worker
 from tests.servers import S3Server, seaweedfs
 
 PHOTOS = 300
@@ -103,7 +103,7 @@ def _measure(
 def _worker(ground: Ground) -> Generator[None]:
     """A child process, as the supervisor starts it."""
     child = multiprocessing.get_context("spawn").Process(
-        target=_run_worker, args=(os.getpid(), ground.settings, ground.database_url), name="worker"
+        target=run_worker, args=(os.getpid(), ground.settings, ground.database_url), name="worker"
     )
     child.start()
     try:

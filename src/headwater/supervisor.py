@@ -2,11 +2,8 @@
 
 A child that dies is started again; a child that keeps dying ends the whole. The children end with this process, even
 when it is killed.
-
-Each process imports only what it runs, the heavy parts in its own function: a cold start is mostly imports.
 """
 
-import ctypes
 import fcntl
 import json
 import multiprocessing
@@ -20,9 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 
 from rich.console import Console
 
+from headwater import children
 from headwater.installation import Installation, open_installation
 from headwater.settings import Settings
 
@@ -30,7 +29,6 @@ _STOP_WITHIN_S = 8.0
 _CALM_S = 20.0  # a child that lived this long is not failing at its start
 _MOST_QUICK_DEATHS = 5
 _LOOK_EVERY_S = 0.2
-_PR_SET_PDEATHSIG = 1
 
 _spawn = multiprocessing.get_context("spawn")
 
@@ -43,8 +41,8 @@ def serve(settings: Settings, *, when_ready: Callable[[str], None] | None = None
         server_file = settings.data_dir / "server.json"
         with open_installation(settings) as installation:
             family.children += [
-                _Child("api", _run_api, (settings, installation.database_url, listener)),
-                _Child("worker", _run_worker, (settings, installation.database_url)),
+                _Child("api", children.run_api, (settings, installation.database_url, listener)),
+                _Child("worker", children.run_worker, (settings, installation.database_url)),
             ]
             try:
                 server_file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
@@ -99,6 +97,17 @@ def _say_where(settings: Settings, installation: Installation, url: str) -> None
         )
 
 
+@contextmanager
+def _no_main_module() -> Generator[None]:
+    """A spawned process imports its parent's main module first: the whole command line, which it does not need."""
+    main = sys.modules.pop("__main__")
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 @dataclass(slots=True)
 class _Child:
     name: str
@@ -110,7 +119,8 @@ class _Child:
 
     def start(self) -> None:
         process = _spawn.Process(target=self.run, args=(os.getpid(), *self.arguments), name=self.name)
-        process.start()
+        with _no_main_module():
+            process.start()
         self.process = process
         self.started_at = time.monotonic()
 
@@ -169,35 +179,3 @@ class _Family:
                 process.kill()
                 process.join()
 
-
-def _die_with(parent_pid: int) -> None:
-    """On Linux the kernel ends us with our parent; elsewhere a killed parent's children go on until stopped."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent_pid:
-            sys.exit(1)
-
-
-def _run_api(parent_pid: int, settings: Settings, database_url: str, listener: socket.socket) -> None:
-    _die_with(parent_pid)
-    import uvicorn  # noqa: PLC0415
-
-    from headwater.app import create_app  # noqa: PLC0415
-
-    config = uvicorn.Config(
-        create_app(settings, database_url),
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=3,
-        server_header=False,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
-
-
-def _run_worker(parent_pid: int, settings: Settings, database_url: str) -> None:
-    _die_with(parent_pid)
-    import uvloop  # noqa: PLC0415
-
-    from headwater.worker import run_worker  # noqa: PLC0415
-
-    uvloop.run(run_worker(settings, database_url))
