@@ -98,6 +98,13 @@ async def test_no_value_of_a_wrong_type_makes_the_server_fail(world: World, rout
             message(answer, answer.status_code)
 
 
+async def test_an_error_may_quote_what_is_no_unicode(world: World) -> None:
+    body = b'{"filter": {"\\ud800": {"$no": 1}}}'
+    headers = {"content-type": "application/json"}
+    answer = await world.owner.post(f"/datasets/{world.dataset_id}/query", content=body, headers=headers)
+    assert "ud800" in message(answer, 400)
+
+
 WRONG_IDS = [
     "zz",
     "0" * 25,

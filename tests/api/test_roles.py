@@ -94,9 +94,9 @@ async def _with_thumbnail(world: World) -> str:
     """Our own storage keeps thumbnails where preprocessing puts them."""
     item_id = await _item(world)
     number = int(item_id, 16)
-    await world.execute("UPDATE item SET has_thumbnail = true WHERE id = %s", number)
+    await world.execute("UPDATE item SET thumbnail_type = 'image/webp' WHERE id = %s", number)
     async with world.app.state.server.place.places.of_dataset(int(world.dataset_id, 16)) as store:
-        await store.put(thumbnail_key(number), b"RIFF", content_type="image/webp")
+        await store.put(thumbnail_key(number, "image/webp"), b"RIFF", content_type="image/webp")
     return item_id
 
 

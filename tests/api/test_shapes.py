@@ -260,6 +260,15 @@ async def test_totals_are_exact_whatever_the_size_of_the_page(world: World) -> N
     assert len(huge["items"]) == 10
 
 
+async def test_what_is_hidden_counts_only_where_it_is_asked_for(world: World) -> None:
+    dataset_id = await world.new_dataset()
+    for path in ("/a.txt", "/b.txt", "/.dataloop/c.txt"):
+        await world.upload(dataset_id, path, b"x")
+    for asked, total in ((DEFAULT, 2), ({}, 3), ({"$and": [{"hidden": True}]}, 1)):
+        page = (await world.owner.post(f"/datasets/{dataset_id}/query", json={"filter": asked})).json()
+        assert (page["totalItemsCount"], len(page["items"])) == (total, total)
+
+
 async def test_datasets_are_found_by_name_and_project_in_pages(world: World) -> None:
     project_id = await world.new_project()
     names = [unique("paged") for _ in range(5)]

@@ -83,7 +83,7 @@ async def test_a_ghost_has_no_bytes(world: World, item: dict[str, Any]) -> None:
 
 async def test_no_thumbnail_is_told_in_words(world: World, item: dict[str, Any]) -> None:
     assert "thumbnail" in message(await world.owner.get(f"/items/{item['id']}/thumbnail"), 404)
-    await world.execute("UPDATE item SET has_thumbnail = true WHERE id = %s", int(item["id"], 16))
+    await world.execute("UPDATE item SET thumbnail_type = 'image/webp' WHERE id = %s", int(item["id"], 16))
     assert "thumbnail" in message(await world.owner.get(f"/items/{item['id']}/thumbnail"), 404)
 
 

@@ -121,7 +121,7 @@ async def test_a_path_that_no_store_could_hold_is_refused_and_nothing_stays(
         b"nothing of the kind",
         form(part("path", b"/\xff\xfe"), part("file", b"abc", file_name="n")),
         form(part("path", b"/a.txt"), part("description", b"\xff"), part("file", b"abc", file_name="n")),
-        form(part("path", b"/a.txt"), part("metadata", b"x" * (8 * 1024 * 1024 + 1)), part("file", b"abc")),
+        form(part("path", b"/a.txt"), part("description", b"x" * (8 * 1024 * 1024 + 1)), part("file", b"abc")),
         form(*[part(f"field{n}", b"x") for n in range(100)], part("path", b"/a.txt"), part("file", b"abc")),
         file_form("/a.txt", b"abc")[:-10],
         file_form("/a.txt", b"abc" * 1000)[:1000],

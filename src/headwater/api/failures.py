@@ -58,11 +58,11 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unstorable(_: Request, error: Exception) -> JSONResponse:
-    """Values that PostgreSQL cannot hold: a NUL in a text, a number out of range, a text too long for an index."""
+    """Values that PostgreSQL cannot hold: a NUL in a text, a number out of range."""
     _log.info("refused a value: %s", type(error).__name__)
     return _answer(
         400,
-        "The request holds a value that cannot be stored: a NUL character, a number out of range, too long a text.",
+        "The request holds a value that cannot be stored: a NUL character or a number out of range.",
     )
 
 
@@ -87,7 +87,6 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(psycopg.DataError, _unstorable)
-    app.add_exception_handler(psycopg.errors.ProgramLimitExceeded, _unstorable)
     app.add_exception_handler(UnicodeEncodeError, _unstorable)
     app.add_exception_handler(ClientDisconnect, _caller_away)
     app.add_exception_handler(psycopg.OperationalError, _database_away)

@@ -123,30 +123,42 @@ async def stream_item(
 
 @router.get("/{item_id}/thumbnail", response_class=Response)
 async def read_thumbnail(item_id: ItemId, caller: Caller, server: ServerDep) -> Response:
-    """The thumbnail (WebP). 404 while there is none: metadata.system.etl of the item says why."""
+    """The thumbnail: JPEG, or WebP where there is transparency.
+
+    404 while there is none: metadata.system.etl of the item says why.
+    """
     async with server.place.pool.connection() as conn:
         item = await _get_item(conn, caller, item_id)
-    if not item.has_thumbnail:
+    if item.thumbnail_type is None:
         raise NotFound(f"{item.path} has no thumbnail. metadata.system.etl of the item says why.")
     try:
-        return await _served(server, item, thumbnail_key(item.id), "image/webp", None)
+        return await _served(server, item, thumbnail_key(item.id, item.thumbnail_type), item.thumbnail_type, None)
     except StoreMissing:
         raise NotFound(f"The thumbnail of {item.path} is no longer in its bucket.") from None
 
 
 async def _served(server: Server, item: Item, key: str, mime_type: str | None, range_header: str | None) -> Response:
-    async with server.place.places.of_dataset(item.dataset_id) as store:
-        if server.settings.redirect_downloads:
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(server.place.places.of_dataset(item.dataset_id))
+        # The SDK asks for bytes from 0 on, and a bucket has none of an empty object to give.
+        if server.settings.redirect_downloads and item.size_bytes:
             signed = await store.sign_get(key, expires_s=_SIGNED_FOR_S)
             if signed is not None:
                 return RedirectResponse(signed, status_code=302, headers={"Cache-Control": "no-store"})
         start, end = _range_of(range_header, item.size_bytes)
-        stack = AsyncExitStack()
         reader = await stack.enter_async_context(store.get(key, start=start, end=end))
+        return _streamed(stack.pop_all(), reader, mime_type, start, end, is_range=range_header is not None)
+    raise AssertionError("unreachable: nothing in the stack swallows errors")
+
+
+def _streamed(
+    stack: AsyncExitStack, reader: ObjectReader, mime_type: str | None, start: int, end: int | None, *, is_range: bool
+) -> StreamingResponse:
+    """The bytes as they come; what `stack` holds is let go at their end."""
     size_bytes = reader.info.size_bytes
     last = size_bytes if end is None else min(end, size_bytes)
     headers = _SAFE_HEADERS | {"Accept-Ranges": "bytes", "Content-Length": str(last - start)}
-    is_part = range_header is not None and size_bytes > 0
+    is_part = is_range and size_bytes > 0
     if is_part:
         headers["Content-Range"] = f"bytes {start}-{last - 1}/{size_bytes}"
     return StreamingResponse(

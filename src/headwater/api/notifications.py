@@ -106,7 +106,8 @@ async def _events(news: News, server: Server, caller: Account, base: str, only: 
             if not topics:
                 yield ": still here\n\n"
             for topic in sorted(topics):
-                event = await _event(server, caller, base, topic, only)
+                # A client that leaves must not cut a query off in the middle of its answer.
+                event = await asyncio.shield(_event(server, caller, base, topic, only))
                 if event is not None:
                     yield event
             await asyncio.sleep(_AT_MOST_EVERY_S)

@@ -14,7 +14,6 @@ from headwater.ids import from_wire, to_wire
 from headwater.wire import times
 from headwater.wire.items import check_depth
 
-
 _DEEPEST_FOLDER = 100
 
 
