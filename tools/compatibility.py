@@ -89,9 +89,7 @@ def _check(path: Path, page: str) -> None:
     written = path.read_text(encoding="utf-8") if path.exists() else ""
     if written == page:
         return
-    lines = difflib.unified_diff(
-        written.splitlines(), page.splitlines(), "written", "wanted", lineterm="", n=0
-    )
+    lines = difflib.unified_diff(written.splitlines(), page.splitlines(), "written", "wanted", lineterm="", n=0)
     first = "\n".join(itertools.islice(lines, 20))
     raise WrongError(f"{path} is stale. Write it anew with `make reference`.\n{first}")
 
@@ -225,9 +223,7 @@ def _rows(sdk: Mapping[Route, set[str]], ours: set[Route], refusals: Sequence[Re
     unused = {refusal.pattern for refusal in refusals}
     for route in sorted(sdk):
         path, method = route
-        fitting = [
-            refusal for refusal in refusals if fnmatch.fnmatchcase(f"{method} {path}", refusal.pattern)
-        ]
+        fitting = [refusal for refusal in refusals if fnmatch.fnmatchcase(f"{method} {path}", refusal.pattern)]
         unused -= {refusal.pattern for refusal in fitting}
         if fitting and route in ours:
             raise WrongError(

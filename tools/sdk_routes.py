@@ -148,9 +148,7 @@ class _Walk:
 
     def definition(self, node: ast.ClassDef, scope: Scope) -> None:
         outer, self.class_name = self.class_name, node.name
-        attributes = {
-            name: values for (owner, name), values in self.known.attributes.items() if owner == node.name
-        }
+        attributes = {name: values for (owner, name), values in self.known.attributes.items() if owner == node.name}
         inner = scope | {f"self.{name}": values for name, values in attributes.items()}
         for statement in node.body:
             own: Scope = {}

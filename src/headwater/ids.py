@@ -1,4 +1,4 @@
-"""Ids: numbers inside, 24 lower-case hex digits on the wire (they sort in creation order, as the SDK's paging needs)."""
+"""Ids: numbers inside, 24 lower-case hex digits on the wire; they sort in creation order, as the SDK's paging needs."""
 
 import re
 

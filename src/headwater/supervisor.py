@@ -178,4 +178,3 @@ class _Family:
             if process.is_alive():
                 process.kill()
                 process.join()
-

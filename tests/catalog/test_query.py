@@ -935,7 +935,9 @@ def test_what_is_known_of_a_file_can_be_asked_as_it_is_shown(db: psycopg.Connect
             for number, name in enumerate(["waiting", "done", "failed"], 1)
         ],
     )
-    db.execute("UPDATE item SET etl_state = id - 1, has_thumbnail = id = 2 WHERE dataset_id = 7")
+    db.execute(
+        "UPDATE item SET etl_state = id - 1, thumbnail_type = CASE id WHEN 2 THEN 'image/jpeg' END WHERE dataset_id = 7"
+    )
     db.execute("""UPDATE item SET system_metadata = system_metadata || '{"etl": {"state": "failed"}}' WHERE id = 3""")
     assert found(db, {"metadata.system.etl.state": "waiting"}) == ["/waiting"]
     assert found(db, {"metadata.system.etl.state": "fail*"}) == ["/failed"]

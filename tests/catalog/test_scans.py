@@ -85,7 +85,7 @@ async def prepare(conn: AsyncConnection, dataset: Dataset, path: str, state: int
     assert item is not None
     facts = PreparedItem(
         item_id=item.id, etag=item.etag, etl_state=state, etl={"state": "x"}, mime_type="image/png",
-        width_px=4, height_px=3, channels=3, exif={"Make": "Acme"}, has_thumbnail=True,
+        width_px=4, height_px=3, channels=3, exif={"Make": "Acme"}, thumbnail_type="image/jpeg",
     )  # fmt: skip
     assert await items.save_prepared(conn, dataset.id, [facts]) == 1
     return item
@@ -124,7 +124,7 @@ async def test_a_changed_object_forgets_what_was_derived_and_keeps_what_people_w
     assert await merge(conn, scan, listing({"/a": now, "/b": ("1", 5)})) == scans.Merged(changed=1)
     item = await items.find_item_at(conn, dataset.id, "/a")
     assert (item.etag, item.size_bytes) == now
-    assert (item.etl_state, item.has_thumbnail, item.width_px, item.height_px) == (0, False, None, None)
+    assert (item.etl_state, item.thumbnail_type, item.width_px, item.height_px) == (0, None, None, None)
     assert item.mime_type == "application/octet-stream"
     assert (item.user_metadata, item.system_metadata, item.description) == ({"kept": 1}, {"ours": 2}, "fox")
     assert dict(await events_of(conn, dataset.id)) == {("Updated", item.id): 1}
@@ -151,7 +151,12 @@ async def test_a_ghost_that_is_back_is_as_it_was(conn, dataset):
     scan = await begin(conn, dataset)
     assert await merge(conn, scan, listing({"/a": ("1", 10), "/b": ("1", 5)})) == scans.Merged(returned=1)
     back = await items.find_item_at(conn, dataset.id, "/a")
-    assert (back.id, back.etl_state, back.has_thumbnail, back.missing_since) == (item.id, items.ETL_DONE, True, None)
+    assert (back.id, back.etl_state, back.thumbnail_type, back.missing_since) == (
+        item.id,
+        items.ETL_DONE,
+        "image/jpeg",
+        None,
+    )
     assert await events_of(conn, dataset.id) == {}
     await recount(conn, dataset.id)
 

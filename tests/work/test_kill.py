@@ -90,9 +90,9 @@ async def test_what_a_killed_worker_left_is_finished_by_another(workplace, datab
         )
         assert present(await world.index(dataset)) == {f"/{number:02}.jpg" for number in range(FILES)}
         async with world.connection() as conn:
-            cursor = await conn.execute("SELECT id, has_thumbnail FROM item WHERE dataset_id = %s", [dataset.id])
+            cursor = await conn.execute("SELECT id, thumbnail_type FROM item WHERE dataset_id = %s", [dataset.id])
             rows = await cursor.fetchall()
-        assert all(has_thumbnail for _, has_thumbnail in rows)
+        assert all(kind for _, kind in rows)
         thumbnails = Counter(path.name for path in (root / ".dataloop" / "thumbnails").iterdir())
-        assert thumbnails == {f"{item_id:024x}.webp": 1 for item_id, _ in rows}
+        assert thumbnails == {f"{item_id:024x}.jpg": 1 for item_id, _ in rows}
         assert await world.events(dataset) == {}

@@ -62,7 +62,12 @@ async def test_facts_thumbnails_and_reasons(world, synced):
     await store.delete("notes.txt")
     await world.preprocess(dataset)
     good = await world.item(dataset, "/good.jpg")
-    assert (good.width_px, good.height_px, good.mime_type, good.has_thumbnail) == (320, 200, "image/jpeg", True)
+    assert (good.width_px, good.height_px, good.mime_type, good.thumbnail_type) == (
+        320,
+        200,
+        "image/jpeg",
+        "image/jpeg",
+    )
     assert good.system_metadata["channels"] == 3
     assert good.system_metadata["etl"] == {"state": "done"}
     oriented = await world.item(dataset, "/deep/er/oriented.jpg")
@@ -87,10 +92,10 @@ async def test_facts_thumbnails_and_reasons(world, synced):
     assert all(message is None or message.endswith(".") for message in messages)
     made = [(await world.item(dataset, f"/{key}")) for key in FILES]
     assert await thumbnails(store) == {
-        f".dataloop/thumbnails/{item.id:024x}.webp" for item in made if item.has_thumbnail
+        preprocess.thumbnail_key(item.id, item.thumbnail_type) for item in made if item.thumbnail_type is not None
     }
-    assert sum(item.has_thumbnail for item in made) == 4
-    async with store.get(preprocess.thumbnail_key(good.id)) as reader:
+    assert sum(item.thumbnail_type is not None for item in made) == 4
+    async with store.get(f".dataloop/thumbnails/{good.id:024x}.jpg") as reader:
         picture = Image.open(io.BytesIO(await reader.read()))
     assert picture.size[0] / picture.size[1] == pytest.approx(320 / 200, rel=0.05)
     await world.index(dataset)  # counters
@@ -135,7 +140,7 @@ async def test_a_bucket_that_we_may_only_read_keeps_its_facts(world, weed):
     await world.sync(dataset)
     await world.preprocess(dataset)
     item = await world.item(dataset, "/good.jpg")
-    assert (item.width_px, item.has_thumbnail, item.etl_state) == (320, False, items.ETL_DONE)
+    assert (item.width_px, item.thumbnail_type, item.etl_state) == (320, None, items.ETL_DONE)
     assert item.system_metadata["etl"]["state"] == "done"
     assert item.system_metadata["etl"]["thumbnail"]["reason"] == "denied"
     assert "PutObject" in item.system_metadata["etl"]["thumbnail"]["message"]

@@ -160,7 +160,8 @@ async def test_an_upload_cancelled_while_its_object_becomes_visible_leaves_no_or
     dataset, folder = await world.own_dataset()
     await world.upload(dataset, "/other", b"x")
     before = files(folder)
-    store = await world.place.places._own(dataset.id)
+    async with world.place.places.of_dataset(dataset.id) as store:
+        pass  # kept open for the next use
     loop, task, cleans_up = asyncio.get_running_loop(), asyncio.current_task(), threading.Event()
     replace, delete, abort = os.replace, LocalStore.delete, LocalUpload.abort
 
@@ -317,7 +318,7 @@ async def test_a_purge_takes_rows_and_thumbnails_and_never_an_object_of_a_user(w
         cursor = await conn.execute(
             """
             UPDATE item
-            SET has_thumbnail = true
+            SET thumbnail_type = 'image/webp'
             WHERE dataset_id = %s AND path LIKE '/f1/%%'
             RETURNING id
             """,
@@ -351,7 +352,7 @@ async def test_a_purge_goes_on_where_the_thumbnails_may_not_be_deleted(world):
     dataset = await world.dataset(store)
     await world.sync(dataset)
     async with world.connection() as conn:
-        await conn.execute("UPDATE item SET has_thumbnail = true WHERE dataset_id = %s", [dataset.id])
+        await conn.execute("UPDATE item SET thumbnail_type = 'image/webp' WHERE dataset_id = %s", [dataset.id])
     store.fault = Fault("store", 1, StoreDenied("The credentials may only read."))
     await purge(world, dataset)
     assert store.fault.has_fired

@@ -28,8 +28,6 @@ async def create_account(conn: AsyncConnection[Any], *, email: str, password: st
         raise BadRequest(f"{email!r} is not an e-mail address.")
     if not _SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
         raise BadRequest(f"A password has {_SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters.")
-    if await find_account(conn, email) is not None:  # whose letters may be of another case
-        raise Conflict(f"There is an account {email} already.")
     cursor = conn.cursor(row_factory=class_row(Account))
     try:
         async with conn.transaction():

@@ -103,7 +103,9 @@ ITEM_FIELDS = FieldTable(
             "COALESCE(item.system_metadata ->> 'originalname', split_part(item.path, '/', -1)) COLLATE \"C\"", "text"
         ),
         "metadata.system.etag": Field("item.etag", "text"),
-        "metadata.system.thumbnailId": Field("CASE WHEN item.has_thumbnail THEN item.id END", "id", nullable=True),
+        "metadata.system.thumbnailId": Field(
+            "CASE WHEN item.thumbnail_type IS NOT NULL THEN item.id END", "id", nullable=True
+        ),
         "metadata.system.etl.state": Field(
             "(CASE item.etl_state WHEN 0 THEN 'waiting' ELSE item.system_metadata #>> '{etl,state}' END) COLLATE \"C\"",
             "text",

@@ -45,7 +45,7 @@ class Item:
     height_px: int | None
     etl_state: int
     hidden: bool
-    has_thumbnail: bool
+    thumbnail_type: str | None
     mime_type: str | None
     description: str | None
     user_metadata: dict[str, Any] | None
@@ -76,7 +76,7 @@ SELECT_ITEM = """
 SELECT
     item.id, item.dataset_id, dataset.project_id, item.path, item.object_key, item.size_bytes, item.etag,
     item.modified_at, item.created_at, item.updated_at, item.missing_since, creator.email AS creator,
-    updater.email AS updated_by, item.width_px, item.height_px, item.etl_state, item.hidden, item.has_thumbnail,
+    updater.email AS updated_by, item.width_px, item.height_px, item.etl_state, item.hidden, item.thumbnail_type,
     item.mime_type, item.description, item.user_metadata, item.system_metadata
 FROM item
 JOIN dataset ON dataset.id = item.dataset_id AND dataset.deleted_at IS NULL
@@ -135,13 +135,15 @@ async def find_page(
         order, limits = query.compile_page(page, DIR_FIELDS, lookahead=1)
         columns = SQL("SELECT id, dataset_id, path, parent_id, created_at FROM folder WHERE ")
         folder_cursor = conn.cursor(row_factory=class_row(Folder))
-        await folder_cursor.execute(columns + where + SQL(" ") + order, parameters | limits)
+        await folder_cursor.execute(columns + where + SQL(" ") + order, parameters | limits, prepare=False)
         rows = await folder_cursor.fetchall()
     elif files is not None:
         where, parameters = query.compile_filter(files, dataset_id=dataset_id)
         order, limits = query.compile_page(page, lookahead=1)
         cursor = conn.cursor(row_factory=class_row(Item))
-        await cursor.execute(SQL(SELECT_ITEM) + SQL("WHERE ") + where + SQL(" ") + order, parameters | limits)
+        await cursor.execute(
+            SQL(SELECT_ITEM) + SQL("WHERE ") + where + SQL(" ") + order, parameters | limits, prepare=False
+        )
         rows = await cursor.fetchall()
     else:
         rows = []
@@ -186,7 +188,7 @@ async def count_found(
 
 
 async def _count(conn: AsyncConnection[Any], statement: Composed, parameters: dict[str, object]) -> int:
-    row = await (await conn.execute(statement, parameters)).fetchone()
+    row = await (await conn.execute(statement, parameters, prepare=False)).fetchone()
     assert row is not None
     return row[0]
 
@@ -238,7 +240,7 @@ async def put_item(
             user_metadata = coalesce(excluded.user_metadata, item.user_metadata),
             system_metadata = coalesce(item.system_metadata - %(derived)s::text[], '{}')
                 || coalesce(excluded.system_metadata, '{}'),
-            width_px = NULL, height_px = NULL, has_thumbnail = false, etl_state = 0, missing_since = NULL,
+            width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0, missing_since = NULL,
             changed_at = clock_timestamp(), updated_at = now(), updated_by_id = excluded.updated_by_id
         RETURNING id
         """,
@@ -377,7 +379,7 @@ class PreparedItem:
     height_px: int | None = None
     channels: int | None = None
     exif: dict[str, Any] | None = None
-    has_thumbnail: bool = False
+    thumbnail_type: str | None = None
 
 
 async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: Sequence[PreparedItem]) -> int:
@@ -394,8 +396,8 @@ async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: S
             SELECT *
             FROM unnest(
                 %(ids)s::bigint[], %(etags)s::text[], %(states)s::smallint[], %(derived)s::jsonb[],
-                %(mime_types)s::text[], %(widths)s::integer[], %(heights)s::integer[], %(thumbnails)s::boolean[]
-            ) AS given (id, etag, etl_state, derived, mime_type, width_px, height_px, has_thumbnail)
+                %(mime_types)s::text[], %(widths)s::integer[], %(heights)s::integer[], %(thumbnails)s::text[]
+            ) AS given (id, etag, etl_state, derived, mime_type, width_px, height_px, thumbnail_type)
         ), before AS (
             SELECT item.id, item.etl_state
             FROM item
@@ -406,7 +408,7 @@ async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: S
         ), saved AS (
             UPDATE item
             SET etl_state = found.etl_state, mime_type = found.mime_type, width_px = found.width_px,
-                height_px = found.height_px, has_thumbnail = found.has_thumbnail, updated_at = now(),
+                height_px = found.height_px, thumbnail_type = found.thumbnail_type, updated_at = now(),
                 system_metadata = coalesce(item.system_metadata, '{}') - %(keys)s::text[] || found.derived
             FROM found
             JOIN before ON before.id = found.id
@@ -428,7 +430,7 @@ async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: S
             "mime_types": [item.mime_type for item in prepared],
             "widths": [item.width_px for item in prepared],
             "heights": [item.height_px for item in prepared],
-            "thumbnails": [item.has_thumbnail for item in prepared],
+            "thumbnails": [item.thumbnail_type for item in prepared],
             "keys": _DERIVED_KEYS,
         },
     )
@@ -439,10 +441,12 @@ async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: S
     return saved
 
 
-async def first_keys(conn: AsyncConnection[Any], dataset_id: int, *, limit: int) -> list[tuple[int, bool, str | None]]:
-    """(id, has a thumbnail, key in our own storage) of the oldest rows."""
+async def first_keys(
+    conn: AsyncConnection[Any], dataset_id: int, *, limit: int
+) -> list[tuple[int, str | None, str | None]]:
+    """(id, type of the thumbnail, key in our own storage) of the oldest rows."""
     cursor = await conn.execute(
-        "SELECT id, has_thumbnail, object_key FROM item WHERE dataset_id = %s ORDER BY id LIMIT %s",
+        "SELECT id, thumbnail_type, object_key FROM item WHERE dataset_id = %s ORDER BY id LIMIT %s",
         [dataset_id, limit],
     )
     return await cursor.fetchall()

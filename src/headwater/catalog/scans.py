@@ -7,7 +7,8 @@ written.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, LiteralString
@@ -134,9 +135,24 @@ async def running_command(conn: AsyncConnection[Any], dataset_id: int) -> int | 
     return None if row is None else row[0]
 
 
-async def lock_scan(conn: AsyncConnection[Any], scan_id: int) -> None:
-    """Until the end of the transaction nobody else works on this scan; waits for whoever does."""
-    await conn.execute("SELECT pg_advisory_xact_lock(%s, %s::int)", [_LOCK_CLASS, scan_id % 2**31])
+@asynccontextmanager
+async def working_on(conn: AsyncConnection[Any], scan_id: int) -> AsyncGenerator[None]:
+    """Nobody else works on this scan meanwhile; waits for whoever does.
+
+    The lock is the session's, not a transaction's, because a scan may take hours: give it a connection of its own.
+    """
+    lock = [_LOCK_CLASS, scan_id % 2**31]
+    try:
+        await conn.set_autocommit(True)
+        await conn.execute("SELECT pg_advisory_lock(%s, %s::int)", lock)
+        yield
+    finally:
+        try:
+            await conn.execute("SELECT pg_advisory_unlock(%s, %s::int)", lock)
+            await conn.set_autocommit(False)
+        except BaseException:
+            await conn.close()  # or it would keep the lock for ever
+            raise
 
 
 _COLUMNS = """
@@ -421,7 +437,7 @@ async def _refresh(
         ), refreshed AS (
             UPDATE item
             SET size_bytes = new.size_bytes, etag = new.etag, modified_at = nullif(new.modified_at, '')::timestamptz,
-                mime_type = new.mime_type, width_px = NULL, height_px = NULL, has_thumbnail = false, etl_state = 0,
+                mime_type = new.mime_type, width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0,
                 missing_since = NULL, system_metadata = item.system_metadata - '{exif,channels,etl}'::text[],
                 changed_at = clock_timestamp(), updated_at = now()
             FROM unnest(
@@ -459,17 +475,34 @@ async def _refresh(
 
 
 async def _welcome_back(conn: AsyncConnection[Any], scan: Scan, item_ids: list[int], change: CounterChange) -> int:
-    """Ghosts whose object is back as it was: nothing is derived anew. Returns how many."""
+    """Ghosts whose object is back as it was: nothing is derived anew, unless it was not there to be read.
+
+    Returns how many.
+    """
     cursor = await conn.execute(
         """
+        WITH before AS (
+            SELECT id, etl_state = 2 AND system_metadata #>> '{etl,reason}' = 'object-missing' AS is_unread
+            FROM item
+            WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s) AND missing_since IS NOT NULL
+            ORDER BY id
+            FOR UPDATE
+        )
         UPDATE item
-        SET missing_since = NULL, updated_at = now()
-        WHERE dataset_id = %s AND id = ANY(%s) AND missing_since IS NOT NULL
+        SET missing_since = NULL, updated_at = now(),
+            etl_state = CASE WHEN before.is_unread THEN 0 ELSE item.etl_state END
+        FROM before
+        WHERE item.dataset_id = %(dataset_id)s AND item.id = before.id
+        RETURNING item.id, before.is_unread
         """,
-        [scan.dataset_id, item_ids],
+        {"dataset_id": scan.dataset_id, "ids": item_ids},
     )
-    change.missing_items -= cursor.rowcount
-    return cursor.rowcount
+    returned = await cursor.fetchall()
+    unread = sorted(item_id for item_id, is_unread in returned if is_unread)
+    change.missing_items -= len(returned)
+    change.failed_items -= len(unread)
+    await events.record_items(conn, scan.dataset_id, "Updated", unread)
+    return len(returned)
 
 
 async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> None:

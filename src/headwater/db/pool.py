@@ -15,7 +15,7 @@ async def _configure(conn: AsyncConnection[Any]) -> None:
 
 
 def make_pool(url: str, *, max_size: int, name: str) -> Pool:
-    """A pool that is not open yet: `async with make_pool(…) as pool`."""
+    """A pool that is not open yet; `async with` opens it."""
     return AsyncConnectionPool(
         url,
         min_size=1,

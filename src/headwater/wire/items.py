@@ -105,7 +105,7 @@ def system_metadata(found: Item) -> dict[str, Any]:
         system["etl"] = {"state": "waiting"}
     if found.width_px is not None:
         system |= {"width": found.width_px, "height": found.height_px}
-    if found.has_thumbnail:
+    if found.thumbnail_type is not None:
         system["thumbnailId"] = to_wire(found.id)
     if found.missing_since is not None:
         system |= {"missing": True, "missingSince": times.to_wire(found.missing_since)}

@@ -30,7 +30,7 @@ async def delete_item(conn: AsyncConnection[Any], item: Item) -> None:
         dataset_id=item.dataset_id,
         path=item.path,
         object_key=now.object_key,
-        thumbnail=thumbnail_key(item.id) if now.has_thumbnail else None,
+        thumbnail=thumbnail_key(item.id, now.thumbnail_type) if now.thumbnail_type else None,
         delete_object=await _may_delete_object(conn, item),
     )
 
@@ -87,7 +87,7 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
                 bundle = await items.first_keys(conn, dataset_id, limit=_PURGE_ROWS)
             if not bundle:
                 break
-            keys = [thumbnail_key(item_id) for item_id, has_thumbnail, _ in bundle if has_thumbnail]
+            keys = [thumbnail_key(item_id, kind) for item_id, kind, _ in bundle if kind is not None]
             if doomed.driver_id is None:
                 keys += [key for _, _, key in bundle if key is not None]
             await _delete_all(store, keys)

@@ -1,7 +1,7 @@
 """Places: opens the store a dataset's objects are in, with credentials from the vault and only where it may connect."""
 
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,6 +37,7 @@ class Places:
         self._settings = settings
         self._connector = connector
         self._open: OrderedDict[str, Store] = OrderedDict()
+        self._users: Counter[str] = Counter()
 
     @asynccontextmanager
     async def of_dataset(self, dataset_id: int) -> AsyncGenerator[Store]:
@@ -44,24 +45,29 @@ class Places:
         async with self._pool.connection() as conn:
             driver_id = await datasets.driver_of(conn, dataset_id)
             driver = None if driver_id is None else await drivers.get_driver(conn, driver_id)
-        yield await self._own(dataset_id) if driver is None else await self.of_driver(driver)
+        name = f"own:{dataset_id}" if driver is None else f"driver:{driver.id}"
+        if name not in self._open:
+            self._open[name] = self._open_own(dataset_id) if driver is None else self.open(driver)
+        self._open.move_to_end(name)
+        self._users[name] += 1
+        try:
+            yield self._open[name]
+        finally:
+            self._users[name] -= 1
+            await self._close_oldest_idle()
 
-    async def _own(self, dataset_id: int) -> Store:
+    async def _close_oldest_idle(self) -> None:
+        too_many = len(self._open) - _MOST_OPEN
+        if too_many <= 0:
+            return
+        for name in [name for name in self._open if not self._users[name]][:too_many]:
+            del self._users[name]
+            await self._open.pop(name).close()
+
+    def _open_own(self, dataset_id: int) -> Store:
         folder = self._settings.data_dir / "storage" / to_wire(dataset_id)
         folder.mkdir(parents=True, exist_ok=True)
-        return await self._kept(f"own:{dataset_id}", lambda: open_local(root=folder))
-
-    async def of_driver(self, driver: Driver) -> Store:
-        return await self._kept(f"driver:{driver.id}", lambda: self.open(driver))
-
-    async def _kept(self, name: str, opened: Any) -> Store:
-        if name not in self._open:
-            self._open[name] = opened()
-        self._open.move_to_end(name)
-        if len(self._open) > _MOST_OPEN:
-            _, oldest = self._open.popitem(last=False)
-            await oldest.close()
-        return self._open[name]
+        return open_local(root=folder)
 
     def open(self, driver: Driver) -> Store:
         """A store for one use, to be closed by the caller. Raises BadRequest for a folder that is not allowed."""

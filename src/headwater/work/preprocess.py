@@ -24,8 +24,12 @@ _HEAD_BYTES = 64 * 1024  # enough to tell what a file is
 _COMMIT_EVERY = 25  # items; what a crash may repeat
 
 
-def thumbnail_key(item_id: int) -> str:
-    return f"{HIDDEN_FOLDER[1:]}/thumbnails/{to_wire(item_id)}.webp"
+_EXTENSIONS = {"image/jpeg": "jpg", "image/webp": "webp"}
+
+
+def thumbnail_key(item_id: int, thumbnail_type: str) -> str:
+    """Where the thumbnail of that mime type lies, below the prefix of the dataset's driver."""
+    return f"{HIDDEN_FOLDER[1:]}/thumbnails/{to_wire(item_id)}.{_EXTENSIONS[thumbnail_type]}"
 
 
 async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence[int]) -> None:
@@ -37,7 +41,7 @@ async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence
         waiting = [
             item
             for item in await items.load_items(conn, dataset_id, item_ids)
-            if item.etl_state == items.ETL_WAITING and not item.hidden and item.missing_since is None
+            if item.etl_state == items.ETL_WAITING and not item.hidden
         ]
     if not waiting:
         return
@@ -79,6 +83,8 @@ async def _in_bundles(
 
 async def _prepare(place: Workplace, store: Store, item: Item) -> PreparedItem | None:
     """None for an object that is no longer what its row says: the next sync will tell."""
+    if item.missing_since is not None:
+        return _failed(item, "object-missing", "The bucket has no such object any more.")
     async with place.slots:
         try:
             return await _read(place, store, item)
@@ -145,11 +151,11 @@ async def _spooled(folder: Path, head: bytes, rest: AsyncIterator[bytes]) -> Asy
 
 async def _finish(store: Store, item: Item, mime_type: str, prepared: Prepared) -> PreparedItem:
     etl: dict[str, Any] = {"state": "done"}
-    has_thumbnail = False
+    thumbnail_type = None
     if prepared.thumbnail is not None:
         try:
             await _put_thumbnail(store, item, prepared.thumbnail)
-            has_thumbnail = True
+            thumbnail_type = prepared.thumbnail.mime_type
         except StoreDenied as error:  # a bucket we may only read: the facts count all the same
             etl["thumbnail"] = {"reason": "denied", "message": str(error)}
     if prepared.problem is not None:
@@ -165,9 +171,9 @@ async def _finish(store: Store, item: Item, mime_type: str, prepared: Prepared) 
         height_px=facts.height_px if facts else None,
         channels=facts.channels if facts else None,
         exif=dict(facts.exif) if facts else None,
-        has_thumbnail=has_thumbnail,
+        thumbnail_type=thumbnail_type,
     )
 
 
 async def _put_thumbnail(store: Store, item: Item, thumbnail: Thumbnail) -> None:
-    await store.put(thumbnail_key(item.id), thumbnail.content, content_type=thumbnail.mime_type)
+    await store.put(thumbnail_key(item.id, thumbnail.mime_type), thumbnail.content, content_type=thumbnail.mime_type)

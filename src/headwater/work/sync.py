@@ -65,9 +65,8 @@ async def run_scan(place: Workplace, scan_id: int, *, is_last_try: bool = False)
 
     Raises Unavailable when the store does not answer and another try may help; every other end is written down.
     """
-    async with place.pool.connection() as guard:
-        # A worker that was thought dead may still run when another takes its job: that one waits here.
-        await scans.lock_scan(guard, scan_id)
+    # A worker that was thought dead may still run when another takes its job: that one waits here.
+    async with place.pool.connection() as guard, scans.working_on(guard, scan_id):
         scan = await _load(place, scan_id)
         if scan is not None and scan.state == "running":
             await _run(place, scan, is_last_try=is_last_try)
@@ -286,8 +285,8 @@ async def _judge(place: Workplace, scan_id: int) -> None:
         if scan is None:
             raise Aborted
         verdict = await scans.judge_missing(conn, scan)
-        scan = replace(scan, marked=verdict.marked)
-        await scans.end_scan(conn, scan, "held" if verdict.held else "done", marked=verdict.marked)
+        scan = replace(scan, marked=verdict.marked, state="held" if verdict.held else "done")
+        await scans.end_scan(conn, scan, scan.state, marked=verdict.marked)
         await datasets.note_synced(conn, scan.dataset_id)
         await commands.end_command(
             conn,
@@ -326,6 +325,7 @@ def progress(scan: Scan) -> dict[str, Any]:
         "skipped": scan.skipped,
         "missing": scan.gone,
         "marked": scan.marked,
+        "held": scan.state == "held",
     }
 
 

@@ -2,10 +2,11 @@
 
 CREATE TABLE account (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    email text NOT NULL CONSTRAINT account_email_unique UNIQUE,
+    email text NOT NULL,
     password_hash text,
     created_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE UNIQUE INDEX account_email_unique ON account (lower(email));
 
 CREATE TABLE organization (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -144,10 +145,10 @@ CREATE TABLE item (
     height_px integer,
     etl_state smallint NOT NULL DEFAULT 0, -- preprocessing: 0 waiting, 1 done, 2 failed
     hidden boolean NOT NULL DEFAULT false,
-    has_thumbnail boolean NOT NULL DEFAULT false,
     path text COLLATE "C" NOT NULL, -- '/' + the key below the driver's prefix
     object_key text COLLATE "C", -- NULL: the path says it; set in our own storage, where keys follow no path
     etag text COLLATE "C" NOT NULL, -- without quotes
+    thumbnail_type text, -- mime type of the thumbnail; NULL: there is none
     mime_type text, -- guessed from the name until preprocessing has read the bytes
     description text,
     user_metadata jsonb,
