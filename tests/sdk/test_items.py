@@ -3,7 +3,6 @@
 import hashlib
 import random
 
-
 ODD_NAMES = ("plain.txt", "two words.txt", "100%.txt", "a+b.txt", "%41.txt", "🌊 wave.txt", "é.txt", "semi;colon&.txt")
 
 
