@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from headwater import __version__
 from headwater.api import accounts, commands, datasets, health, items, notifications, projects, storage, uploads
@@ -41,14 +42,15 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             with suppress(asyncio.CancelledError):
                 await listening
 
-    app = FastAPI(
+    app = FastAPIOffline(  # the docs page brings its scripts along: many servers see no internet
         title="Headwater",
         version=__version__,
         description=_DESCRIPTION,
         openapi_url="/api/v1/openapi.json",
         docs_url="/api/v1/docs",
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
+        swagger_ui_oauth2_redirect_url="/api/v1/docs/oauth2-redirect",
+        static_url="/api/v1/docs/assets",
         responses={
             "4XX": {"model": Failure, "description": "What is wrong with the request, and what would be right."},
             "5XX": {"model": Failure, "description": "Headwater, its database or a bucket failed; 503: try again."},

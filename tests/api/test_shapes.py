@@ -1,5 +1,6 @@
 """The JSON of every noun, as the SDK reads it; what a patch does; pages and trees."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -144,6 +145,16 @@ async def test_a_patch_leaves_alone_what_it_does_not_name_and_what_is_not_its_to
     untouched = ITEM - {"metadata", "updatedAt", "updatedBy"}
     assert {key: now[key] for key in untouched} == {key: item[key] for key in untouched}
     message(await world.owner.patch(f"/items/{item['id']}", json={"filename": "/elsewhere.txt"}), 400)
+
+
+async def test_patches_side_by_side_lose_nothing(world: World, item: dict[str, Any]) -> None:
+    patches = [{"metadata": {"user": {f"key{n}": n}}} for n in range(12)]
+    answers = await asyncio.gather(*[world.owner.patch(f"/items/{item['id']}", json=patch) for patch in patches])
+    assert [answer.text for answer in answers if answer.status_code != 200] == []
+    found = (await got(world, f"/items/{item['id']}"))["metadata"]["user"]
+    assert {name: value for name, value in found.items() if name.startswith("key")} == {
+        f"key{n}": n for n in range(12)
+    }
 
 
 async def test_system_metadata_is_changed_only_on_demand_and_never_what_only_we_know(

@@ -78,7 +78,8 @@ async def update_item(
     system: bool = False,
 ) -> wire.ItemJson:
     """Change user metadata and description; system metadata only with `?system=true`."""
-    item = await _get_item(conn, caller, item_id, "write_items")
+    await _get_item(conn, caller, item_id, "write_items")
+    item = await items.lock_item(conn, item_id)
     if body.filename is not None and body.filename != item.path:
         raise BadRequest("Moving and renaming items is not supported yet.")
     given = body.metadata or {}

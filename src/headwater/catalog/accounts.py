@@ -1,5 +1,6 @@
 """Accounts: who can log in."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ async def create_account(conn: AsyncConnection[Any], *, email: str, password: st
         async with conn.transaction():
             await cursor.execute(
                 "INSERT INTO account (email, password_hash) VALUES (%s, %s) RETURNING id, email",
-                [email, PasswordHasher().hash(password)],
+                [email, await asyncio.to_thread(PasswordHasher().hash, password)],
             )
     except UniqueViolation:
         raise Conflict(f"There is an account {email} already.") from None

@@ -100,6 +100,16 @@ async def get_item(conn: AsyncConnection[Any], item_id: int) -> Item:
     return item
 
 
+async def lock_item(conn: AsyncConnection[Any], item_id: int) -> Item:
+    """As it is now, and nobody else changes it before this transaction ends. Raises NotFound."""
+    cursor = conn.cursor(row_factory=class_row(Item))
+    await cursor.execute(SELECT_ITEM + "WHERE item.id = %s FOR UPDATE OF item", [item_id])
+    item = await cursor.fetchone()
+    if item is None:
+        raise NotFound(f"No item with id {item_id:024x}.")
+    return item
+
+
 async def find_item_at(conn: AsyncConnection[Any], dataset_id: int, path: str) -> Item | None:
     cursor = conn.cursor(row_factory=class_row(Item))
     await cursor.execute(SELECT_ITEM + "WHERE item.dataset_id = %s AND item.path = %s", [dataset_id, path])
@@ -297,7 +307,7 @@ async def update_item(
     description: str | None,
     updated_by_id: int,
 ) -> Item:
-    """Set what users may set. No event of content: an Updated event is for new bytes."""
+    """Set what users may set, on an item of `lock_item`. No event of content: an Updated event is for new bytes."""
     await conn.execute(
         """
         UPDATE item
