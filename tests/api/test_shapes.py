@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headwater.catalog import commands, scans
+from headwater.catalog import commands, listings, scans
 from tests.api.world import NOBODY, World, message, unique, upload
 
 AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -152,9 +152,7 @@ async def test_patches_side_by_side_lose_nothing(world: World, item: dict[str, A
     answers = await asyncio.gather(*[world.owner.patch(f"/items/{item['id']}", json=patch) for patch in patches])
     assert [answer.text for answer in answers if answer.status_code != 200] == []
     found = (await got(world, f"/items/{item['id']}"))["metadata"]["user"]
-    assert {name: value for name, value in found.items() if name.startswith("key")} == {
-        f"key{n}": n for n in range(12)
-    }
+    assert {name: value for name, value in found.items() if name.startswith("key")} == {f"key{n}": n for n in range(12)}
 
 
 async def test_system_metadata_is_changed_only_on_demand_and_never_what_only_we_know(
@@ -223,10 +221,10 @@ async def fill(world: World, dataset_id: str, count: int) -> None:
         assert scan is not None
         paths = [f"/f{n % 3}/{n:05d}.jpg" for n in range(count)]
         paths.sort()
-        listed = scans.Listed(
+        listed = listings.Listed(
             paths, [1] * count, ["e"] * count, ["2026-01-01T00:00:00Z"] * count, after=None, through=None
         )
-        await scans.merge_listing(conn, scan, 0, listed, is_last=True)
+        await listings.merge_listing(conn, scan, 0, listed, is_last=True)
         await conn.execute("UPDATE scan SET state = 'done' WHERE id = %s", [scan_id])
 
 

@@ -6,10 +6,11 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from headwater.catalog import commands, events, folders, items, scans
+from headwater.catalog import commands, events, folders, items, listings, scans, stages
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import PreparedItem, Written
-from headwater.catalog.scans import Listed, Scan
+from headwater.catalog.listings import Listed, Merged
+from headwater.catalog.scans import Scan
 from tests.work.world import events_of, ghosts, index, make_dataset, make_project, present, recount, rows_written
 
 MODIFIED = "2024-05-01T10:00:00+00:00"
@@ -59,8 +60,8 @@ def listing(objects: dict[str, tuple[str, int]], after: str | None = None, throu
     )
 
 
-async def merge(conn: AsyncConnection, scan: Scan, listed: Listed) -> scans.Merged:
-    return await scans.merge_listing(conn, scan, 0, listed, is_last=listed.through is None)
+async def merge(conn: AsyncConnection, scan: Scan, listed: Listed) -> Merged:
+    return await listings.merge_listing(conn, scan, 0, listed, is_last=listed.through is None)
 
 
 async def sync(conn: AsyncConnection, dataset: Dataset, objects: dict[str, tuple[str, int]], **given) -> scans.Verdict:
@@ -94,7 +95,7 @@ async def prepare(conn: AsyncConnection, dataset: Dataset, path: str, state: int
 async def test_a_new_object_becomes_an_item_and_a_created_event(conn, dataset):
     scan = await begin(conn, dataset)
     merged = await merge(conn, scan, listing({"/x/a.jpg": ("1", 10), "/b": ("2", 20)}))
-    assert merged == scans.Merged(created=2)
+    assert merged == Merged(created=2)
     item = await items.find_item_at(conn, dataset.id, "/x/a.jpg")
     assert (item.etag, item.size_bytes, item.mime_type, item.etl_state) == ("1", 10, "image/jpeg", 0)
     assert item.modified_at.isoformat() == MODIFIED
@@ -121,7 +122,7 @@ async def test_a_changed_object_forgets_what_was_derived_and_keeps_what_people_w
     )
     await conn.execute("DELETE FROM event WHERE dataset_id = %s", [dataset.id])
     scan = await begin(conn, dataset)
-    assert await merge(conn, scan, listing({"/a": now, "/b": ("1", 5)})) == scans.Merged(changed=1)
+    assert await merge(conn, scan, listing({"/a": now, "/b": ("1", 5)})) == Merged(changed=1)
     item = await items.find_item_at(conn, dataset.id, "/a")
     assert (item.etag, item.size_bytes) == now
     assert (item.etl_state, item.thumbnail_type, item.width_px, item.height_px) == (0, None, None, None)
@@ -136,7 +137,7 @@ async def test_what_is_the_same_is_not_written(conn, dataset):
     await sync(conn, dataset, bucket)
     before = await rows_written(conn, dataset.id)
     scan = await begin(conn, dataset)
-    assert await merge(conn, scan, listing(bucket)) == scans.Merged()
+    assert await merge(conn, scan, listing(bucket)) == Merged()
     assert await finish(conn, scan) == scans.Verdict(marked=0, held=0)
     assert await rows_written(conn, dataset.id) == before
     assert (await scans.load_scan(conn, scan.id)).unchanged == 300
@@ -149,7 +150,7 @@ async def test_a_ghost_that_is_back_is_as_it_was(conn, dataset):
     assert ghosts(await index(conn, dataset.id)) == {"/a"}
     await conn.execute("DELETE FROM event WHERE dataset_id = %s", [dataset.id])
     scan = await begin(conn, dataset)
-    assert await merge(conn, scan, listing({"/a": ("1", 10), "/b": ("1", 5)})) == scans.Merged(returned=1)
+    assert await merge(conn, scan, listing({"/a": ("1", 10), "/b": ("1", 5)})) == Merged(returned=1)
     back = await items.find_item_at(conn, dataset.id, "/a")
     assert (back.id, back.etl_state, back.thumbnail_type, back.missing_since) == (
         item.id,
@@ -166,7 +167,7 @@ async def test_a_ghost_that_is_back_with_other_bytes_is_a_changed_item(conn, dat
     await prepare(conn, dataset, "/a")
     await sync(conn, dataset, {"/b": ("1", 5)})
     scan = await begin(conn, dataset)
-    assert await merge(conn, scan, listing({"/a": ("2", 10), "/b": ("1", 5)})) == scans.Merged(changed=1)
+    assert await merge(conn, scan, listing({"/a": ("2", 10), "/b": ("1", 5)})) == Merged(changed=1)
     assert present(await index(conn, dataset.id)) == {"/a", "/b"}
     await recount(conn, dataset.id)
 
@@ -177,13 +178,13 @@ async def test_a_ghost_of_a_store_without_etags_comes_back(conn, dataset, others
     await sync(conn, dataset, others, confirm=True)
     assert ghosts(await index(conn, dataset.id)) == {"/a"}
     scan = await begin(conn, dataset)
-    assert await merge(conn, scan, listing({"/a": ("", 10)} | others)) == scans.Merged(returned=1)
+    assert await merge(conn, scan, listing({"/a": ("", 10)} | others)) == Merged(returned=1)
 
 
 async def test_an_etag_that_is_no_longer_told_is_a_change(conn, dataset):
     await sync(conn, dataset, {"/a": ("1", 10)})
     scan = await begin(conn, dataset)
-    assert await merge(conn, scan, listing({"/a": ("", 10)})) == scans.Merged(changed=1)
+    assert await merge(conn, scan, listing({"/a": ("", 10)})) == Merged(changed=1)
 
 
 async def test_what_was_deleted_here_stays_deleted_while_its_object_is_there(conn, dataset):
@@ -192,7 +193,7 @@ async def test_what_was_deleted_here_stays_deleted_while_its_object_is_there(con
     await items.delete_item(conn, await items.find_item_at(conn, dataset.id, "/a"))
     for etag in ("1", "2"):  # whatever is written to it
         scan = await begin(conn, dataset)
-        assert await merge(conn, scan, listing(bucket | {"/a": (etag, 10)})) == scans.Merged(kept_deleted=1)
+        assert await merge(conn, scan, listing(bucket | {"/a": (etag, 10)})) == Merged(kept_deleted=1)
         await finish(conn, scan)
         assert set(await index(conn, dataset.id)) == {"/b"}
 
@@ -203,11 +204,11 @@ async def test_a_scan_that_began_before_an_object_was_deleted_does_not_bring_it_
     scan = await begin(conn, dataset)
     await items.delete_item(conn, await items.find_item_at(conn, dataset.id, "/a"))
     await items.note_object_deleted(conn, dataset.id, "/a")
-    assert await merge(conn, scan, listing(bucket)) == scans.Merged(kept_deleted=1)  # its page was read before
+    assert await merge(conn, scan, listing(bucket)) == Merged(kept_deleted=1)  # its page was read before
     await finish(conn, scan)
     # A later scan may trust what it sees: this object is another one.
     scan = await begin(conn, dataset)
-    assert await merge(conn, scan, listing(bucket)) == scans.Merged(created=1)
+    assert await merge(conn, scan, listing(bucket)) == Merged(created=1)
     await finish(conn, scan)
     cursor = await conn.execute("SELECT path FROM tombstone WHERE dataset_id = %s", [dataset.id])
     assert await cursor.fetchall() == []
@@ -252,7 +253,7 @@ async def test_rows_younger_than_the_scan_are_left_alone(conn, dataset):
     scan = await begin(conn, dataset)
     for path in ("/a", "/new"):
         await items.put_item(conn, dataset.id, Written(path, None, 7, "mine", None, None), creator_id=owner.id)
-    assert await merge(conn, scan, listing({"/a": ("1", 10), "/b": ("1", 5)})) == scans.Merged()
+    assert await merge(conn, scan, listing({"/a": ("1", 10), "/b": ("1", 5)})) == Merged()
     assert await finish(conn, scan) == scans.Verdict(marked=0, held=0)
     assert await index(conn, dataset.id) == {
         "/a": ("mine", 7, False), "/b": ("1", 5, False), "/new": ("mine", 7, False),
@@ -321,10 +322,10 @@ async def test_an_upload_that_was_quicker_keeps_its_row(conn, dataset):
     owner, _ = await make_project(conn)
     scan = await begin(conn, dataset)
     listed = listing({"/a": ("1", 10), "/b": ("1", 5)})
-    difference = await scans._differences(conn, scan, listed)
+    difference = await listings._differences(conn, scan, listed)
     await items.put_item(conn, dataset.id, Written("/a", None, 7, "mine", None, None), creator_id=owner.id)
     change = scans.CounterChange()
-    await scans._add(conn, scan, listed, difference.new, change)
+    await listings._add(conn, scan, listed, difference.new, change)
     assert change == scans.CounterChange(items=1, bytes=5)
     assert (await items.find_item_at(conn, dataset.id, "/a")).etag == "mine"
 
@@ -335,10 +336,10 @@ async def test_an_upload_between_the_comparison_and_the_change_wins(conn, datase
     await conn.execute("DELETE FROM event WHERE dataset_id = %s", [dataset.id])
     scan = await begin(conn, dataset)
     listed = listing({"/a": ("2", 11), "/b": ("2", 6)})
-    difference = await scans._differences(conn, scan, listed)
+    difference = await listings._differences(conn, scan, listed)
     mine, _ = await items.put_item(conn, dataset.id, Written("/a", None, 7, "mine", None, None), creator_id=owner.id)
     change = scans.CounterChange()
-    await scans._refresh(conn, scan, listed, difference.changed, change)
+    await listings._refresh(conn, scan, listed, difference.changed, change)
     assert (await items.find_item_at(conn, dataset.id, "/a")).etag == "mine"
     assert change.bytes == 1
     assert (await events_of(conn, dataset.id))["Updated", mine.id] == 1  # the upload's own
@@ -385,15 +386,15 @@ async def test_beginning_anew_staged_forgets_what_seemed_gone(conn, dataset):
     await items.delete_item(conn, await items.find_item_at(conn, dataset.id, "/c"))
     scan = await begin(conn, dataset)
     await merge(conn, scan, listing({"/c": ("1", 1)}, through="/c"))
-    await scans.stage_shard(conn, scan, 0)
+    await stages.stage_shard(conn, scan, 0)
     now = await scans.load_scan(conn, scan.id)
     assert (now.listed, now.gone, now.skipped, now.kept_deleted) == (0, 0, 0, 0)
-    await scans.stage(conn, scan, listing({"/b": ("1", 1)}))
-    await scans.stage(conn, scan, listing({"/a": ("1", 1), "/b": ("1", 1)}))  # the same key twice
-    read = await scans.read_stage(conn, scan, after=None, limit=2)
+    await stages.stage(conn, scan, listing({"/b": ("1", 1)}))
+    await stages.stage(conn, scan, listing({"/a": ("1", 1), "/b": ("1", 1)}))  # the same key twice
+    read = await stages.read_stage(conn, scan, after=None, limit=2)
     assert (read.paths, read.through) == (["/a", "/b"], "/b")
     await merge(conn, scan, read)
-    assert await merge(conn, scan, await scans.read_stage(conn, scan, after="/b", limit=2)) == scans.Merged()
+    assert await merge(conn, scan, await stages.read_stage(conn, scan, after="/b", limit=2)) == Merged()
     assert await finish(conn, scan) == scans.Verdict(marked=0, held=0)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from headwater import queue
-from headwater.catalog import commands, datasets, scans
+from headwater.catalog import commands, datasets, listings, scans, stages
 from headwater.catalog.items import HIDDEN_FOLDER
-from headwater.catalog.scans import Listed, Scan, Shard
+from headwater.catalog.listings import Listed
+from headwater.catalog.scans import Scan, Shard
 from headwater.errors import HeadwaterError, Unavailable
 from headwater.storage.stores import ListingPage, Store
 from headwater.work.workplace import Workplace
@@ -160,7 +161,7 @@ def _require_order(batch: Listed) -> None:
 
 async def _merge(place: Workplace, scan: Scan, shard: Shard, batch: Listed, *, is_last: bool) -> None:
     async with place.pool.connection() as conn:
-        await scans.merge_listing(conn, scan, shard.number, batch, is_last=is_last)
+        await listings.merge_listing(conn, scan, shard.number, batch, is_last=is_last)
         now = await scans.load_scan(conn, scan.id)
         if now is None:  # its dataset is being purged
             raise Aborted
@@ -173,17 +174,17 @@ async def _merge(place: Workplace, scan: Scan, shard: Shard, batch: Listed, *, i
 async def _scan_staged(place: Workplace, store: Store, scan: Scan, shard: Shard) -> None:
     """A store that lists out of order: keep its listing aside, whole, and merge it from there in order."""
     async with place.pool.connection() as conn:
-        await scans.stage_shard(conn, scan, shard.number)
+        await stages.stage_shard(conn, scan, shard.number)
     skipped, examples = 0, []
     async for batch, _ in _batches(store, shard):
         skipped += batch.skipped
         examples += batch.skipped_examples
         async with place.pool.connection() as conn:
-            await scans.stage(conn, scan, batch)
+            await stages.stage(conn, scan, batch)
     after, is_last = shard.after_path, False
     while not is_last:
         async with place.pool.connection() as conn:
-            batch = await scans.read_stage(conn, scan, after=after, limit=BATCH_KEYS)
+            batch = await stages.read_stage(conn, scan, after=after, limit=BATCH_KEYS)
         is_last = batch.through is None
         batch.skipped, batch.skipped_examples = (skipped, examples) if is_last else (0, [])
         await _merge(place, scan, shard, batch, is_last=is_last)
