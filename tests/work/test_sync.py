@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from headwater.catalog import commands, items, scans
+from headwater.catalog import commands, items, scans, stages
 from headwater.errors import StoreDenied, Unavailable
 from headwater.storage.opening import open_local
 from headwater.storage.stores import Store
@@ -412,9 +412,9 @@ async def test_a_second_worker_waits_for_the_stage_of_the_first(world):
         await goes_on.wait()
         return await read_stage(conn, scan, **given)
 
-    read_stage = scans.read_stage
+    read_stage = stages.read_stage
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scans, "read_stage", read_slowly)
+        patch.setattr(stages, "read_stage", read_slowly)
         first = asyncio.create_task(sync.run_scan(world.place, scan_id))
         await reads.wait()
         store.on_page = lambda _: asyncio.Event().wait()  # the second one would get no further than its first page

@@ -70,9 +70,8 @@ async def test_created_overwrite_skip(world, dataset):
     await world.index(dataset)  # counts
 
 
+@pytest.mark.parametrize("dataset", ["folder", "seaweedfs"], indirect=True)
 async def test_a_sync_finds_nothing_new_in_what_was_uploaded(world, dataset):
-    if dataset.driver_id is None:
-        pytest.skip("nothing to sync with")
     await world.upload(dataset, "/a/b.txt", b"one")
     await world.upload(dataset, "/.dataloop/ours.txt", b"hidden")
     _, scan = await world.sync(dataset)
