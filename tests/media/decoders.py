@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -59,6 +60,12 @@ def pyvips_library():
         return next(line.split()[-1] for line in maps if "libvips" in line and ".so.42" in line)
 
 
+def import_large(folder):
+    """Imports a module whose compiled file is larger than a child may write."""
+    sys.path.insert(0, folder)
+    importlib.import_module("large")
+
+
 def harm(_):
     remembered["is_harmed"] = True
 
@@ -95,6 +102,7 @@ ORDERS = {
     "killed": lambda _: os.kill(os.getpid(), signal.SIGKILL),
     "fail": fail,
     "harm": harm,
+    "import-large": import_large,
     "chatter": chatter,
     "hold": hold,
 }

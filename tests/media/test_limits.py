@@ -100,6 +100,15 @@ async def test_the_options_reach_the_children(order):
     assert json.loads(prepared.problem.message) == {"read_gps": True, "max_pixels": 77}
 
 
+async def test_a_child_leaves_no_compiled_module_cut_short(pool, order, tmp_path):
+    """Its limit of file sizes would cut it, and every later start of anything would stumble over it."""
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "large.py").write_text("values = (" + ",".join(f"'{n:064}'" for n in range(20_000)) + ")")
+    assert (await pool.prepare(order(f"import-large {modules}"))).problem.message == "import-large"
+    assert [path.name for path in modules.iterdir()] == ["large.py"]
+
+
 async def test_answers_may_be_larger_than_a_pipe(order):
     async with open_pool("answer_large") as pool:
         prepared = await pool.prepare(order("fine"))

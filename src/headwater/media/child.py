@@ -124,7 +124,8 @@ def is_out_of_memory(prepared: Prepared) -> bool:
 
 
 def _command(orders: Orders) -> list[str]:
-    return [sys.executable, "-P", "-m", "headwater.media.decoder", json.dumps(asdict(orders))]
+    # -B: under the limit of file sizes a module's compiled file would be cut short, and every later import fail on it.
+    return [sys.executable, "-B", "-P", "-m", "headwater.media.decoder", json.dumps(asdict(orders))]
 
 
 def _environment() -> dict[str, str]:
