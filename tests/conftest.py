@@ -35,7 +35,8 @@ _TEMPLATE = "headwater_test_template"
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a PostgreSQL server's own database; clones of the template live beside it."""
-    with running_database(tmp_path_factory.mktemp("database")) as url:
+    with running_database(tmp_path_factory.mktemp("database")) as database:
+        url = database.url
         _execute(url, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
         asyncio.run(_install(_of(url, _TEMPLATE)))
         yield url

@@ -1,7 +1,7 @@
 """The installation: its database, up to date and with an owner, and tokens for its accounts."""
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from headwater.tokens import Signer
 class Installation:
     database_url: str
     password_file: Path | None  # of the owner, when this start made the password
+    keep_running: Callable[[], None] = lambda: None  # starts a database of ours again that died
 
 
 @contextmanager
@@ -32,8 +33,9 @@ def open_installation(settings: Settings) -> Generator[Installation]:
         url = settings.database_url.get_secret_value()
         yield Installation(url, asyncio.run(_bring_up_to_date(settings, url)))
         return
-    with running_database(settings.data_dir) as url:
-        yield Installation(url, asyncio.run(_bring_up_to_date(settings, url)))
+    with running_database(settings.data_dir) as database:
+        password_file = asyncio.run(_bring_up_to_date(settings, database.url))
+        yield Installation(database.url, password_file, database.keep_running)
 
 
 async def _bring_up_to_date(settings: Settings, url: str) -> Path | None:

@@ -47,7 +47,7 @@ def serve(settings: Settings, *, when_ready: Callable[[str], None] | None = None
             try:
                 server_file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
                 _say_where(settings, installation, url)
-                return family.run(lambda: when_ready and when_ready(url))
+                return family.run(lambda: when_ready and when_ready(url), installation.keep_running)
             finally:
                 family.stop()
                 server_file.unlink(missing_ok=True)
@@ -138,13 +138,14 @@ class _Family:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop_soon)
 
-    def run(self, when_started: Callable[[], object]) -> int:
+    def run(self, when_started: Callable[[], object], keep_database: Callable[[], None]) -> int:
         if self._told_to_stop:
             return 0
         for child in self.children:
             child.start()
         when_started()
         while not self._told_to_stop:
+            keep_database()
             for child in self.children:
                 if not child.is_alive() and not self._restart(child):
                     return 1

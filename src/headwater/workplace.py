@@ -1,9 +1,12 @@
 """Puts together what routes and jobs work with: the database, the vault, the stores, the decoders."""
 
 import asyncio
+import os
 import shutil
+import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from headwater.db.pool import make_pool
 from headwater.keyfiles import read_or_make
@@ -28,14 +31,31 @@ def load_signing_key(settings: Settings) -> str:
     return given.get_secret_value() if given else read_or_make(settings.data_dir / "signing-key")
 
 
+def _new_spool_dir(parent: Path) -> Path:
+    """A folder named after this process; those of processes that are no more are removed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.iterdir():
+        if not _is_alive(left.name.partition("-")[0]):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 @asynccontextmanager
 async def open_workplace(
     settings: Settings, database_url: str, *, name: str, max_connections: int
 ) -> AsyncGenerator[Workplace]:
     """Closed at the end, with the decoders and every store that was opened."""
-    spool_dir = settings.data_dir / "spool" / name
-    shutil.rmtree(spool_dir, ignore_errors=True)  # what a crash left behind
-    spool_dir.mkdir(parents=True)
+    spool_dir = _new_spool_dir(settings.data_dir / "spool")
     connector = open_connector(allow_private=settings.allow_private_endpoints)
     decoders = DecodePool(
         processes=settings.decoders,

@@ -284,7 +284,8 @@ async def test_a_child_that_cannot_start_is_our_fault_not_the_file_s(order):
 
 
 PARENT = """
-import asyncio, sys
+import asyncio, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 from pathlib import Path
 from headwater.media.child import Child
 from headwater.media.decoder import Orders

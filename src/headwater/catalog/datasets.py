@@ -236,8 +236,12 @@ async def find_deleted(conn: AsyncConnection[Any], dataset_id: int) -> DeletedDa
 async def forget_dataset(conn: AsyncConnection[Any], dataset_id: int) -> None:
     """Remove the last rows of a deleted dataset. Safe to repeat.
 
-    Its scans go with it, once the batch that one may be committing is in.
+    Its scans go with it, once the batch that one may be committing is in. Rows go in the order in which a scan locks
+    them, so that neither waits for the other for ever.
     """
+    await conn.execute("DELETE FROM scan WHERE dataset_id = %s", [dataset_id])
+    await conn.execute("DELETE FROM dataset_counter WHERE dataset_id = %s", [dataset_id])
+    await conn.execute("DELETE FROM command WHERE dataset_id = %s", [dataset_id])
     await conn.execute("DELETE FROM dataset WHERE id = %s AND deleted_at IS NOT NULL", [dataset_id])
     await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s", [dataset_id])
     await conn.execute("DELETE FROM event WHERE dataset_id = %s", [dataset_id])

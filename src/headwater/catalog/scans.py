@@ -118,6 +118,12 @@ async def load_scan(conn: AsyncConnection[Any], scan_id: int) -> Scan | None:
     return await cursor.fetchone()
 
 
+async def lock_scan(conn: AsyncConnection[Any], scan_id: int) -> Scan | None:
+    """As it is now, and nobody else changes it before this transaction ends; scan first, then counters and command."""
+    await conn.execute("SELECT FROM scan WHERE id = %s FOR UPDATE", [scan_id])
+    return await load_scan(conn, scan_id)
+
+
 async def last_scan(conn: AsyncConnection[Any], dataset_id: int) -> Scan | None:
     cursor = conn.cursor(row_factory=class_row(Scan))
     await cursor.execute(_COLUMNS + "WHERE dataset_id = %s ORDER BY id DESC LIMIT 1", [dataset_id])

@@ -3,6 +3,7 @@
 import sys
 
 import typer
+from pydantic import ValidationError
 
 from headwater.cli import connecting, demo, listing, sdk, serving, status, syncing, users
 from headwater.cli.output import fail
@@ -50,5 +51,14 @@ def run() -> None:
         app()
     except HeadwaterError as error:
         fail(str(error))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        fail(f"The setting HEADWATER_{'_'.join(map(str, problem['loc'])).upper()} is not right: {problem['msg']}.")
+    except OSError as error:
+        fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not type(error).__module__.startswith("psycopg"):  # which only some commands load
+            raise
+        fail(f"The database does not answer as it should: {str(error).strip()}")

@@ -12,6 +12,8 @@ from typing import IO
 import psycopg
 from psycopg import sql
 
+from headwater.errors import Unavailable
+
 with warnings.catch_warnings():
     # The library asks for a runtime folder as it is imported; where the system names none, it takes the temporary one.
     warnings.simplefilter("ignore")
@@ -19,6 +21,7 @@ with warnings.catch_warnings():
 
 DATABASE = "headwater"
 _START_WITHIN_S = 300  # recovery after a crash reads the log again
+_REFUSE_WITHIN_S = 10
 
 # The socket is the only door; its permissions are the only lock.
 _CONFIGURATION = """\
@@ -32,9 +35,23 @@ autovacuum_naptime = 15s
 """
 
 
+class EmbeddedDatabase:
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+
+    @property
+    def url(self) -> str:
+        return self._server.get_uri(database=DATABASE)
+
+    def keep_running(self) -> None:
+        """Start the server again if it died. Cheap while it lives. Raises Unavailable."""
+        if not self._server.get_postmaster_info().is_running():
+            _start(self._server)
+
+
 @contextmanager
-def running_database(data_dir: Path) -> Generator[str]:
-    """Yield the URL of the embedded database, starting the server if no process has it running.
+def running_database(data_dir: Path) -> Generator["EmbeddedDatabase"]:
+    """The embedded database, whose server is started if no process has it running. Raises Unavailable.
 
     It stops with the last process that uses it. Each holds a lock, which the kernel takes from those that were killed.
     """
@@ -46,7 +63,7 @@ def running_database(data_dir: Path) -> Generator[str]:
         try:
             _start(server)
             _make_database(server)
-            yield server.get_uri(database=DATABASE)
+            yield EmbeddedDatabase(server)
         finally:
             if _is_last(users):
                 server.stop()
@@ -64,14 +81,16 @@ def _is_last(users: IO[bytes]) -> bool:
 def _start(server: PostgresServer) -> None:
     server.ensure_pgdata_inited()
     _write_configuration(server.pgdata)
-    deadline = time.monotonic() + _START_WITHIN_S
+    began_at = time.monotonic()
     while True:
         try:
             server.start()
-        except (subprocess.TimeoutExpired, AssertionError):
-            # Still in recovery: the library gives up after ten seconds, PostgreSQL does not.
-            if time.monotonic() > deadline:
-                raise
+        except (subprocess.SubprocessError, AssertionError) as error:
+            # In recovery the library gives up after ten seconds, PostgreSQL does not; and what is left of a server
+            # that was killed is in the way of the next one for a moment.
+            is_refusal = isinstance(error, subprocess.CalledProcessError)
+            if time.monotonic() - began_at > (_REFUSE_WITHIN_S if is_refusal else _START_WITHIN_S):
+                raise Unavailable(f"PostgreSQL does not start. Its log says why: {server.log}") from error
             time.sleep(0.5)
         else:
             return

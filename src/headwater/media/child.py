@@ -134,6 +134,6 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path),
         "VIPS_BLOCK_UNTRUSTED": "1",  # loaders that libvips does not fuzz
         "VIPS_CONCURRENCY": "1",  # as many processes as cores do better than threads
-        "VIPS_DISC_THRESHOLD": "1t",  # no spill files: the memory limit decides
+        "VIPS_DISC_THRESHOLD": "1000g",  # no spill files: the memory limit decides; libvips reads `1t` as one byte
         "MALLOC_ARENA_MAX": "1",
     }

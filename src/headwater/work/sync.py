@@ -282,7 +282,7 @@ def _is_no_item(key: str, size_bytes: int) -> bool:
 async def _judge(place: Workplace, scan_id: int) -> None:
     """The end of a scan that listed everything: mark what is missing, unless that is too much to believe."""
     async with place.pool.connection() as conn:
-        scan = await scans.load_scan(conn, scan_id)
+        scan = await scans.lock_scan(conn, scan_id)
         if scan is None:
             raise Aborted
         verdict = await scans.judge_missing(conn, scan)

@@ -41,7 +41,8 @@ def register(app: App, place: Workplace) -> None:
         is_last_try = context.job.attempts >= _SYNC_TRIES - 1
         try:
             await sync.run_scan(place, scan_id, is_last_try=is_last_try)
-        except (Unavailable, OperationalError):
+        except (Unavailable, OperationalError) as error:
+            _log.warning("The sync of scan %s waits: %s", scan_id, error)
             if is_last_try:  # or the dataset would be syncing for ever
                 await sync.give_up(place, scan_id)
             raise
