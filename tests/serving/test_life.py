@@ -110,3 +110,24 @@ def test_an_api_process_that_was_killed_comes_back_on_its_port(start, new_databa
     until(is_back, "the API answers again")
     server.log_in()
     assert stop_server(server.running, STOPS_WITHIN_S) == 0
+
+
+def test_a_database_of_ours_that_was_killed_comes_back_and_work_goes_on(start, tmp_path):
+    server = start(HEADWATER_LOCAL_ROOTS=str(tmp_path)).log_in()
+    postmaster = psutil.Process(int((server.running.data_dir / "postgres" / "postmaster.pid").read_text().split()[0]))
+    postmaster.kill()
+
+    def is_ready() -> bool:
+        try:
+            return server.client.get("/readyz").is_success
+        except httpx.HTTPError:
+            return False
+
+    until(lambda: not postmaster.is_running(), "the database is gone")
+    until(is_ready, "the server is ready again")
+    (tmp_path / "after.jpg").write_bytes(samples.jpeg((40, 30)))
+    dataset_id = server.folder_dataset(tmp_path)
+    server.wait_for_thumbnails(dataset_id)
+    assert [item["metadata"]["system"]["width"] for item in server.items(dataset_id)] == [40]
+    assert stop_server(server.running, STOPS_WITHIN_S) == 0
+    wait_for_end(processes_of(server.running.data_dir))
