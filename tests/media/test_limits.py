@@ -18,6 +18,7 @@ from headwater.media.child import Child
 from headwater.media.decoder import Orders
 from headwater.media.limits import DecodePool
 from headwater.media.records import Problem
+from headwater.samples import write_samples
 from tests import samples
 
 MEMORY_BYTES = 512 * 1024**2
@@ -98,6 +99,19 @@ async def test_the_options_reach_the_children(order):
     async with open_pool("tell_options", read_gps=True, max_pixels=77) as pool:
         prepared = await pool.prepare(order("fine"))
     assert json.loads(prepared.problem.message) == {"read_gps": True, "max_pixels": 77}
+
+
+async def test_of_the_samples_only_the_broken_ones_are_unreadable(tmp_path):
+    """In children, with their limits: libvips must not spill to disc, where these allow next to nothing."""
+    written = write_samples(tmp_path)
+    async with DecodePool(processes=1, timeout_s=30, memory_bytes=MEMORY_BYTES) as pool:
+        prepared = {path.name: await pool.prepare(path) for path in written}
+    reasons = {name: found.problem.reason for name, found in prepared.items() if found.problem is not None}
+    texts = {path.name for path in written if path.suffix in (".txt", ".json")}
+    assert {name: why for name, why in reasons.items() if name not in texts} == {
+        "cut-short.jpg": "truncated",
+        "empty.jpg": "empty",
+    }
 
 
 async def test_a_child_leaves_no_compiled_module_cut_short(pool, order, tmp_path):

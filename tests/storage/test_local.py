@@ -6,6 +6,7 @@
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -291,3 +292,14 @@ async def test_odd_times_can_be_indexed(store: Store, root: Path):
     os.utime(root / "a", ns=(0, -(10**18)))
     (only,) = await pages_of(store)
     assert only.modified == ["1970-01-01T00:00:00+00:00"]
+
+
+async def test_what_a_killed_upload_left_is_removed_after_a_day(store: Store, root: Path):
+    unfinished = root / ".dataloop" / "tmp"
+    unfinished.mkdir(parents=True)
+    for name, age_s in {"old": 2 * 86_400, "young": 3600}.items():
+        (unfinished / name).write_bytes(b"part of an object")
+        at = time.time() - age_s
+        os.utime(unfinished / name, (at, at))
+    await store.put("a", b"x", content_type="text/plain")
+    assert {path.name for path in unfinished.iterdir()} == {"young"}

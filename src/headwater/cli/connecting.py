@@ -98,7 +98,9 @@ def connect_source(
                 f"({'its own' if driver is None else _place_of(driver)}). Choose another name with --dataset."
             )
         _check_deletion(driver, allow_delete)
-        note(f"Dataset {project['name']}/{dataset_name} on {source} exists already.")
+        note(
+            f"Dataset {project['name']}/{dataset_name} on {source} exists already; it is used as it is, with the keys it has."
+        )
         return Connected(project, driver, existing[0])
     driver = _ensure_driver(client, project, source, access, allow_delete)
     body = {"name": dataset_name, "projects": [project["id"]], "driver": driver["id"], "sync": False}
@@ -149,7 +151,7 @@ def _ensure_driver(
     for driver in drivers:
         if _is_at(driver, source, access):
             _check_deletion(driver, allow_delete)
-            note(f"Storage driver {driver['name']} exists already; it is used as it is.")
+            note(f"Storage driver {driver['name']} exists already; it is used as it is, with the keys it has.")
             return driver
     integration = _make_integration(client, project["org"]["id"], source, access)
     taken = {driver["name"] for driver in drivers}

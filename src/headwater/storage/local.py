@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import secrets
+import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from io import FileIO
@@ -26,6 +27,7 @@ from headwater.storage.stores import ListingPage, ObjectInfo, ObjectReader, Stor
 
 _CHUNK_BYTES = 1024**2
 _UNFINISHED = ".dataloop/tmp/"  # a bucket's listing shows it, an index leaves it out
+_FORGOTTEN_S = 24 * 3600  # nothing was written to an unfinished upload for so long: its process was killed
 
 
 class LocalStore(Store):
@@ -146,6 +148,7 @@ class LocalUpload(Upload):
         self._lock = Lock()  # a cancelled write still runs in its thread when we abort
         os.close(open_root(root))  # a missing root is not made
         with self._folder_of_unfinished(may_create=True) as folder:
+            _remove_forgotten(folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._file = os.open(self._unfinished[-1], flags, 0o666, dir_fd=folder)
 
@@ -206,3 +209,11 @@ class LocalUpload(Upload):
             parent_of(self._root, self._unfinished, may_create=may_create) as folder,
         ):
             yield folder
+
+
+def _remove_forgotten(folder: int) -> None:
+    """Uploads that a killed process left in the folder of unfinished ones."""
+    for name in os.listdir(folder):
+        with suppress(OSError):  # another upload was quicker
+            if os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime < time.time() - _FORGOTTEN_S:
+                os.unlink(name, dir_fd=folder)
