@@ -9,14 +9,14 @@ import httpx
 
 from headwater.cli.environment import ClientEnvironment
 from headwater.cli.server_file import read_server_file
-from headwater.errors import BadRequest, Forbidden, HeadwaterError, NotFound, Unauthorized, Unavailable
+from headwater.errors import BadRequest, Conflict, Forbidden, HeadwaterError, NotFound, Unauthorized, Unavailable
 from headwater.keyfiles import read_or_make
 from headwater.settings import Settings
 from headwater.tokens import Signer
 
 _TIMEOUT_S = 60.0  # a driver is made after one listing of its bucket
 _FIRST_ACCOUNT_ID = 1
-_ERRORS = {error.status: error for error in (BadRequest, Unauthorized, Forbidden, NotFound, Unavailable)}
+_ERRORS = {error.status: error for error in (BadRequest, Unauthorized, Forbidden, NotFound, Conflict, Unavailable)}
 
 
 class Client:

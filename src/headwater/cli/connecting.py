@@ -98,9 +98,7 @@ def connect_source(
                 f"({'its own' if driver is None else _place_of(driver)}). Choose another name with --dataset."
             )
         _check_deletion(driver, allow_delete)
-        note(
-            f"Dataset {project['name']}/{dataset_name} on {source} exists already; it is used as it is, with the keys it has."
-        )
+        note(f"Dataset {project['name']}/{dataset_name} on {source} exists already, with the keys it was made with.")
         return Connected(project, driver, existing[0])
     driver = _ensure_driver(client, project, source, access, allow_delete)
     body = {"name": dataset_name, "projects": [project["id"]], "driver": driver["id"], "sync": False}
@@ -113,7 +111,12 @@ def _ensure_project(client: Client, name: str) -> dict[str, Any]:
     found = [project for project in list_projects(client) if project["name"] == name]
     if found:
         return found[0]
-    made = client.post("/projects", form={"name": name})
+    try:
+        made = client.post("/projects", form={"name": name})
+    except Conflict:
+        raise Conflict(
+            f"There is a project {name} that you are not a member of. Ask its owner, or choose another with --project."
+        ) from None
     note(f"Made project {name}.")
     return made
 
