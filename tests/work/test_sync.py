@@ -13,7 +13,7 @@ from headwater.storage.opening import open_local
 from headwater.storage.stores import Store
 from headwater.work import sync
 from tests.work.scripted import ScriptedStore
-from tests.work.world import World, ghosts, present
+from tests.work.world import World, ghosts, present, somebody_waits_for, wait_for
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
@@ -38,12 +38,6 @@ async def bucket(request: pytest.FixtureRequest, world: World):
         dataset, store = await world.s3_dataset(request.getfixturevalue("weed"))
     await fill(store, OBJECTS)
     return dataset, store
-
-
-async def wait_for(condition, within_s: float = 10) -> None:
-    async with asyncio.timeout(within_s):
-        while not await condition():  # noqa: ASYNC110 - the database has no events of ours
-            await asyncio.sleep(0.01)
 
 
 async def test_a_bucket_becomes_an_index(world, bucket):
@@ -469,16 +463,7 @@ async def test_a_merge_that_waits_for_an_upload_finds_its_row_younger(world):
     async with world.connection() as conn:
         await conn.execute("SELECT FROM item WHERE dataset_id = %s AND path = '/a' FOR UPDATE", [dataset.id])
         running = asyncio.create_task(sync.run_scan(world.place, scan_id))
-
-        async def waits_for_us() -> bool:
-            async with world.connection() as other:
-                cursor = await other.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))",
-                    [conn.info.backend_pid],
-                )
-                return (await cursor.fetchone())[0] == 1
-
-        await wait_for(waits_for_us)
+        await somebody_waits_for(world, conn)
         uploaded, _ = await items.put_item(conn, dataset.id, written, creator_id=world.owner.id)
     await running
     found = await world.index(dataset)
@@ -498,16 +483,7 @@ async def test_counters_hold_when_preprocessing_commits_while_a_merge_waits(worl
     async with world.connection() as conn:
         await items.save_prepared(conn, dataset.id, [prepared])
         running = asyncio.create_task(sync.run_scan(world.place, scan_id))
-
-        async def waits_for_us() -> bool:
-            async with world.connection() as other:
-                cursor = await other.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))",
-                    [conn.info.backend_pid],
-                )
-                return (await cursor.fetchone())[0] == 1
-
-        await wait_for(waits_for_us)
+        await somebody_waits_for(world, conn)
     await running
     assert (await world.index(dataset))["/a"][1] == 2  # and the counters are true
     assert (await world.item(dataset, "/a")).etl_state == items.ETL_WAITING

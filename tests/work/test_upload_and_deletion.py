@@ -13,7 +13,7 @@ from headwater.storage.local import LocalStore, LocalUpload
 from headwater.storage.opening import open_local
 from headwater.work import deletion, sync, upload
 from tests.work.scripted import Crash, Fault, FaultyCursor, ScriptedStore
-from tests.work.world import ghosts, present
+from tests.work.world import ghosts, present, somebody_waits_for
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -427,6 +427,18 @@ async def test_a_ghost_is_brought_back_by_an_upload_that_would_skip_it(world):
     assert (await world.upload(dataset, "/a", b"anew", mode="skip")).outcome == "overwrite"
     assert ghosts(await world.index(dataset)) == set()
     assert store.objects["a"] == b"anew"
+
+
+async def test_counters_hold_when_preprocessing_commits_while_an_overwrite_waits(world):
+    dataset, _ = await world.own_dataset()
+    item = (await world.upload(dataset, "/a", b"1")).item
+    prepared = items.PreparedItem(item.id, item.etag, items.ETL_DONE, {"state": "done"}, "text/plain")
+    async with world.connection() as conn:
+        await items.save_prepared(conn, dataset.id, [prepared])
+        running = asyncio.create_task(world.upload(dataset, "/a", b"22", mode="overwrite"))
+        await somebody_waits_for(world, conn)
+    assert (await running).item.etl_state == items.ETL_WAITING
+    assert (await world.index(dataset))["/a"][1] == 2  # and the counters are true
 
 
 async def test_a_dataset_that_is_read_only_takes_no_upload(world):

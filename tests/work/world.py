@@ -272,3 +272,23 @@ def present(found: dict[str, tuple[str, int, bool]]) -> set[str]:
 
 def ghosts(found: dict[str, tuple[str, int, bool]]) -> set[str]:
     return {path for path, (_, _, missing) in found.items() if missing}
+
+
+async def wait_for(condition, within_s: float = 10) -> None:
+    async with asyncio.timeout(within_s):
+        while not await condition():  # noqa: ASYNC110 - the database has no events of ours
+            await asyncio.sleep(0.01)
+
+
+async def somebody_waits_for(world: "World", conn: AsyncConnection) -> None:
+    """Returns when another connection waits for what this one holds."""
+
+    async def is_waited_for() -> bool:
+        async with world.connection() as other:
+            cursor = await other.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))",
+                [conn.info.backend_pid],
+            )
+            return (await cursor.fetchone())[0] == 1
+
+    await wait_for(is_waited_for)

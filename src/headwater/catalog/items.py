@@ -228,7 +228,7 @@ async def put_item(
 
     Call it under `lock_path`. A new content forgets what was derived of the old one; metadata that is not given stays.
     """
-    before = await find_item_at(conn, dataset_id, written.path)
+    before = await _lock_item_at(conn, dataset_id, written.path)
     folder = folder_of(written.path)
     folder_ids = await ensure_folders(conn, dataset_id, [folder])
     hidden = written.path.startswith(HIDDEN_FOLDER + "/")
@@ -254,19 +254,11 @@ async def put_item(
             changed_at = clock_timestamp(), updated_at = now(), updated_by_id = excluded.updated_by_id
         RETURNING id
         """,
-        {
+        _row_of(written)
+        | {
             "dataset_id": dataset_id,
             "folder_id": folder_ids[folder],
-            "path": written.path,
-            "object_key": written.object_key,
-            "size_bytes": written.size_bytes,
-            "etag": written.etag,
-            "modified_at": written.modified_at,
-            "mime_type": written.mime_type or guess_mime_type(written.path),
             "hidden": hidden,
-            "description": written.description,
-            "user_metadata": None if written.user_metadata is None else Jsonb(written.user_metadata),
-            "system_metadata": None if written.system_metadata is None else Jsonb(written.system_metadata),
             "derived": _DERIVED_KEYS,
             "creator_id": creator_id,
         },
@@ -276,7 +268,7 @@ async def put_item(
     await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s AND path = %s", [dataset_id, written.path])
     if not hidden:
         await events.record_items(conn, dataset_id, "Created" if before is None else "Updated", [row[0]])
-    added = _counted(before, -1)
+    added = CounterChange() if before is None else _uncounted(before)
     added.items += 1
     added.bytes += written.size_bytes
     added.hidden_items += hidden
@@ -284,17 +276,39 @@ async def put_item(
     return await get_item(conn, row[0]), before is None
 
 
-def _counted(item: Item | None, times: int) -> CounterChange:
-    """What this row adds to its dataset's counters, `times` over."""
-    if item is None:
-        return CounterChange()
+def _row_of(written: Written) -> dict[str, Any]:
+    """The columns that an object says itself."""
+    return {
+        "path": written.path,
+        "object_key": written.object_key,
+        "size_bytes": written.size_bytes,
+        "etag": written.etag,
+        "modified_at": written.modified_at,
+        "mime_type": written.mime_type or guess_mime_type(written.path),
+        "description": written.description,
+        "user_metadata": None if written.user_metadata is None else Jsonb(written.user_metadata),
+        "system_metadata": None if written.system_metadata is None else Jsonb(written.system_metadata),
+    }
+
+
+async def _lock_item_at(conn: AsyncConnection[Any], dataset_id: int, path: str) -> Item | None:
+    """As it is now: preprocessing and scans, which do not ask for the path's lock, wait for this transaction."""
+    cursor = conn.cursor(row_factory=class_row(Item))
+    await cursor.execute(
+        SELECT_ITEM + "WHERE item.dataset_id = %s AND item.path = %s FOR UPDATE OF item", [dataset_id, path]
+    )
+    return await cursor.fetchone()
+
+
+def _uncounted(item: Item) -> CounterChange:
+    """Takes what this row counts off its dataset's counters."""
     return CounterChange(
-        items=times,
-        hidden_items=times * item.hidden,
-        missing_items=times * (item.missing_since is not None),
-        bytes=times * item.size_bytes,
-        prepared_items=times * (item.etl_state == ETL_DONE),
-        failed_items=times * (item.etl_state == ETL_FAILED),
+        items=-1,
+        hidden_items=-int(item.hidden),
+        missing_items=-int(item.missing_since is not None),
+        bytes=-item.size_bytes,
+        prepared_items=-int(item.etl_state == ETL_DONE),
+        failed_items=-int(item.etl_state == ETL_FAILED),
     )
 
 
