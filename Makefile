@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev-setup sdk demo test check bench format lock reference clean
+.PHONY: help setup dev-setup sdk node demo test check bench format lock reference clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -14,7 +14,7 @@ setup: .venv/.setup ## make .venv with everything pinned; afterwards .venv/bin/h
 demo: .venv/.setup ## start Headwater on a fresh data directory, sync SOURCE (or sample files), keep serving
 	$(BIN)/headwater demo $(if $(SOURCE),"$(SOURCE)") $(DEMO_ARGS)
 
-test: dev-setup sdk ## run every test, real servers included
+test: dev-setup sdk node ## run every test, real servers included
 	tools/packages.sh
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
@@ -40,10 +40,11 @@ lock: .venv/.uv ## resolve the pinned versions anew
 	tools/lock.sh
 
 clean: ## remove the virtual environments
-	rm -rf .venv .venv-sdk
+	rm -rf .venv .venv-sdk tests/node/node_modules
 
 dev-setup: .venv/.dev
 sdk: .venv-sdk/.setup
+node: tests/node/node_modules/.setup
 
 .venv/.uv: requirements-uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Headwater needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Say which one: make setup PYTHON=python3.12" >&2; exit 1; }
@@ -64,4 +65,9 @@ sdk: .venv-sdk/.setup
 .venv-sdk/.setup: .venv/.uv requirements-sdk.lock
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-sdk
 	$(BIN)/uv pip install --quiet --python .venv-sdk/bin/python --require-hashes -r requirements-sdk.lock
+	@touch $@
+
+# Servers for tests that are written in JavaScript; node itself comes with the development requirements.
+tests/node/node_modules/.setup: .venv/.dev tests/node/package.json tests/node/package-lock.json
+	cd tests/node && ../../$(BIN)/python ../../tools/npm.py ci --ignore-scripts --silent
 	@touch $@

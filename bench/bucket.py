@@ -9,7 +9,8 @@ import aiohttp
 import obstore
 from obstore.store import S3Store
 
-from headwater.storage.s3_requests import Bucket, Request, S3Credentials, signed
+from headwater.storage.requests import Request
+from headwater.storage.s3.requests import Bucket, S3Credentials, signed
 from tests.servers import REGION, S3Server
 
 _PUTS_AT_ONCE = 64

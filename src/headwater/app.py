@@ -8,7 +8,18 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from headwater import __version__
-from headwater.api import accounts, commands, datasets, health, items, notifications, projects, storage, uploads
+from headwater.api import (
+    accounts,
+    commands,
+    datasets,
+    drivers,
+    health,
+    integrations,
+    items,
+    notifications,
+    projects,
+    uploads,
+)
 from headwater.api.bodies import BodyLimit
 from headwater.api.caller import Server
 from headwater.api.failures import Failure, add_handlers
@@ -61,6 +72,6 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.include_router(health.router)
     app.include_router(accounts.gate)
-    for routes in (accounts, projects, storage, datasets, uploads, items, commands, notifications):
-        app.include_router(routes.router, prefix="/api/v1")
+    for noun in (accounts, projects, integrations, drivers, datasets, uploads, items, commands, notifications):
+        app.include_router(noun.router, prefix="/api/v1")
     return app

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from headwater.storage.opening import open_s3
-from headwater.storage.s3_requests import S3Credentials
+from headwater.storage.s3.requests import S3Credentials
 from tests import servers
 from tests.api.world import World, message, unique, upload
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from headwater.storage.opening import open_local, open_s3
-from headwater.storage.s3_requests import Request, S3Credentials
-from headwater.storage.s3_sending import CredentialsProvider
+from headwater.storage.requests import Request
+from headwater.storage.s3.requests import S3Credentials
+from headwater.storage.sending import CredentialsProvider
 from headwater.storage.stores import Store
 from tests import servers
 

@@ -10,7 +10,7 @@ from aiohttp.abc import AbstractResolver
 from headwater.errors import BadRequest
 from headwater.net.addresses import AddressRefused, OuterResolver, check_endpoint, is_private, open_connector
 from headwater.storage.opening import open_s3
-from headwater.storage.s3_requests import S3Credentials
+from headwater.storage.s3.requests import S3Credentials
 
 INNER = [
     "127.0.0.1", "127.8.9.1", "10.1.1.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headwater.errors import BadRequest, HeadwaterError, StoreDenied, StoreMissing, Unavailable
-from headwater.storage import local_listing
+from headwater.storage.local import listing as local_listing
 from headwater.storage.opening import open_local
 from headwater.storage.stores import ListingPage, Store
 

@@ -17,10 +17,10 @@ from headwater.errors import (
     StoreMissing,
     Unavailable,
 )
-from headwater.storage import s3_sending
+from headwater.storage import sending
 from headwater.storage.opening import open_s3
-from headwater.storage.s3_requests import S3Credentials
-from headwater.storage.s3_uploads import SMALLEST_PART_BYTES, part_bytes
+from headwater.storage.s3.requests import S3Credentials
+from headwater.storage.s3.uploads import SMALLEST_PART_BYTES, part_bytes
 from headwater.storage.stores import ListingPage, Store
 from tests.servers import Keys, S3Server
 from tests.storage.conftest import s3_place
@@ -296,13 +296,13 @@ async def test_a_server_that_is_away_is_unavailable(server: Scripted):
         credentials=server.credentials,
         backoff_s=0.001,
     )
-    with pytest.raises(Unavailable, match=r"http://127.0.0.1:1 did not answer .*cams.*check the endpoint"):
+    with pytest.raises(Unavailable, match=r"did not answer for .*cams.* at http://127.0.0.1:1 .*check the endpoint"):
         await store.head("a")
     await store.close()
 
 
 async def test_a_request_has_a_deadline(server: Scripted, store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(s3_sending, "_REQUEST_DEADLINE_S", 0.1)
+    monkeypatch.setattr(sending, "_REQUEST_DEADLINE_S", 0.1)
 
     async def never(_request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(3600)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from headwater.errors import BadRequest, HeadwaterError, StoreDenied, StoreMissing
-from headwater.storage.s3_uploads import SMALLEST_PART_BYTES
+from headwater.storage.s3.uploads import SMALLEST_PART_BYTES
 from headwater.storage.stores import ListingPage, Store
 from tests.storage.conftest import PAGE_KEYS, Place
 
@@ -268,7 +268,7 @@ async def test_a_chunk_larger_than_many_parts_is_written_exactly(store: Store):
 
 async def unfinished_in(store: Store, tmp_path) -> list[str]:
     if hasattr(store, "_sender"):
-        from headwater.storage.s3_requests import Request
+        from headwater.storage.requests import Request
 
         answer = await store._sender.send(Request("ListMultipartUploads", "GET", query={"uploads": ""}))
         return ["upload"] * answer.body.count(b"<UploadId>")

@@ -9,7 +9,7 @@ import pytest
 
 from headwater.catalog import datasets, items
 from headwater.errors import BadRequest, StoreDenied
-from headwater.storage.local import LocalStore, LocalUpload
+from headwater.storage.local.store import LocalStore, LocalUpload
 from headwater.storage.opening import open_local
 from headwater.work import deletion, sync, upload
 from tests.work.scripted import Crash, Fault, FaultyCursor, ScriptedStore

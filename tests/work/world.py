@@ -18,7 +18,8 @@ from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item
 from headwater.catalog.scans import Scan
 from headwater.storage.opening import open_s3
-from headwater.storage.s3_requests import Request, S3Credentials
+from headwater.storage.requests import Request
+from headwater.storage.s3.requests import S3Credentials
 from headwater.storage.stores import Store
 from headwater.vault.local import LocalVault
 from headwater.work import deletion, preprocess, sync, upload

@@ -11,15 +11,10 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from headwater.catalog.accounts import Account
+from headwater.catalog.integration_kinds import checked_options, kind_of
 from headwater.catalog.projects import checked_name
-from headwater.errors import BadRequest, Conflict, NotFound
+from headwater.errors import Conflict, NotFound
 from headwater.vault.local import LocalVault
-
-# kind -> (options it must have, options it may have)
-_OPTIONS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "s3": (frozenset(["key", "secret"]), frozenset(["sessionToken"])),
-    "hostPath": (frozenset(), frozenset()),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +39,6 @@ WHERE integration.organization_id = %(organization_id)s
 """
 
 
-def _checked_options(kind: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """The secret values of one integration. Raises BadRequest, never with a value in its words."""
-    if kind not in _OPTIONS:
-        raise BadRequest(f"Integrations of type {kind!r} are not supported yet. Supported: {', '.join(_OPTIONS)}.")
-    needed, optional = _OPTIONS[kind]
-    given = {name: value for name, value in options.items() if value not in (None, "")}
-    if not (needed <= given.keys() <= needed | optional):
-        raise BadRequest(
-            f"An integration of type {kind} takes the options {sorted(needed | optional)} "
-            f"({sorted(needed)} are needed), not {sorted(given)}."
-        )
-    if not all(isinstance(value, str) and value.isprintable() for value in given.values()):
-        raise BadRequest(f"The options of an integration of type {kind} are texts.")
-    return given
-
-
 async def create_integration(
     conn: AsyncConnection[Any],
     vault: LocalVault,
@@ -73,7 +52,7 @@ async def create_integration(
 ) -> Integration:
     """Raises Conflict, BadRequest."""
     name = checked_name(name, "integration")
-    secret = _checked_options(kind, options)
+    secret = checked_options(kind_of(kind), options, is_new=True)
     try:
         async with conn.transaction():
             cursor = await conn.execute(

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import aiohttp
 
-from headwater.storage.local import LocalStore
-from headwater.storage.local_files import Root
-from headwater.storage.s3 import S3Store
-from headwater.storage.s3_requests import Bucket
-from headwater.storage.s3_sending import CredentialsProvider, Sender
+from headwater.storage.local.files import Root
+from headwater.storage.local.store import LocalStore
+from headwater.storage.s3.requests import Bucket, S3Credentials
+from headwater.storage.s3.store import S3Store
+from headwater.storage.sending import CredentialsProvider
 from headwater.storage.stores import PAGE_KEYS, Store, prefix_of
 
 _CONNECTIONS = 64  # of one store
@@ -20,7 +20,7 @@ def open_s3(
     prefix: str = "",
     region: str,
     endpoint: str | None = None,
-    credentials: CredentialsProvider,
+    credentials: CredentialsProvider[S3Credentials],
     connector: aiohttp.BaseConnector | None = None,
     page_keys: int = PAGE_KEYS,
     backoff_s: float = 0.25,
@@ -30,7 +30,13 @@ def open_s3(
     `connector` decides where connections may go, and stays the caller's to close. `page_keys` above 1,000 is
     refused by some servers. `backoff_s` is the wait before the first repetition; it doubles each time.
     """
-    session = aiohttp.ClientSession(
+    place = Bucket(bucket, prefix_of(prefix), region, endpoint)
+    return S3Store(place, credentials, open_session(connector), backoff_s=backoff_s, page_keys=page_keys)
+
+
+def open_session(connector: aiohttp.BaseConnector | None) -> aiohttp.ClientSession:
+    """For the requests of one store, answered byte by byte as they come."""
+    return aiohttp.ClientSession(
         connector=connector or aiohttp.TCPConnector(limit=_CONNECTIONS),
         connector_owner=connector is None,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60),
@@ -39,8 +45,6 @@ def open_s3(
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     )
-    place = Bucket(bucket, prefix_of(prefix), region, endpoint)
-    return S3Store(Sender(place, credentials, session, backoff_s=backoff_s), session, page_keys=page_keys)
 
 
 def open_local(*, root: Path, prefix: str = "", page_keys: int = PAGE_KEYS) -> Store:

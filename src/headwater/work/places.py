@@ -17,7 +17,7 @@ from headwater.errors import BadRequest
 from headwater.ids import to_wire
 from headwater.settings import Settings
 from headwater.storage.opening import open_local, open_s3
-from headwater.storage.s3_requests import S3Credentials
+from headwater.storage.s3.requests import S3Credentials
 from headwater.storage.stores import Store
 from headwater.vault.local import LocalVault
 

@@ -1,80 +1,21 @@
-"""Integrations and storage drivers."""
+"""Storage drivers: one folder of one bucket, as one project sees it."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from headwater.api.caller import Base, Caller, Connection, DriverId, IntegrationId, OrganizationId, ServerDep
-from headwater.catalog import drivers, integrations, organizations, projects
+from headwater.api.caller import Caller, Connection, DriverId, ServerDep
+from headwater.catalog import drivers, integrations, projects
 from headwater.catalog.drivers import Driver
 from headwater.errors import NotFound
 from headwater.ids import from_wire
 from headwater.net.addresses import check_endpoint
-from headwater.wire import storage as wire
-from headwater.work.places import checked_folder
+from headwater.wire import drivers as wire
 
-router = APIRouter(tags=["storage"])
-
-
-@router.post("/orgs/{organization_id}/integrations")
-async def create_integration(
-    organization_id: OrganizationId,
-    body: wire.NewIntegrationBody,
-    caller: Caller,
-    conn: Connection,
-    server: ServerDep,
-    base: Base,
-) -> wire.IntegrationJson:
-    """For owners and admins of the organisation. The options go into the vault and never come back."""
-    organization = await organizations.get_administered(conn, caller, organization_id)
-    metadata = body.metadata or {}
-    wire.check_integration_metadata(metadata)
-    if body.type == "hostPath":
-        checked_folder(server.settings, metadata.get("path") or "")
-    if metadata.get("endpoint"):
-        check_endpoint(metadata["endpoint"], allow_private=server.settings.allow_private_endpoints)
-    integration = await integrations.create_integration(
-        conn,
-        server.vault,
-        caller,
-        organization.id,
-        name=body.name,
-        kind=body.type,
-        options=body.options or {},
-        metadata=metadata,
-    )
-    return wire.integration(integration, base)
+router = APIRouter(prefix="/drivers", tags=["drivers"])
 
 
-@router.get("/orgs/{organization_id}/integrations")
-@router.get("/orgs/{organization_id}/availableIntegrations")
-async def list_integrations(
-    organization_id: OrganizationId, caller: Caller, conn: Connection, base: Base
-) -> list[wire.IntegrationJson]:
-    organization = await organizations.get_administered(conn, caller, organization_id)
-    return [wire.integration(found, base) for found in await integrations.list_integrations(conn, organization.id)]
-
-
-@router.get("/orgs/{organization_id}/integrations/{integration_id}")
-async def read_integration(
-    organization_id: OrganizationId, integration_id: IntegrationId, caller: Caller, conn: Connection, base: Base
-) -> wire.IntegrationJson:
-    organization = await organizations.get_administered(conn, caller, organization_id)
-    return wire.integration(await integrations.get_integration(conn, organization.id, integration_id), base)
-
-
-@router.delete("/orgs/{organization_id}/integrations/{integration_id}")
-async def delete_integration(
-    organization_id: OrganizationId, integration_id: IntegrationId, caller: Caller, conn: Connection
-) -> dict[str, bool]:
-    organization = await organizations.get_administered(conn, caller, organization_id)
-    await integrations.delete_integration(
-        conn, await integrations.get_integration(conn, organization.id, integration_id)
-    )
-    return {"success": True}
-
-
-@router.post("/drivers")
+@router.post("")
 async def create_driver(body: wire.NewDriverBody, caller: Caller, server: ServerDep) -> wire.DriverJson:
     """The bucket is listed once to see that the driver works; one that does not is not kept.
 
@@ -102,7 +43,7 @@ async def create_driver(body: wire.NewDriverBody, caller: Caller, server: Server
         return wire.driver(await drivers.create_driver(conn, caller, project.id, new))
 
 
-@router.get("/drivers")
+@router.get("")
 async def list_drivers(
     project_id: Annotated[str, Query(alias="projectId")], caller: Caller, conn: Connection
 ) -> list[wire.DriverJson]:
@@ -110,12 +51,12 @@ async def list_drivers(
     return [wire.driver(found) for found in await drivers.list_drivers(conn, project.id)]
 
 
-@router.get("/drivers/{driver_id}")
+@router.get("/{driver_id}")
 async def read_driver(driver_id: DriverId, caller: Caller, conn: Connection) -> wire.DriverJson:
     return wire.driver(await _visible(conn, caller, driver_id))
 
 
-@router.delete("/drivers/{driver_id}")
+@router.delete("/{driver_id}")
 async def delete_driver(driver_id: DriverId, caller: Caller, conn: Connection) -> dict[str, bool]:
     """The bucket is not touched."""
     driver = await _visible(conn, caller, driver_id)

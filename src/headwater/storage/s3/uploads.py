@@ -5,9 +5,10 @@ from contextlib import suppress
 from xml.sax.saxutils import escape, unescape
 
 from headwater.errors import BadRequest, StoreMissing, Unavailable
-from headwater.storage.s3_refusals import element_text
-from headwater.storage.s3_requests import Request
-from headwater.storage.s3_sending import Sender
+from headwater.storage.requests import Request
+from headwater.storage.s3.refusals import element_text
+from headwater.storage.s3.requests import S3Credentials
+from headwater.storage.sending import Sender
 from headwater.storage.stores import ObjectInfo, Upload
 
 SMALLEST_PART_BYTES = 8 * 1024**2
@@ -24,7 +25,9 @@ def part_bytes(part: int) -> int:
 
 
 class S3Upload(Upload):
-    def __init__(self, sender: Sender, put: Callable[..., Awaitable[ObjectInfo]], key: str, content_type: str) -> None:
+    def __init__(
+        self, sender: Sender[S3Credentials], put: Callable[..., Awaitable[ObjectInfo]], key: str, content_type: str
+    ) -> None:
         self._sender = sender
         self._put = put
         self._key = key

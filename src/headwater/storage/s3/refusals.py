@@ -10,9 +10,9 @@ from headwater.errors import (
     StoreMissing,
     Unavailable,
 )
-from headwater.storage.s3_requests import Bucket, Request, absolute_key
+from headwater.storage.requests import Refused, Request
+from headwater.storage.s3.requests import Bucket, absolute_key
 
-_TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_CODES = frozenset(
     {
         "SlowDown",
@@ -38,30 +38,19 @@ _PERMISSIONS = {
 }
 
 
-class Refused(Exception):
-    """One answer of S3 that is not what was asked for; a HeadwaterError once nothing more can be tried."""
-
-    def __init__(self, status: int, code: str, region: str | None) -> None:
-        super().__init__(f"{status} {code}".strip())
-        self.status = status
-        self.code = code
-        self.region = region  # where the bucket really is, if the answer says so
-
-    @property
-    def is_transient(self) -> bool:
-        return self.status in _TRANSIENT_STATUSES or self.code in _TRANSIENT_CODES
-
-    @property
-    def may_be_expired(self) -> bool:
-        # An answer to HEAD has no body, hence no code; AWS then says 400 for an expired token.
-        return self.code in _EXPIRED_CODES or (self.status == 400 and not self.code)
-
-
 def read_refusal(status: int, body: bytes, region: str | None) -> Refused:
     """`region` as a header gives it; otherwise the error document may."""
     text = body.decode(errors="replace")
     code = element_text(text, "Code") or ""
-    return Refused(status, code if code.isalnum() else "", region or element_text(text, "Region"))
+    code = code if code.isalnum() else ""
+    return Refused(
+        status,
+        code,
+        region=region or element_text(text, "Region"),
+        is_transient=code in _TRANSIENT_CODES,
+        # An answer to HEAD has no body, hence no code; AWS then says 400 for an expired token.
+        may_be_expired=code in _EXPIRED_CODES or (status == 400 and not code),
+    )
 
 
 def element_text(document: str, name: str) -> str | None:

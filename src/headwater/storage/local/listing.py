@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 
 from headwater.errors import Unavailable
-from headwater.storage.local_files import Root, etag_of, explained, modified_at, open_root
+from headwater.storage.local.files import Root, etag_of, explained, modified_at, open_root
 from headwater.storage.stores import ListingPage, unindexable_reason
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -11,7 +11,7 @@ from io import FileIO
 from threading import Lock
 
 from headwater.errors import BadRequest, Unavailable
-from headwater.storage.local_files import (
+from headwater.storage.local.files import (
     Root,
     etag_of,
     explained,
@@ -22,7 +22,7 @@ from headwater.storage.local_files import (
     parent_of,
     segments_of,
 )
-from headwater.storage.local_listing import take_page, walk
+from headwater.storage.local.listing import take_page, walk
 from headwater.storage.stores import ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
 
 _CHUNK_BYTES = 1024**2

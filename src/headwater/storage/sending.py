@@ -1,20 +1,19 @@
-"""Sends requests to S3 and repeats them while that can help; every error that leaves is one of ours."""
+"""Sends requests to object stores and repeats them while that can help; every error that leaves is one of ours."""
 
 import asyncio
 import io
-import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
 from headwater.errors import HeadwaterError, Unavailable
-from headwater.storage.s3_refusals import Refused, explain, place_of, read_refusal
-from headwater.storage.s3_requests import Bucket, Request, S3Credentials, signed, signed_url
+from headwater.storage.requests import Refused, Request
 
 _ATTEMPTS = 5
 _REQUEST_DEADLINE_S = 60
@@ -22,8 +21,10 @@ _SLOWEST_UPLOAD_BYTES_S = 128 * 1024
 _LARGEST_ERROR_BYTES = 64 * 1024
 _INLINE_HASH_BYTES = 256 * 1024  # hashing more than this would hold up the event loop for a millisecond
 
-CredentialsProvider = Callable[[bool], Awaitable[S3Credentials]]
-"""Gives credentials that are valid now; True asks for new ones, because S3 called the last ones expired."""
+C = TypeVar("C")
+C_contra = TypeVar("C_contra", contravariant=True)
+CredentialsProvider = Callable[[bool], Awaitable[C]]
+"""Gives credentials that are valid now; True asks for new ones, because the store called the last ones expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +34,41 @@ class Answer:
     body: bytes
 
 
-class Sender:
+class Dialect(Protocol[C_contra]):
+    """How one cloud wants its requests, for one bucket, and what its refusals mean."""
+
+    def sign(self, request: Request, credentials: C_contra) -> tuple[str, dict[str, str]]:
+        """The URL, percent-encoded letter by letter as it is to be sent, and the headers."""
+        ...
+
+    def read_refusal(self, status: int, headers: CIMultiDictProxy[str], body: bytes) -> Refused: ...
+
+    def late_refusal(self, body: bytes) -> Refused | None:
+        """A failure inside an answer that began well."""
+        ...
+
+    def explain(self, request: Request, refused: Refused) -> HeadwaterError:
+        """The sentence for a person, without anything the store wrote but its code."""
+        ...
+
+    def describe(self) -> str:
+        """The bucket and where it is, for a sentence: `bucket "b" at https://host`."""
+        ...
+
+
+class Sender(Generic[C]):
     def __init__(
         self,
-        bucket: Bucket,
-        credentials: CredentialsProvider,
+        dialect: Dialect[C],
+        credentials: CredentialsProvider[C],
         session: aiohttp.ClientSession,
         *,
         backoff_s: float,
     ) -> None:
-        self.bucket = bucket
-        self._credentials = credentials
+        self._dialect = dialect
+        self.credentials = credentials
         self._session = session
         self._backoff_s = backoff_s
-        # At level DEBUG botocore logs what it signs, session tokens included.
-        logging.getLogger("botocore.auth").setLevel(logging.INFO)
 
     async def send(self, request: Request) -> Answer:
         """The whole answer; reading it counts as part of the attempt."""
@@ -59,10 +80,6 @@ class Sender:
         """The answer with its body still to be read."""
         async with self._answered(request, is_read_whole=False) as (response, _):
             yield response
-
-    async def sign(self, request: Request, *, expires_s: int) -> str:
-        """A URL that carries out the request for whoever has it."""
-        return signed_url(self.bucket, request, await self._credentials(False), expires_s=expires_s)
 
     @asynccontextmanager
     async def _answered(
@@ -81,7 +98,7 @@ class Sender:
             except Refused as refused:
                 is_expired = refused.may_be_expired and not refresh
                 if not (is_expired or refused.is_transient) or len(failures) + 1 >= _ATTEMPTS:
-                    raise explain(self.bucket, request, refused) from None
+                    raise self._dialect.explain(request, refused) from None
                 failures.append(str(refused))
                 if is_expired:
                     refresh = True
@@ -98,7 +115,7 @@ class Sender:
     async def _try_once(
         self, request: Request, *, refresh: bool, is_read_whole: bool
     ) -> tuple[aiohttp.ClientResponse, bytes]:
-        url, headers = await self._signed(request, await self._credentials(refresh))
+        url, headers = await self._signed(request, await self.credentials(refresh))
         async with asyncio.timeout(_REQUEST_DEADLINE_S + len(request.body) / _SLOWEST_UPLOAD_BYTES_S):
             response = await self._session.request(
                 request.method,
@@ -108,36 +125,30 @@ class Sender:
                 allow_redirects=False,
             )
             try:
-                await _raise_refusal(response)
+                await self._raise_refusal(response)
                 body = await response.read() if is_read_whole else b""
-                _raise_late_refusal(body)
+                if late := self._dialect.late_refusal(body):
+                    raise late  # noqa: TRY301 - the answer is closed where all failures meet
                 return response, body  # noqa: TRY300 - an else would not be covered by the except
             except BaseException:
                 response.close()
                 raise
 
-    async def _signed(self, request: Request, credentials: S3Credentials) -> tuple[str, dict[str, str]]:
+    async def _signed(self, request: Request, credentials: C) -> tuple[str, dict[str, str]]:
         if len(request.body) > _INLINE_HASH_BYTES:
-            return await asyncio.to_thread(signed, self.bucket, request, credentials)
-        return signed(self.bucket, request, credentials)
+            return await asyncio.to_thread(self._dialect.sign, request, credentials)
+        return self._dialect.sign(request, credentials)
+
+    async def _raise_refusal(self, response: aiohttp.ClientResponse) -> None:
+        if response.status >= 300:
+            body = await response.content.read(_LARGEST_ERROR_BYTES)
+            raise self._dialect.read_refusal(response.status, response.headers, body)
 
     def _unreachable(self, request: Request, failure: str) -> Unavailable:
         return Unavailable(
-            f'{place_of(self.bucket)} did not answer for bucket "{self.bucket.name}" ({failure} on '
-            f"{request.operation}, {_ATTEMPTS} tries). Try again later, or check the endpoint."
+            f"The store did not answer for {self._dialect.describe()} ({failure} on {request.operation}, "
+            f"{_ATTEMPTS} tries). Try again later, or check the endpoint."
         )
-
-
-async def _raise_refusal(response: aiohttp.ClientResponse) -> None:
-    if response.status >= 300:
-        body = await response.content.read(_LARGEST_ERROR_BYTES)
-        raise read_refusal(response.status, body, response.headers.get("x-amz-bucket-region"))
-
-
-def _raise_late_refusal(body: bytes) -> None:
-    """S3 may begin with 200 and find out later that it cannot complete a multipart upload."""
-    if b"<Error>" in body[:300]:
-        raise read_refusal(200, body, None)
 
 
 def _refused_address(error: BaseException) -> HeadwaterError | None:

@@ -10,10 +10,12 @@ import aiohttp
 from multidict import CIMultiDictProxy
 
 from headwater.errors import HeadwaterError, Unavailable
-from headwater.storage.s3_listing import ParsedPage, find_token, parse_page
-from headwater.storage.s3_requests import Bucket, Request
-from headwater.storage.s3_sending import Sender
-from headwater.storage.s3_uploads import S3Upload
+from headwater.storage.requests import Request
+from headwater.storage.s3.dialect import S3Dialect
+from headwater.storage.s3.listing import ParsedPage, find_token, parse_page
+from headwater.storage.s3.requests import Bucket, S3Credentials, signed_url
+from headwater.storage.s3.uploads import S3Upload
+from headwater.storage.sending import CredentialsProvider, Sender
 from headwater.storage.stores import ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
 
 _CHUNK_BYTES = 256 * 1024
@@ -22,14 +24,19 @@ _MOST_EMPTY_PAGES = 100  # in a row; buckets with many deleted versions do have 
 
 
 class S3Store(Store):
-    def __init__(self, sender: Sender, session: aiohttp.ClientSession, *, page_keys: int) -> None:
-        self._sender = sender
+    def __init__(
+        self,
+        bucket: Bucket,
+        credentials: CredentialsProvider[S3Credentials],
+        session: aiohttp.ClientSession,
+        *,
+        backoff_s: float,
+        page_keys: int,
+    ) -> None:
+        self.bucket = bucket
+        self._sender = Sender(S3Dialect(bucket), credentials, session, backoff_s=backoff_s)
         self._session = session
         self._page_keys = page_keys
-
-    @property
-    def bucket(self) -> Bucket:
-        return self._sender.bucket
 
     async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncGenerator[ListingPage]:
         """The next page is on its way while one is parsed and used."""
@@ -86,7 +93,8 @@ class S3Store(Store):
             query["response-content-disposition"] = f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
         if content_type is not None:
             query["response-content-type"] = content_type
-        return await self._sender.sign(Request("GetObject", "GET", key, query), expires_s=expires_s)
+        credentials = await self._sender.credentials(False)
+        return signed_url(self.bucket, Request("GetObject", "GET", key, query), credentials, expires_s=expires_s)
 
     async def check_listing(self) -> None:
         await self._parse(await self._fetch_page(self._listing_query("", 1)))

@@ -3,7 +3,6 @@
 What is signed must be sent letter by letter, so a URL is percent-encoded once, here, and never touched again.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from headwater.errors import BadRequest
+from headwater.storage.requests import Request
 
 _LONGEST_SIGNATURE_S = 7 * 24 * 3600
 
@@ -37,16 +37,6 @@ class Bucket:
         host = f"s3.{self.region}.amazonaws.com{'.cn' if self.region.startswith('cn-') else ''}"
         # A dot in the name would not match the wildcard in the certificate.
         return f"https://{host}/{self.name}" if "." in self.name else f"https://{self.name}.{host}"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    operation: str  # as AWS names it
-    method: str
-    key: str | None = None  # relative to the prefix; None asks the bucket itself
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
 
 
 def absolute_key(bucket: Bucket, request: Request) -> str:
