@@ -17,6 +17,8 @@ class HeadwaterError(Exception):
     """`str(error)` is a sentence that says what, which one, and what would be right."""
 
     status = 500
+    operation: str | None = None  # of an outside service that refused, as its documentation names it
+    code: str | None = None  # what it said
 
 
 class BadRequest(HeadwaterError):

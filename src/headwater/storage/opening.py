@@ -8,7 +8,7 @@ from headwater.storage.local.files import Root
 from headwater.storage.local.store import LocalStore
 from headwater.storage.s3.requests import Bucket, S3Credentials
 from headwater.storage.s3.store import S3Store
-from headwater.storage.sending import CredentialsProvider
+from headwater.storage.sending import ATTEMPTS, CredentialsProvider
 from headwater.storage.stores import PAGE_KEYS, Store, prefix_of
 
 _CONNECTIONS = 64  # of one store
@@ -24,6 +24,7 @@ def open_s3(
     connector: aiohttp.BaseConnector | None = None,
     page_keys: int = PAGE_KEYS,
     backoff_s: float = 0.25,
+    attempts: int = ATTEMPTS,
 ) -> Store:
     """A bucket at `endpoint` (`http(s)://host[:port]`), or at AWS. Call it inside the running event loop.
 
@@ -31,7 +32,9 @@ def open_s3(
     refused by some servers. `backoff_s` is the wait before the first repetition; it doubles each time.
     """
     place = Bucket(bucket, prefix_of(prefix), region, endpoint)
-    return S3Store(place, credentials, open_session(connector), backoff_s=backoff_s, page_keys=page_keys)
+    return S3Store(
+        place, credentials, open_session(connector), backoff_s=backoff_s, attempts=attempts, page_keys=page_keys
+    )
 
 
 def open_session(connector: aiohttp.BaseConnector | None) -> aiohttp.ClientSession:

@@ -15,7 +15,7 @@ from yarl import URL
 from headwater.errors import HeadwaterError, Unavailable
 from headwater.storage.requests import Refused, Request
 
-_ATTEMPTS = 5
+ATTEMPTS = 5
 _REQUEST_DEADLINE_S = 60
 _SLOWEST_UPLOAD_BYTES_S = 128 * 1024
 _LARGEST_ERROR_BYTES = 64 * 1024
@@ -64,11 +64,13 @@ class Sender(Generic[C]):
         session: aiohttp.ClientSession,
         *,
         backoff_s: float,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self._dialect = dialect
         self.credentials = credentials
         self._session = session
         self._backoff_s = backoff_s
+        self._attempts = attempts
 
     async def send(self, request: Request) -> Answer:
         """The whole answer; reading it counts as part of the attempt."""
@@ -97,8 +99,8 @@ class Sender(Generic[C]):
                 return await self._try_once(request, refresh=refresh, is_read_whole=is_read_whole)
             except Refused as refused:
                 is_expired = refused.may_be_expired and not refresh
-                if not (is_expired or refused.is_transient) or len(failures) + 1 >= _ATTEMPTS:
-                    raise self._dialect.explain(request, refused) from None
+                if not (is_expired or refused.is_transient) or len(failures) + 1 >= self._attempts:
+                    raise self._explained(request, refused) from None
                 failures.append(str(refused))
                 if is_expired:
                     refresh = True
@@ -107,7 +109,7 @@ class Sender(Generic[C]):
                 if reason := _refused_address(error):
                     raise reason from error
                 failures.append(type(error).__name__)
-                if len(failures) >= _ATTEMPTS:
+                if len(failures) >= self._attempts:
                     # Not `from error`: aiohttp's error may hold the headers, and these a session token.
                     raise self._unreachable(request, failures[-1]) from None
             await asyncio.sleep(self._backoff_s * 2 ** len(failures) * random.uniform(0.5, 1))  # noqa: S311
@@ -134,6 +136,11 @@ class Sender(Generic[C]):
                 response.close()
                 raise
 
+    def _explained(self, request: Request, refused: Refused) -> HeadwaterError:
+        error = self._dialect.explain(request, refused)
+        error.operation, error.code = request.operation, refused.code or str(refused.status)
+        return error
+
     async def _signed(self, request: Request, credentials: C) -> tuple[str, dict[str, str]]:
         if len(request.body) > _INLINE_HASH_BYTES:
             return await asyncio.to_thread(self._dialect.sign, request, credentials)
@@ -147,7 +154,7 @@ class Sender(Generic[C]):
     def _unreachable(self, request: Request, failure: str) -> Unavailable:
         return Unavailable(
             f"The store did not answer for {self._dialect.describe()} ({failure} on {request.operation}, "
-            f"{_ATTEMPTS} tries). Try again later, or check the endpoint."
+            f"{self._attempts} tries). Try again later, or check the endpoint."
         )
 
 

@@ -31,10 +31,11 @@ class S3Store(Store):
         session: aiohttp.ClientSession,
         *,
         backoff_s: float,
+        attempts: int,
         page_keys: int,
     ) -> None:
         self.bucket = bucket
-        self._sender = Sender(S3Dialect(bucket), credentials, session, backoff_s=backoff_s)
+        self._sender = Sender(S3Dialect(bucket), credentials, session, backoff_s=backoff_s, attempts=attempts)
         self._session = session
         self._page_keys = page_keys
 
