@@ -16,6 +16,7 @@ from headwater.api import (
     health,
     integrations,
     items,
+    login,
     notifications,
     projects,
     uploads,
@@ -71,7 +72,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     add_handlers(app)
     app.add_middleware(BodyLimit)
     app.include_router(health.router)
-    app.include_router(accounts.gate)
+    app.include_router(login.gate)
     for noun in (accounts, projects, integrations, drivers, datasets, uploads, items, commands, notifications):
         app.include_router(noun.router, prefix="/api/v1")
     return app
