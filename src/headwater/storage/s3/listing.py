@@ -1,7 +1,6 @@
 """Reads one page of S3's ListObjectsV2 into columns, fast and byte-exact; no network here."""
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 from urllib.parse import unquote_plus, unquote_to_bytes
@@ -9,23 +8,22 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 from lxml import etree
 
 from headwater.errors import Unavailable
-from headwater.storage.stores import LARGEST_KEY_BYTES, ListingPage, unindexable_reason
+from headwater.storage.columns import (
+    NOTHING_CONCLUDED,
+    are_plain,
+    checked_times,
+    numbers,
+    without_prefix,
+)
+from headwater.storage.progress import ParsedPage
+from headwater.storage.stores import ListingPage, unindexable_reason
 
 Element = Any  # lxml's class of elements has no public name
 
-_NOTHING = "Nothing was concluded from it."
 _COLUMNS = ("Key", "Size", "ETag", "LastModified")
-_TIMES = re.compile(r"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)(?:\n|\Z))*")
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _REPLACEMENT = "\ufffd"
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedPage:
-    page: ListingPage
-    token: str | None  # of the next page
-    last_key: str | None  # as the bucket has it, prefix included
 
 
 def find_token(body: bytes) -> str | None:
@@ -46,7 +44,7 @@ def parse_page(body: bytes, prefix: str) -> ParsedPage:
     space = etree.QName(root).namespace
     truncated = _text(root, space, "IsTruncated")
     if truncated not in {"true", "false"}:
-        raise Unavailable(f"The store's listing does not say whether more objects follow. {_NOTHING}")
+        raise Unavailable(f"The store's listing does not say whether more objects follow. {NOTHING_CONCLUDED}")
     columns = _columns(root, space)
     is_encoded = _text(root, space, "EncodingType") == "url"
     last_key = _decoded(columns[0][-1], is_encoded=is_encoded) if columns[0] else None
@@ -111,10 +109,10 @@ def _page(columns: list[list[str]], prefix: str, *, is_encoded: bool, is_last: b
         exact = [_decoded(keys[i], is_encoded=is_encoded) for i in kept]
         sizes, etags, modified = ([column[i] for i in kept] for column in (sizes, etags, modified))
     return ListingPage(
-        keys=_without_prefix(exact, prefix),
-        sizes=_numbers(sizes),
+        keys=without_prefix(exact, prefix),
+        sizes=numbers(sizes),
         etags=[etag.strip('"') for etag in etags],
-        modified=_checked_times(modified),
+        modified=checked_times(modified),
         unindexable=unindexable,
         is_last=is_last,
     )
@@ -126,8 +124,7 @@ def _plain_keys(keys: list[str], *, is_encoded: bool) -> list[str] | None:
         exact = _decode_all(keys) if is_encoded else keys
     except UnicodeDecodeError:
         return None
-    is_fit = "" not in exact and max(map(len, exact), default=0) <= LARGEST_KEY_BYTES // 4
-    return exact if is_fit and "\0" not in "".join(exact) else None
+    return exact if are_plain(exact) else None
 
 
 def _decode_all(keys: list[str]) -> list[str]:
@@ -154,29 +151,6 @@ def _sift(keys: list[str], *, is_encoded: bool) -> tuple[list[int], list[tuple[s
         else:
             unindexable.append((name.decode(errors="backslashreplace"), reason))
     return kept, unindexable
-
-
-def _without_prefix(keys: list[str], prefix: str) -> list[str]:
-    if not prefix or not keys:
-        return keys
-    # The smallest and the largest of some texts begin with the prefix only if all of them do.
-    if not (min(keys).startswith(prefix) and max(keys).startswith(prefix)):
-        raise Unavailable(f"The store listed objects outside the prefix {prefix!r}. {_NOTHING}")
-    cut = len(prefix)
-    return [key[cut:] for key in keys]
-
-
-def _numbers(texts: list[str]) -> list[int]:
-    try:
-        return list(map(int, texts))
-    except ValueError as error:
-        raise Unavailable(f"The store listed an object without a valid size. {_NOTHING}") from error
-
-
-def _checked_times(texts: list[str]) -> list[str]:
-    if not _TIMES.fullmatch("\n".join(texts)) or "" in texts:
-        raise Unavailable(f"The store listed an object without a valid time. {_NOTHING}")
-    return texts
 
 
 def _exact_token(token: str | None, last_key: str | None) -> str | None:
