@@ -53,8 +53,9 @@ def read_refusal(status: int, body: bytes, region: str | None) -> Refused:
     )
 
 
-def element_text(document: str, name: str) -> str | None:
-    found = re.search(f"<{name}>([^<]{{1,1024}})</{name}>", document)
+def element_text(document: str, name: str, most: int = 1024) -> str | None:
+    """The text of the first element with that name, if it has one of at most `most` characters."""
+    found = re.search(f"<{name}>([^<]{{1,{most}}})</{name}>", document)
     return found[1] if found else None
 
 

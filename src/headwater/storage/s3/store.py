@@ -1,26 +1,24 @@
 """A bucket that speaks S3 (AWS, MinIO, Ceph, SeaweedFS, R2 …) as a store."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import aiohttp
 from multidict import CIMultiDictProxy
 
-from headwater.errors import HeadwaterError, Unavailable
+from headwater.errors import Unavailable
+from headwater.storage.progress import ParsedPage, pages_ahead
+from headwater.storage.reading import unbroken_chunks
 from headwater.storage.requests import Request
 from headwater.storage.s3.dialect import S3Dialect
-from headwater.storage.s3.listing import ParsedPage, find_token, parse_page
+from headwater.storage.s3.listing import find_token, parse_page
 from headwater.storage.s3.requests import Bucket, S3Credentials, signed_url
 from headwater.storage.s3.uploads import S3Upload
 from headwater.storage.sending import CredentialsProvider, Sender
 from headwater.storage.stores import ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
-
-_CHUNK_BYTES = 256 * 1024
-_MOST_BREAKS = 3  # of one download
-_MOST_EMPTY_PAGES = 100  # in a row; buckets with many deleted versions do have some
 
 
 class S3Store(Store):
@@ -33,33 +31,27 @@ class S3Store(Store):
         backoff_s: float,
         attempts: int,
         page_keys: int,
+        storage_class: str | None = None,
     ) -> None:
         self.bucket = bucket
         self._sender = Sender(S3Dialect(bucket), credentials, session, backoff_s=backoff_s, attempts=attempts)
         self._session = session
         self._page_keys = page_keys
+        # Standard is what every bucket does unasked, and some servers know no other.
+        is_standard = (storage_class or "STANDARD").upper() == "STANDARD"
+        self._class_header = {} if is_standard else {"x-amz-storage-class": str(storage_class).upper()}
 
     async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncGenerator[ListingPage]:
         """The next page is on its way while one is parsed and used."""
         query = self._listing_query(prefix, self._page_keys)
         first = query if start_after is None else query | {"start-after": self.bucket.prefix + start_after}
-        fetched = asyncio.create_task(self._fetch_page(first))
-        progress = _Progress()
-        try:
-            while True:
-                body = await fetched
-                early = find_token(body)
-                if early is not None:
-                    fetched = asyncio.create_task(self._fetch_page(query | {"continuation-token": early}))
-                parsed = await self._parse(body)
-                progress.check(parsed)
-                if parsed.token is not None and parsed.token != early:
-                    fetched = asyncio.create_task(self._fetch_page(query | {"continuation-token": parsed.token}))
-                yield parsed.page
-                if parsed.page.is_last:
-                    return
-        finally:
-            await _discard(fetched)
+
+        async def fetch(token: str | None) -> bytes:
+            return await self._fetch_page(first if token is None else query | {"continuation-token": token})
+
+        async with aclosing(pages_ahead(fetch, find_token, self._parse)) as pages:
+            async for page in pages:
+                yield page
 
     async def head(self, key: str) -> ObjectInfo:
         answer = await self._sender.send(Request("HeadObject", "HEAD", key))
@@ -72,16 +64,30 @@ class S3Store(Store):
             response = await opened.enter_async_context(self._sender.open(_get_request(key, start, end)))
             info = _info(key, response.headers)
             content_range = response.headers.get("Content-Range")
-            yield ObjectReader(info, content_range, self._chunks(opened, response, info, start, end))
+            chunks = unbroken_chunks(
+                opened,
+                response,
+                self._reopen(key, end, info.etag) if info.etag else None,
+                info=info,
+                position=start,
+                place=f'bucket "{self.bucket.name}"',
+            )
+            yield ObjectReader(info, content_range, chunks)
+
+    def _reopen(
+        self, key: str, end: int | None, etag: str
+    ) -> Callable[[int], AbstractAsyncContextManager[aiohttp.ClientResponse]]:
+        return lambda position: self._sender.open(_get_request(key, position, end, same_as=etag))
 
     async def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
-        headers = {"Content-Type": content_type}
+        headers = {"Content-Type": content_type} | self._class_header
         answer = await self._sender.send(Request("PutObject", "PUT", key, headers=headers, body=body))
         etag = answer.headers.get("ETag", "").strip('"')
         return ObjectInfo(key, len(body), etag, None, content_type)
 
     async def begin_upload(self, key: str, *, content_type: str) -> Upload:
-        return S3Upload(self._sender, self.put, key, content_type)
+        headers = {"Content-Type": content_type} | self._class_header
+        return S3Upload(self._sender, self.put, key, content_type, headers)
 
     async def delete(self, key: str) -> None:
         await self._sender.send(Request("DeleteObject", "DELETE", key))
@@ -116,61 +122,6 @@ class S3Store(Store):
             return await asyncio.to_thread(parse_page, body, self.bucket.prefix)
         except Unavailable as error:
             raise Unavailable(f'Listing bucket "{self.bucket.name}" failed. {error}') from error
-
-    async def _chunks(
-        self,
-        opened: AsyncExitStack,
-        response: aiohttp.ClientResponse,
-        info: ObjectInfo,
-        position: int,
-        end: int | None,
-    ) -> AsyncGenerator[bytes]:
-        """When the connection breaks, go on where it broke, if the object is still the same."""
-        failures = 0
-        while True:
-            try:
-                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                    position += len(chunk)
-                    yield chunk
-                return  # noqa: TRY300 - an else would run after every break, too
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                failures += 1
-                if failures > _MOST_BREAKS or not info.etag:
-                    raise Unavailable(
-                        f'The connection broke while "{info.key}" in bucket "{self.bucket.name}" was read, '
-                        f"at byte {position:,} of {info.size_bytes:,}. Try again later."
-                    ) from error
-            request = _get_request(info.key, position, end, same_as=info.etag)
-            response = await opened.enter_async_context(self._sender.open(request))
-
-
-class _Progress:
-    """Sees to it that a listing moves on: no token twice, no endless row of empty pages."""
-
-    def __init__(self) -> None:
-        self._pages = 0
-        self._empty_pages = 0
-        self._last: str | None = None
-        self._landmark: str | None = None  # moves on at every power of two, so it meets any circle (Brent)
-
-    def check(self, parsed: ParsedPage) -> None:
-        if parsed.token is None:
-            return
-        if parsed.token in {self._last, self._landmark}:
-            raise Unavailable("The store repeats a continuation token, so its listing would never end.")
-        self._pages += 1
-        self._last = parsed.token
-        if self._pages & (self._pages - 1) == 0:
-            self._landmark = parsed.token
-        self._empty_pages = 0 if parsed.last_key is not None else self._empty_pages + 1
-        if self._empty_pages > _MOST_EMPTY_PAGES:
-            raise Unavailable("The store keeps saying that more objects follow, but sends none.")
-
-
-async def _discard(task: asyncio.Task[bytes]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError, HeadwaterError):
-        await task
 
 
 def _get_request(key: str, start: int, end: int | None, *, same_as: str | None = None) -> Request:

@@ -1,6 +1,6 @@
 """Uploads of any size to S3: one PUT for small objects, parts for large ones."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from xml.sax.saxutils import escape, unescape
 
@@ -26,12 +26,18 @@ def part_bytes(part: int) -> int:
 
 class S3Upload(Upload):
     def __init__(
-        self, sender: Sender[S3Credentials], put: Callable[..., Awaitable[ObjectInfo]], key: str, content_type: str
+        self,
+        sender: Sender[S3Credentials],
+        put: Callable[..., Awaitable[ObjectInfo]],
+        key: str,
+        content_type: str,
+        headers: Mapping[str, str],
     ) -> None:
         self._sender = sender
         self._put = put
         self._key = key
         self._content_type = content_type
+        self._headers = headers
         self._held = bytearray()
         self._size_bytes = 0
         self._upload_id: str | None = None
@@ -81,8 +87,7 @@ class S3Upload(Upload):
         self._etags.append(answer.headers.get("ETag", ""))
 
     async def _create(self) -> str:
-        headers = {"Content-Type": self._content_type}
-        request = Request("CreateMultipartUpload", "POST", self._key, {"uploads": ""}, headers)
+        request = Request("CreateMultipartUpload", "POST", self._key, {"uploads": ""}, self._headers)
         upload_id = element_text((await self._sender.send(request)).body.decode(), "UploadId")
         if upload_id is None:
             raise Unavailable(f'The store began the upload of "{self._key}" without giving it an id.')
