@@ -19,7 +19,9 @@ def default_data_dir() -> Path:
 class Settings(BaseSettings):
     """Read from variables named `HEADWATER_…`; an empty variable counts as not set."""
 
-    model_config = SettingsConfigDict(env_prefix="HEADWATER_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="HEADWATER_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+    )
 
     data_dir: Path = Field(default_factory=default_data_dir, description="Everything Headwater keeps itself.")
     database_url: SecretStr | None = Field(
@@ -38,6 +40,19 @@ class Settings(BaseSettings):
     master_key: SecretStr | None = Field(
         default=None, description="32 bytes, base64: seals the vault; without it DIR/master-key is made."
     )
+    master_key_old: SecretStr | None = Field(
+        default=None, description="The key before `master_key`, which still opens until a rotation is through."
+    )
+    vault_url: str | None = Field(
+        default=None, description="An OpenBao or HashiCorp Vault that keeps the secrets instead of our database."
+    )
+    vault_token: SecretStr | None = Field(default=None, description="A token of that vault; or else an AppRole:")
+    vault_role_id: str | None = Field(default=None, description="The role id of an AppRole of that vault.")
+    vault_secret_id: SecretStr | None = Field(default=None, description="The secret id of that AppRole.")
+    vault_mount: str = Field(default="secret", description="Where that vault has a KV engine of version 2.")
+    vault_prefix: str = Field(default="headwater", description="Folder of the secrets in that engine.")
+    vault_namespace: str | None = Field(default=None, description="Namespace in that vault.")
+    vault_ca_file: Path | None = Field(default=None, description="Authority that issued that vault's certificate.")
     signing_key: SecretStr | None = Field(
         default=None, description="Signs tokens; the same on every machine. Without it DIR/signing-key is made."
     )
@@ -47,6 +62,13 @@ class Settings(BaseSettings):
     local_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(), description=f"Folders that local drivers may use, separated by '{os.pathsep}'."
     )
+    nfs_mounts: Annotated[dict[str, Path], NoDecode] = Field(
+        default_factory=dict, description="Where NFS shares are mounted: SERVER:/SHARE=/FOLDER, with commas between."
+    )
+    aws_access_key_id: str | None = Field(
+        default=None, description="This server's own identity at AWS, which assumes roles of other accounts."
+    )
+    aws_secret_access_key: SecretStr | None = Field(default=None, description="The secret of that key.")
     redirect_downloads: bool = Field(
         default=True, description="Send clients to signed URLs of the store instead of passing bytes through."
     )
@@ -63,6 +85,16 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(Path(part).expanduser() for part in value.split(os.pathsep) if part)
         return value
+
+    @field_validator("nfs_mounts", mode="before")
+    @classmethod
+    def _split_mounts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.rpartition("=") for part in value.split(",") if part.strip()]
+        if not all(share.strip() and folder.strip() for share, _, folder in pairs):
+            raise ValueError("give SERVER:/SHARE=/FOLDER, with commas between")
+        return {share.strip(): Path(folder.strip()) for share, _, folder in pairs}
 
     @field_validator("data_dir", mode="after")
     @classmethod

@@ -4,46 +4,76 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from headwater.api.caller import Caller, Connection, DriverId, ServerDep
-from headwater.catalog import drivers, integrations, projects
-from headwater.catalog.drivers import Driver
+from headwater.api.caller import Caller, Connection, DriverId, Server, ServerDep, needs
+from headwater.catalog import audit, drivers, integrations, projects
+from headwater.catalog.accounts import Account
+from headwater.catalog.drivers import Driver, NewDriver
 from headwater.errors import NotFound
 from headwater.ids import from_wire
 from headwater.net.addresses import check_endpoint
 from headwater.wire import drivers as wire
+from headwater.work import checks
+from headwater.work.places import folder_of
 
 router = APIRouter(prefix="/drivers", tags=["drivers"])
 
 
-@router.post("")
+@router.post("", openapi_extra=needs("manage_drivers"))
 async def create_driver(body: wire.NewDriverBody, caller: Caller, server: ServerDep) -> wire.DriverJson:
-    """The bucket is listed once to see that the driver works; one that does not is not kept.
+    """What the driver needs is tried on the bucket first; one that may not list, read and write is not kept.
 
-    No connection is held meanwhile: a bucket may take its time, and opening one needs a connection itself.
+    No connection is held meanwhile: a bucket may take its time. The same driver asked for again is the one there is.
     """
     pool = server.place.pool
     async with pool.connection() as conn:
-        project = await projects.get_project(conn, caller, body.project_id, "manage_drivers")
-        integration = await integrations.get_integration(
-            conn, project.organization_id, from_wire(body.integration_id, "integration")
-        )
-        new = wire.new_driver(body, integration)
-        if new.endpoint:
-            check_endpoint(new.endpoint, allow_private=server.settings.allow_private_endpoints)
+        project, new = await _asked(conn, server, caller, body)
+        if (same := await drivers.find_same(conn, project.id, new)) is not None:
+            return wire.driver(same)
         async with conn.transaction(force_rollback=True):  # its name, too, is found out before the bucket is asked
             driver = await drivers.create_driver(conn, caller, project.id, new)
-    store = server.place.places.open(driver)
-    try:
-        await store.check_listing()
-    finally:
-        await store.close()
+    report = await checks.check_new(server.place, driver)
     async with pool.connection() as conn:
-        project = await projects.get_project(conn, caller, body.project_id, "manage_drivers")
-        await integrations.get_integration(conn, project.organization_id, integration.id)
-        return wire.driver(await drivers.create_driver(conn, caller, project.id, new))
+        project, new = await _asked(conn, server, caller, body)
+        if (same := await drivers.find_same(conn, project.id, new)) is not None:
+            return wire.driver(same)
+        made = await drivers.create_driver(conn, caller, project.id, new)
+        await drivers.keep_report(conn, made.id, report)
+        await _note(conn, caller, "driver.created", made, project.organization_id)
+        return wire.driver(await drivers.get_driver(conn, made.id))
 
 
-@router.get("")
+async def _asked(
+    conn: Connection, server: Server, caller: Account, body: wire.NewDriverBody
+) -> tuple[projects.Project, NewDriver]:
+    project = await projects.get_project(conn, caller, body.project_id, "manage_drivers")
+    used = await integrations.get_integration(
+        conn, project.organization_id, from_wire(body.integration_id, "integration")
+    )
+    is_folder = used.kind in ("hostPath", "nfs")
+    folder = folder_of(server.settings, used.kind, used.metadata) if is_folder else None
+    new = wire.new_driver(body, used, folder)
+    if new.endpoint:
+        check_endpoint(new.endpoint, allow_private=server.settings.allow_private_endpoints)
+    return project, new
+
+
+async def _note(conn: Connection, caller: Account, action: str, driver: Driver, organization_id: int) -> None:
+    await audit.record(
+        conn,
+        caller,
+        action,
+        driver.name,
+        organization_id=organization_id,
+        project_id=driver.project_id,
+        kind=driver.kind,
+        bucket=driver.root,
+        folder=driver.prefix,
+        allow_delete=driver.asks_delete,
+        read_only=driver.read_only,
+    )
+
+
+@router.get("", openapi_extra=needs("read"))
 async def list_drivers(
     project_id: Annotated[str, Query(alias="projectId")], caller: Caller, conn: Connection
 ) -> list[wire.DriverJson]:
@@ -51,17 +81,30 @@ async def list_drivers(
     return [wire.driver(found) for found in await drivers.list_drivers(conn, project.id)]
 
 
-@router.get("/{driver_id}")
+@router.get("/{driver_id}", openapi_extra=needs("read"))
 async def read_driver(driver_id: DriverId, caller: Caller, conn: Connection) -> wire.DriverJson:
     return wire.driver(await _visible(conn, caller, driver_id))
 
 
-@router.delete("/{driver_id}")
+@router.patch("/{driver_id}", openapi_extra=needs("manage_drivers"))
+async def update_driver(
+    driver_id: DriverId, body: wire.DriverPatch, caller: Caller, conn: Connection
+) -> wire.DriverJson:
+    """Its name, whether it deletes, its storage class. Uses of it that run take the change over within seconds."""
+    driver = await _visible(conn, caller, driver_id)
+    project = await projects.get_project(conn, caller, driver.project_id, "manage_drivers")
+    changed = await drivers.update_driver(conn, driver, body.change(driver))
+    await _note(conn, caller, "driver.changed", changed, project.organization_id)
+    return wire.driver(changed)
+
+
+@router.delete("/{driver_id}", openapi_extra=needs("manage_drivers"))
 async def delete_driver(driver_id: DriverId, caller: Caller, conn: Connection) -> dict[str, bool]:
     """The bucket is not touched."""
     driver = await _visible(conn, caller, driver_id)
-    await projects.get_project(conn, caller, driver.project_id, "manage_drivers")
+    project = await projects.get_project(conn, caller, driver.project_id, "manage_drivers")
     await drivers.delete_driver(conn, driver)
+    await _note(conn, caller, "driver.deleted", driver, project.organization_id)
     return {"success": True}
 
 

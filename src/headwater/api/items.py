@@ -2,20 +2,20 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
-from headwater.api.caller import Base, Caller, Connection, ItemId, Server, ServerDep
+from headwater.api.caller import Base, Caller, Connection, ItemId, Server, ServerDep, needs
 from headwater.catalog import datasets, folders, items
 from headwater.catalog.accounts import Account
 from headwater.catalog.items import Item
 from headwater.catalog.rights import Right
 from headwater.errors import BadRequest, Conflict, NotFound, StoreMissing
-from headwater.storage.stores import ObjectReader
+from headwater.storage.stores import ObjectReader, Store
 from headwater.wire import items as wire
 from headwater.work import deletion
 from headwater.work.preprocess import thumbnail_key
@@ -46,7 +46,7 @@ async def _get_item(conn: Any, caller: Account, item_id: int, right: Right = "re
     return item
 
 
-@router.get("/{item_id}")
+@router.get("/{item_id}", openapi_extra=needs("read"))
 async def read_item(item_id: ItemId, caller: Caller, conn: Connection, base: Base) -> wire.ItemJson:
     folder = await folders.find_folder(conn, item_id)
     if folder is None:
@@ -68,7 +68,7 @@ class ItemPatch(BaseModel):
     filename: str | None = None
 
 
-@router.patch("/{item_id}")
+@router.patch("/{item_id}", openapi_extra=needs("write_items"))
 async def update_item(
     item_id: ItemId,
     body: ItemPatch,
@@ -96,7 +96,7 @@ async def update_item(
     return wire.item(changed, base)
 
 
-@router.delete("/{item_id}")
+@router.delete("/{item_id}", openapi_extra=needs("write_items"))
 async def delete_item(item_id: ItemId, caller: Caller, conn: Connection) -> dict[str, bool]:
     """The object in the bucket goes as well, if the driver allows it; otherwise it stays and is not indexed again."""
     item = await _get_item(conn, caller, item_id, "write_items")
@@ -104,7 +104,7 @@ async def delete_item(item_id: ItemId, caller: Caller, conn: Connection) -> dict
     return {"success": True}
 
 
-@router.get("/{item_id}/stream", response_class=Response)
+@router.get("/{item_id}/stream", openapi_extra=needs("read"), response_class=Response)
 async def stream_item(
     item_id: ItemId,
     caller: Caller,
@@ -119,10 +119,12 @@ async def stream_item(
             f"{item.path} is missing from its bucket since {item.missing_since:%Y-%m-%d %H:%M} UTC. "
             "Put the object back and sync."
         )
-    return await _served(server, item, item.key, item.mime_type, range_header)
+    return await _served(
+        server, server.place.places.of_dataset(item.dataset_id), item, item.key, item.mime_type, range_header
+    )
 
 
-@router.get("/{item_id}/thumbnail", response_class=Response)
+@router.get("/{item_id}/thumbnail", openapi_extra=needs("read"), response_class=Response)
 async def read_thumbnail(item_id: ItemId, caller: Caller, server: ServerDep) -> Response:
     """The thumbnail: JPEG, or WebP where there is transparency.
 
@@ -132,15 +134,24 @@ async def read_thumbnail(item_id: ItemId, caller: Caller, server: ServerDep) -> 
         item = await _get_item(conn, caller, item_id)
     if item.thumbnail_type is None:
         raise NotFound(f"{item.path} has no thumbnail. metadata.system.etl of the item says why.")
+    places = server.place.places
     try:
-        return await _served(server, item, thumbnail_key(item.id, item.thumbnail_type), item.thumbnail_type, None)
+        key = thumbnail_key(item.id, item.thumbnail_type)
+        return await _served(server, places.of_derived(item.dataset_id), item, key, item.thumbnail_type, None)
     except StoreMissing:
         raise NotFound(f"The thumbnail of {item.path} is no longer in its bucket.") from None
 
 
-async def _served(server: Server, item: Item, key: str, mime_type: str | None, range_header: str | None) -> Response:
+async def _served(
+    server: Server,
+    opened: AbstractAsyncContextManager[Store],
+    item: Item,
+    key: str,
+    mime_type: str | None,
+    range_header: str | None,
+) -> Response:
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(server.place.places.of_dataset(item.dataset_id))
+        store = await stack.enter_async_context(opened)
         # The SDK asks for bytes from 0 on, and a bucket has none of an empty object to give.
         if server.settings.redirect_downloads and item.size_bytes:
             signed = await store.sign_get(key, expires_s=_SIGNED_FOR_S)

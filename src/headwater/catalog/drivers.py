@@ -1,29 +1,32 @@
 """Storage drivers: one folder of one bucket, reached with one integration, as one project sees it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
 from headwater.catalog.accounts import Account
 from headwater.catalog.projects import checked_name
-from headwater.errors import Conflict, NotFound
+from headwater.errors import BadRequest, Conflict, NotFound
 
 
 @dataclass(frozen=True, slots=True)
 class NewDriver:
     name: str
-    kind: str  # as the SDK names it: s3, storage
+    kind: str  # as the SDK names it: s3, gcs, azureblob, azureDatalakeGen2, storage
     integration_id: int
-    root: str  # the bucket's name, or the folder's absolute path
+    root: str  # the bucket's or container's name, or the folder's absolute path
     prefix: str  # '' or 'a/b/'
     region: str | None
     storage_class: str | None
     endpoint: str | None
     allow_delete: bool
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Driver:
     project_id: int
     integration_id: int
     integration_kind: str
+    integration_metadata: dict[str, Any]
     name: str
     kind: str
     root: str
@@ -39,18 +43,27 @@ class Driver:
     region: str | None
     storage_class: str | None
     endpoint: str | None
-    allow_delete: bool
+    allow_delete: bool  # and the organisation does not forbid it
+    asks_delete: bool  # as the driver itself says
+    read_only: bool
+    report: dict[str, Any] | None
+    checked_at: datetime | None
     creator: str
     created_at: datetime
+    changed_at: datetime  # it, or its integration
 
 
 _SELECT = """
 SELECT
-    driver.id, driver.project_id, driver.integration_id, integration.kind AS integration_kind, driver.name,
-    driver.kind, driver.root, driver.prefix, driver.region, driver.storage_class, driver.endpoint,
-    driver.allow_delete, account.email AS creator, driver.created_at
+    driver.id, driver.project_id, driver.integration_id, integration.kind AS integration_kind,
+    integration.metadata AS integration_metadata, driver.name, driver.kind, driver.root, driver.prefix,
+    driver.region, driver.storage_class, driver.endpoint,
+    driver.allow_delete AND NOT organization.forbid_external_delete AS allow_delete,
+    driver.allow_delete AS asks_delete, driver.read_only, driver.report, driver.checked_at,
+    account.email AS creator, driver.created_at, greatest(driver.updated_at, integration.updated_at) AS changed_at
 FROM driver
 JOIN integration ON integration.id = driver.integration_id
+JOIN organization ON organization.id = integration.organization_id
 JOIN account ON account.id = driver.creator_id
 """
 
@@ -66,36 +79,97 @@ def folder_prefix(path: str | None) -> str:
 
 async def create_driver(conn: AsyncConnection[Any], caller: Account, project_id: int, new: NewDriver) -> Driver:
     """Raises Conflict, BadRequest."""
+    cursor = await conn.execute(
+        """
+        INSERT INTO driver (
+            project_id, integration_id, name, kind, root, prefix, region, storage_class, endpoint, allow_delete,
+            read_only, creator_id
+        )
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        ON CONFLICT ON CONSTRAINT driver_name_unique DO NOTHING
+        RETURNING id
+        """,
+        [
+            project_id,
+            new.integration_id,
+            checked_name(new.name, "driver"),
+            new.kind,
+            new.root,
+            new.prefix,
+            new.region,
+            new.storage_class,
+            new.endpoint,
+            new.allow_delete,
+            new.read_only,
+            caller.id,
+        ],
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise Conflict(
+            f"There is a driver named {new.name!r} in this project already, and it is not the same. "
+            "Choose another name, or delete that driver first."
+        )
+    return await get_driver(conn, row[0])
+
+
+async def find_same(conn: AsyncConnection[Any], project_id: int, new: NewDriver) -> Driver | None:
+    """The driver that a repeated request made the first time: all is as asked for, its name too."""
+    cursor = conn.cursor(row_factory=class_row(Driver))
+    await cursor.execute(
+        _SELECT
+        + """
+        WHERE driver.project_id = %(project_id)s AND driver.name = %(name)s AND driver.kind = %(kind)s
+            AND driver.integration_id = %(integration_id)s AND driver.root = %(root)s AND driver.prefix = %(prefix)s
+            AND driver.region IS NOT DISTINCT FROM %(region)s
+            AND driver.storage_class IS NOT DISTINCT FROM %(storage_class)s
+            AND driver.endpoint IS NOT DISTINCT FROM %(endpoint)s
+            AND driver.allow_delete = %(allow_delete)s AND driver.read_only = %(read_only)s
+        """,
+        asdict(new) | {"project_id": project_id, "name": new.name.strip()},
+    )
+    return await cursor.fetchone()
+
+
+@dataclass(frozen=True, slots=True)
+class DriverChange:
+    """What may change while datasets use the driver; None leaves it. Where it points never changes."""
+
+    name: str | None = None
+    allow_delete: bool | None = None
+    storage_class: str | None = None
+
+
+async def update_driver(conn: AsyncConnection[Any], driver: Driver, change: DriverChange) -> Driver:
+    """Raises Conflict, BadRequest."""
+    if change.allow_delete and driver.read_only:
+        raise BadRequest(f"Driver {driver.name!r} only reads; it cannot be allowed to delete.")
     try:
         async with conn.transaction():
-            cursor = await conn.execute(
+            await conn.execute(
                 """
-                INSERT INTO driver (
-                    project_id, integration_id, name, kind, root, prefix, region, storage_class, endpoint,
-                    allow_delete, creator_id
-                )
-                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-                RETURNING id
+                UPDATE driver
+                SET name = coalesce(%(name)s, name), allow_delete = coalesce(%(allow_delete)s, allow_delete),
+                    storage_class = coalesce(%(storage_class)s, storage_class), updated_at = now()
+                WHERE id = %(id)s
                 """,
-                [
-                    project_id,
-                    new.integration_id,
-                    checked_name(new.name, "driver"),
-                    new.kind,
-                    new.root,
-                    new.prefix,
-                    new.region,
-                    new.storage_class,
-                    new.endpoint,
-                    new.allow_delete,
-                    caller.id,
-                ],
+                {
+                    "id": driver.id,
+                    "name": None if change.name is None else checked_name(change.name, "driver"),
+                    "allow_delete": change.allow_delete,
+                    "storage_class": change.storage_class,
+                },
             )
     except UniqueViolation:
-        raise Conflict(f"There is a driver named {new.name!r} in this project already.") from None
-    row = await cursor.fetchone()
-    assert row is not None
-    return await get_driver(conn, row[0])
+        raise Conflict(f"There is a driver named {change.name!r} in this project already.") from None
+    return await get_driver(conn, driver.id)
+
+
+async def keep_report(conn: AsyncConnection[Any], driver_id: int, report: Mapping[str, Any]) -> None:
+    """What a check of the driver found, with the time."""
+    await conn.execute(
+        "UPDATE driver SET report = %s, checked_at = now() WHERE id = %s", [Jsonb(dict(report)), driver_id]
+    )
 
 
 async def get_driver(conn: AsyncConnection[Any], driver_id: int) -> Driver:
@@ -121,3 +195,17 @@ async def delete_driver(conn: AsyncConnection[Any], driver: Driver) -> None:
             await conn.execute("DELETE FROM driver WHERE id = %s", [driver.id])
     except ForeignKeyViolation:
         raise Conflict(f"Driver {driver.name!r} is used by a dataset. Delete its datasets first.") from None
+
+
+async def is_delete_forbidden(conn: AsyncConnection[Any], organization_id: int) -> bool:
+    cursor = await conn.execute("SELECT forbid_external_delete FROM organization WHERE id = %s", [organization_id])
+    row = await cursor.fetchone()
+    return row is not None and row[0]
+
+
+async def forbid_delete(conn: AsyncConnection[Any], organization_id: int, *, is_forbidden: bool) -> None:
+    """The organisation's word on deleting objects in buckets, whatever its drivers say."""
+    await conn.execute(
+        "UPDATE organization SET forbid_external_delete = %s, updated_at = now() WHERE id = %s",
+        [is_forbidden, organization_id],
+    )

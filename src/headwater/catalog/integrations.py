@@ -105,6 +105,13 @@ async def open_secret(conn: AsyncConnection[Any], vault: LocalVault, integration
     return {} if row[0] is None else vault.open(row[0], owner=f"integration:{integration_id}")
 
 
+async def changed_at(conn: AsyncConnection[Any], integration_id: int) -> datetime | None:
+    """When the integration, its secret included, last changed; None for one that is no longer there."""
+    cursor = await conn.execute("SELECT updated_at FROM integration WHERE id = %s", [integration_id])
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
 async def list_integrations(conn: AsyncConnection[Any], organization_id: int) -> list[Integration]:
     cursor = conn.cursor(row_factory=class_row(Integration))
     await cursor.execute(_SELECT + "ORDER BY integration.id", {"organization_id": organization_id})

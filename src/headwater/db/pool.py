@@ -14,11 +14,11 @@ async def _configure(conn: AsyncConnection[Any]) -> None:
     await conn.commit()
 
 
-def make_pool(url: str, *, max_size: int, name: str) -> Pool:
+def make_pool(url: str, *, max_size: int, name: str, min_size: int = 1) -> Pool:
     """A pool that is not open yet; `async with` opens it."""
     return AsyncConnectionPool(
         url,
-        min_size=1,
+        min_size=min_size,
         max_size=max_size,
         name=name,
         configure=_configure,

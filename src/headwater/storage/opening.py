@@ -21,6 +21,7 @@ def open_s3(
     region: str,
     endpoint: str | None = None,
     credentials: CredentialsProvider[S3Credentials],
+    storage_class: str | None = None,
     connector: aiohttp.BaseConnector | None = None,
     page_keys: int = PAGE_KEYS,
     backoff_s: float = 0.25,
@@ -33,7 +34,13 @@ def open_s3(
     """
     place = Bucket(bucket, prefix_of(prefix), region, endpoint)
     return S3Store(
-        place, credentials, open_session(connector), backoff_s=backoff_s, attempts=attempts, page_keys=page_keys
+        place,
+        credentials,
+        open_session(connector),
+        backoff_s=backoff_s,
+        attempts=attempts,
+        page_keys=page_keys,
+        storage_class=storage_class,
     )
 
 

@@ -31,13 +31,13 @@ async def delete_item(conn: AsyncConnection[Any], item: Item) -> None:
         path=item.path,
         object_key=now.object_key,
         thumbnail=thumbnail_key(item.id, now.thumbnail_type) if now.thumbnail_type else None,
-        delete_object=await _may_delete_object(conn, item),
+        delete_object=await _may_delete_object(conn, item.dataset_id),
     )
 
 
-async def _may_delete_object(conn: AsyncConnection[Any], item: Item) -> bool:
-    """Our own storage is ours; in a bucket the driver decides."""
-    driver_id = await datasets.driver_of(conn, item.dataset_id)
+async def _may_delete_object(conn: AsyncConnection[Any], dataset_id: int) -> bool:
+    """Our own storage is ours; in a bucket the driver decides, and before it the organisation."""
+    driver_id = await datasets.driver_of(conn, dataset_id)
     return driver_id is None or (await drivers.get_driver(conn, driver_id)).allow_delete
 
 
@@ -51,16 +51,19 @@ async def delete_object(
     delete_object: bool,
 ) -> None:
     """Remove an item's thumbnail, and its object if nothing was written to the path since. Safe to repeat."""
+    if thumbnail is not None:
+        async with place.places.of_derived(dataset_id) as derived:
+            await _delete_ours(derived, thumbnail)
+    if not delete_object:
+        return
     async with place.places.of_dataset(dataset_id) as store:
-        if thumbnail is not None:
-            await _delete_ours(store, thumbnail)
-        if not delete_object:
-            return
         if object_key is not None:
             await store.delete(object_key)  # a key of its own: nobody else writes there
         async with place.pool.connection() as conn:
             await items.lock_path(conn, dataset_id, path)
             if not await items.is_deleted_here(conn, dataset_id, path):
+                return
+            if not await _may_delete_object(conn, dataset_id):  # it was allowed when it was asked for
                 return
             if object_key is None:
                 await store.delete(path[1:])
@@ -81,7 +84,7 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
         doomed = await datasets.find_deleted(conn, dataset_id)
     if doomed is None:
         return
-    async with place.places.of_dataset(dataset_id) as store:
+    async with place.places.of_derived(dataset_id) as store:
         while True:
             async with place.pool.connection() as conn:
                 bundle = await items.first_keys(conn, dataset_id, limit=_PURGE_ROWS)

@@ -1,27 +1,24 @@
-"""Places: opens the store a dataset's objects are in, with credentials from the vault and only where it may connect."""
+"""The store of a dataset: opened from its driver and the secret of its integration, or our own."""
 
 import os
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-from psycopg import AsyncConnection
 
-from headwater.catalog import datasets, drivers, integrations
+from headwater.catalog import datasets, drivers
 from headwater.catalog.drivers import Driver
 from headwater.db.pool import Pool
 from headwater.errors import BadRequest
 from headwater.ids import to_wire
 from headwater.settings import Settings
-from headwater.storage.opening import open_local, open_s3
-from headwater.storage.s3.requests import S3Credentials
+from headwater.storage.opening import open_local, open_session
 from headwater.storage.stores import Store
-from headwater.vault.local import LocalVault
+from headwater.work.clouds import Clouds, Patience
+from headwater.work.credentials import Secrets
 
-_DEFAULT_REGION = "us-east-1"
 _MOST_OPEN = 256
 
 
@@ -31,23 +28,43 @@ class Places:
     Make it inside the event loop, with the connector that decides where connections may go.
     """
 
-    def __init__(self, pool: Pool, vault: LocalVault, settings: Settings, connector: aiohttp.BaseConnector) -> None:
+    def __init__(self, pool: Pool, secrets: Secrets, settings: Settings, connector: aiohttp.BaseConnector) -> None:
         self._pool = pool
-        self._vault = vault
         self._settings = settings
-        self._connector = connector
+        self._session = open_session(connector)
+        self._clouds = Clouds(secrets, settings, connector, self._session)
         self._open: OrderedDict[str, Store] = OrderedDict()
         self._users: Counter[str] = Counter()
 
     @asynccontextmanager
     async def of_dataset(self, dataset_id: int) -> AsyncGenerator[Store]:
         """The store of a dataset: its driver's, or our own. Raises NotFound, BadRequest, VaultError."""
+        driver = await self._driver_of(dataset_id)
+        async with self._used(dataset_id, driver) as store:
+            yield store
+
+    @asynccontextmanager
+    async def of_derived(self, dataset_id: int) -> AsyncGenerator[Store]:
+        """Where a dataset's derived files lie: in its bucket, unless nothing may be written there; then with us."""
+        driver = await self._driver_of(dataset_id)
+        async with self._used(dataset_id, None if driver is not None and driver.read_only else driver) as store:
+            yield store
+
+    async def _driver_of(self, dataset_id: int) -> Driver | None:
         async with self._pool.connection() as conn:
             driver_id = await datasets.driver_of(conn, dataset_id)
-            driver = None if driver_id is None else await drivers.get_driver(conn, driver_id)
-        name = f"own:{dataset_id}" if driver is None else f"driver:{driver.id}"
+            return None if driver_id is None else await drivers.get_driver(conn, driver_id)
+
+    @asynccontextmanager
+    async def _used(self, dataset_id: int, driver: Driver | None) -> AsyncGenerator[Store]:
+        # A driver that was changed is opened anew; who still uses the old store keeps it to the end.
+        name = f"own:{dataset_id}" if driver is None else f"driver:{driver.id}:{driver.changed_at.isoformat()}"
         if name not in self._open:
-            self._open[name] = self._open_own(dataset_id) if driver is None else self.open(driver)
+            opened = self._open_own(dataset_id) if driver is None else await self.open(driver)
+            if name in self._open:  # another was quicker
+                await opened.close()
+            else:
+                self._open[name] = opened
         self._open.move_to_end(name)
         self._users[name] += 1
         try:
@@ -69,39 +86,32 @@ class Places:
         folder.mkdir(parents=True, exist_ok=True)
         return open_local(root=folder)
 
-    def open(self, driver: Driver) -> Store:
+    async def open(self, driver: Driver, patience: Patience | None = None) -> Store:
         """A store for one use, to be closed by the caller. Raises BadRequest for a folder that is not allowed."""
-        if driver.integration_kind == "hostPath":
+        if driver.integration_kind in ("hostPath", "nfs"):
             return open_local(root=checked_folder(self._settings, driver.root, driver.prefix))
-        return open_s3(
-            bucket=driver.root,
-            prefix=driver.prefix,
-            region=driver.region or _DEFAULT_REGION,
-            endpoint=driver.endpoint,
-            credentials=self._credentials_of(driver),
-            connector=self._connector,
-        )
-
-    def _credentials_of(self, driver: Driver) -> Any:
-        known: S3Credentials | None = None
-
-        async def credentials(anew: bool) -> S3Credentials:
-            nonlocal known
-            if known is None or anew:
-                async with self._pool.connection() as conn:
-                    known = await self._read_credentials(conn, driver.integration_id)
-            return known
-
-        return credentials
-
-    async def _read_credentials(self, conn: AsyncConnection[Any], integration_id: int) -> S3Credentials:
-        secret = await integrations.open_secret(conn, self._vault, integration_id)
-        return S3Credentials(secret["key"], secret["secret"], secret.get("sessionToken"))
+        return await self._clouds.open(driver, patience or Patience())
 
     async def close(self) -> None:
         for store in self._open.values():
             await store.close()
         self._open.clear()
+        await self._session.close()
+
+
+def folder_of(settings: Settings, kind: str, metadata: dict[str, object]) -> str:
+    """The folder of this machine that an integration of kind hostPath or nfs stands for. Raises BadRequest."""
+    path = str(metadata.get("path") or "")
+    if kind == "hostPath":
+        return path
+    share = f"{metadata.get('server') or ''}:/{path.strip('/')}"
+    for mounted, folder in settings.nfs_mounts.items():
+        if share == mounted or share.startswith(mounted.rstrip("/") + "/"):
+            return str(folder) + share[len(mounted.rstrip("/")) :]
+    raise BadRequest(
+        f"The NFS share {share} is not mounted for this server. Its operator mounts it and says where: "
+        f"HEADWATER_NFS_MOUNTS={share}=/mnt/FOLDER, with HEADWATER_LOCAL_ROOTS=/mnt/FOLDER"
+    )
 
 
 def checked_folder(settings: Settings, root: str, prefix: str = "") -> Path:

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def thumbnail_key(item_id: int, thumbnail_type: str) -> str:
     return f"{HIDDEN_FOLDER[1:]}/thumbnails/{to_wire(item_id)}.{_EXTENSIONS[thumbnail_type]}"
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    objects: Store
+    derived: Store  # the same one, unless nothing may be written to the bucket
+
+
 async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence[int]) -> None:
     """Safe to repeat: what is done is left alone. Raises Unavailable when some must be tried again.
 
@@ -46,8 +53,9 @@ async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence
     if not waiting:
         return
     failure: Exception | None = None
-    async with place.places.of_dataset(dataset_id) as store:
-        async for prepared, failed in _in_bundles(place, store, waiting):
+    places = place.places
+    async with places.of_dataset(dataset_id) as store, places.of_derived(dataset_id) as derived:
+        async for prepared, failed in _in_bundles(place, Stores(store, derived), waiting):
             failure = failed
             async with place.pool.connection() as conn:
                 await items.save_prepared(conn, dataset_id, prepared)
@@ -57,10 +65,10 @@ async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence
 
 
 async def _in_bundles(
-    place: Workplace, store: Store, waiting: Sequence[Item]
+    place: Workplace, stores: Stores, waiting: Sequence[Item]
 ) -> AsyncIterator[tuple[list[PreparedItem], Exception | None]]:
     """Results as they come, some at a time; what needs another try is left out, and why is told with each bundle."""
-    tasks = [asyncio.create_task(_prepare(place, store, item)) for item in waiting]
+    tasks = [asyncio.create_task(_prepare(place, stores, item)) for item in waiting]
     bundle: list[PreparedItem] = []
     failure: Exception | None = None
     try:
@@ -81,13 +89,13 @@ async def _in_bundles(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _prepare(place: Workplace, store: Store, item: Item) -> PreparedItem | None:
+async def _prepare(place: Workplace, stores: Stores, item: Item) -> PreparedItem | None:
     """None for an object that is no longer what its row says: the next sync will tell."""
     if item.missing_since is not None:
         return _failed(item, "object-missing", "The bucket has no such object any more.")
     async with place.slots:
         try:
-            return await _read(place, store, item)
+            return await _read(place, stores, item)
         except StoreMissing:
             return _failed(item, "object-missing", "The bucket has no such object any more.")
         except StoreDenied as error:
@@ -106,10 +114,10 @@ def _failed(item: Item, reason: str, message: str) -> PreparedItem:
     )
 
 
-async def _read(place: Workplace, store: Store, item: Item) -> PreparedItem | None:
+async def _read(place: Workplace, stores: Stores, item: Item) -> PreparedItem | None:
     if item.size_bytes == 0:
         return _failed(item, "empty", "The file is empty.")
-    async with store.get(item.key) as reader:
+    async with stores.objects.get(item.key) as reader:
         if reader.info.etag and reader.info.etag != item.etag:
             return None
         head, rest = await _head(reader)
@@ -124,7 +132,7 @@ async def _read(place: Workplace, store: Store, item: Item) -> PreparedItem | No
             )
         async with _spooled(place.spool_dir, head, rest) as file:
             prepared = await place.decoders.prepare(file)
-    return await _finish(store, item, mime_type, prepared)
+    return await _finish(stores.derived, item, mime_type, prepared)
 
 
 async def _head(reader: ObjectReader) -> tuple[bytes, AsyncIterator[bytes]]:

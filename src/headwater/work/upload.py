@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from headwater import queue
-from headwater.catalog import items
+from headwater.catalog import drivers, items
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
@@ -66,6 +66,7 @@ async def upload_file(
     """
     if dataset.readonly:
         raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
+    await _check_bucket_is_written(place, dataset)
     async with place.pool.connection() as conn:
         existing = await items.find_item_at(conn, dataset.id, announced.path)
     if existing is not None and _is_kept(existing, announced.mode):
@@ -82,6 +83,19 @@ async def upload_file(
             own_key = None if dataset.driver_id is not None else key
             item, outcome = await _commit(place, store, dataset, caller, announced, upload, own_key)
     return Uploaded(item, outcome, received_bytes)
+
+
+async def _check_bucket_is_written(place: Workplace, dataset: Dataset) -> None:
+    """Raises BadRequest."""
+    if dataset.driver_id is None:
+        return
+    async with place.pool.connection() as conn:
+        driver = await drivers.get_driver(conn, dataset.driver_id)
+    if driver.read_only:
+        raise BadRequest(
+            f"Driver {driver.name!r} of dataset {dataset.name!r} only reads its bucket, so nothing can be uploaded. "
+            "Upload to another dataset, or put the file into the bucket and sync."
+        )
 
 
 def _is_kept(existing: Item, mode: Mode) -> bool:
