@@ -14,6 +14,7 @@ from headwater.media.limits import DecodePool
 from headwater.net.addresses import open_connector
 from headwater.settings import Settings
 from headwater.vault.local import LocalVault
+from headwater.work.credentials import Secrets
 from headwater.work.places import Places
 from headwater.work.workplace import Workplace
 
@@ -63,8 +64,11 @@ async def open_workplace(
         memory_bytes=settings.decode_memory_bytes,
         read_gps=settings.read_gps,
     )
-    async with make_pool(database_url, max_size=max_connections, name=name) as pool:
-        places = Places(pool, load_vault(settings), settings, connector)
+    async with (
+        make_pool(database_url, max_size=max_connections, name=name) as pool,
+        make_pool(database_url, min_size=0, max_size=2, name=f"{name}-secrets") as secrets_pool,
+    ):
+        places = Places(pool, Secrets(secrets_pool, load_vault(settings)), settings, connector)
         try:
             yield Workplace(
                 pool=pool,
