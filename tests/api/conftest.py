@@ -11,6 +11,9 @@ from headwater.catalog.accounts import Account
 from tests.api.world import BASE, World, new_account
 from tests.conftest import OWNER
 
+# In the organisation; the others are members.
+ROLES = {"admin": "admin", "annotationManager": "worker", "annotator": "worker"}
+
 
 def _client(app: object, token: str | None) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
@@ -38,11 +41,17 @@ async def world(api_app: object, tmp_path_factory: pytest.TempPathFactory) -> As
             organization = (await organizations.list_organizations(conn, owner))[0]
             for name in ("admin", "owner", "developer", "annotationManager", "annotator", "stranger"):
                 people[name] = await new_account(conn, f"{name}@project.test")
-                role = "admin" if name == "admin" else "member"
+                role = ROLES.get(name, "member")
                 await organizations.add_member(conn, organization.id, people[name], role)
             project = await projects.create_project(conn, people["owner"], "everybody")
             for name in ("developer", "annotationManager", "annotator"):
                 await projects.set_member(conn, project.id, people[name], name)
+            annex = await conn.execute("INSERT INTO organization (name) VALUES ('Annex') RETURNING id")
+            annex_id = (await annex.fetchone())[0]
+            await conn.execute(
+                "INSERT INTO member SELECT %s, account_id, role FROM member WHERE organization_id = %s",
+                [annex_id, organization.id],
+            )
             people["outsider"] = await new_account(conn, "outsider@elsewhere.test")
             elsewhere = await conn.execute("INSERT INTO organization (name) VALUES ('Elsewhere') RETURNING id")
             await organizations.add_member(conn, (await elsewhere.fetchone())[0], people["outsider"], "owner")
@@ -60,6 +69,7 @@ async def world(api_app: object, tmp_path_factory: pytest.TempPathFactory) -> As
             people=people,
             callers=callers,
             organization_id=f"{organization.id:024x}",
+            annex_id=f"{annex_id:024x}",
             project_id=f"{project.id:024x}",
             folder=folder,
             new_client=client,

@@ -99,8 +99,9 @@ async def test_members_hear_of_commands_and_datasets_and_nobody_else_does(world:
         assert (name, data["id"]) == ("dataset", world.dataset_id)
         assert data["counts"].keys() >= {"items", "bytes", "missing"}
         # A later event of their own proves that the others have been told all there was.
-        for who, stream in (("stranger", stranger), ("outsider", outsider)):
-            project = (await world.callers[who].post("/projects", data={"name": unique("own")})).json()["id"]
+        for who, stream, place in (("stranger", stranger, {"orgId": world.annex_id}), ("outsider", outsider, {})):
+            made = await world.callers[who].post("/projects", data={"name": unique("own")} | place)
+            project = made.json()["id"]
             own = await world.callers[who].post("/datasets", json={"name": "own", "projects": [project]})
             await announce(world, own.json()["id"])
             assert (await stream.event())[1]["id"] == own.json()["id"]

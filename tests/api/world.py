@@ -28,6 +28,7 @@ class World:
     people: dict[str, Account]
     callers: dict[str, httpx.AsyncClient]
     organization_id: str
+    annex_id: str  # a second organisation with the same people
     project_id: str
     folder: Path  # the bucket of the driver
     new_client: Callable[..., Awaitable[httpx.AsyncClient]]

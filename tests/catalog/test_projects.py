@@ -62,7 +62,7 @@ async def test_a_member_of_the_organisation_sees_no_project_of_others(conn, data
         with pytest.raises(NotFound):
             await question
     with pytest.raises(Forbidden):
-        await organizations.get_administered(conn, colleague, organization.id)
+        await organizations.get_organization(conn, colleague, organization.id, "manage_members")
     with pytest.raises(Conflict):
         await organizations.add_member(conn, organization.id, colleague, "admin")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from headwater import ids
 from headwater.catalog import accounts
 from headwater.catalog.accounts import Account
+from headwater.catalog.rights import RULES, AnyRight
 from headwater.errors import NotFound, Unauthorized
 from headwater.settings import Settings
 from headwater.tokens import Signer
@@ -67,6 +68,15 @@ Caller = Annotated[Account, Depends(_caller)]
 # Scope "function": the transaction ends before the answer is sent, so that an answer never tells of what did not last.
 Connection = Annotated[AsyncConnection[Any], Depends(_connection, scope="function")]
 Base = Annotated[str, Depends(_base)]
+
+
+def needs(right: AnyRight | Literal["anybody", "account"]) -> dict[str, str]:
+    """What a route declares: `@router.get("", openapi_extra=needs("sync"))`.
+
+    "account" is whoever has a token, "anybody" needs none. The walk of tests/api/test_roles.py and the page
+    docs/reference/permissions.md are made from it; the function of the route has to ask for the right itself.
+    """
+    return {"x-right": right, "x-scope": right if right in ("anybody", "account") else RULES[right].scope}
 
 
 def wire_id(noun: str) -> Any:

@@ -2,25 +2,25 @@
 
 from fastapi import APIRouter
 
-from headwater.api.caller import Base, Caller, CommandId, Connection
+from headwater.api.caller import Base, Caller, CommandId, Connection, needs
 from headwater.catalog import commands
 from headwater.wire import commands as wire
 
 router = APIRouter(prefix="/commands", tags=["commands"])
 
 
-@router.get("")
+@router.get("", openapi_extra=needs("account"))
 async def list_commands(caller: Caller, conn: Connection, base: Base) -> list[wire.CommandJson]:
     """The newest 100."""
     return [wire.command(found, base) for found in await commands.list_commands(conn, caller)]
 
 
-@router.get("/{command_id}")
+@router.get("/{command_id}", openapi_extra=needs("read"))
 async def read_command(command_id: CommandId, caller: Caller, conn: Connection, base: Base) -> wire.CommandJson:
     return wire.command(await commands.get_command(conn, caller, command_id), base)
 
 
-@router.post("/{command_id}/abort")
+@router.post("/{command_id}/abort", openapi_extra=needs("sync"))
 async def abort_command(command_id: CommandId, caller: Caller, conn: Connection, base: Base) -> wire.CommandJson:
     """It stops within a second and keeps what it has committed."""
     command = await commands.get_command(conn, caller, command_id, "sync")

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body
 from pydantic import BaseModel, Field
 
 from headwater import queue
-from headwater.api.caller import Base, Caller, Connection, DatasetId
+from headwater.api.caller import Base, Caller, Connection, DatasetId, needs
 from headwater.catalog import commands, datasets, drivers, folders, items, projects
 from headwater.errors import BadRequest, NotFound
 from headwater.ids import from_wire
@@ -20,7 +20,7 @@ from headwater.work.deletion import PURGE_TASK
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
-@router.post("")
+@router.post("", openapi_extra=needs("manage_datasets"))
 async def create_dataset(body: wire.NewDatasetBody, caller: Caller, conn: Connection, base: Base) -> wire.DatasetJson:
     """On a driver, the initial sync starts by itself unless `sync` is false."""
     project = await projects.get_project(conn, caller, from_wire(body.projects[0], "project"), "manage_datasets")
@@ -35,7 +35,7 @@ async def create_dataset(body: wire.NewDatasetBody, caller: Caller, conn: Connec
     return wire.dataset(await datasets.get_dataset(conn, caller, dataset.id), base)
 
 
-@router.post("/query")
+@router.post("/query", openapi_extra=needs("account"))
 async def query_datasets(
     caller: Caller, conn: Connection, base: Base, body: Annotated[dict[str, Any], Body(default_factory=dict)]
 ) -> dict[str, Any]:
@@ -53,7 +53,7 @@ async def query_datasets(
     }
 
 
-@router.get("/{dataset_id}")
+@router.get("/{dataset_id}", openapi_extra=needs("read"))
 async def read_dataset(dataset_id: DatasetId, caller: Caller, conn: Connection, base: Base) -> wire.DatasetJson:
     return wire.dataset(await datasets.get_dataset(conn, caller, dataset_id), base)
 
@@ -66,7 +66,7 @@ class DatasetPatch(BaseModel):
     readonly: bool | None = None
 
 
-@router.patch("/{dataset_id}")
+@router.patch("/{dataset_id}", openapi_extra=needs("manage_datasets"))
 async def update_dataset(
     dataset_id: DatasetId, body: DatasetPatch, caller: Caller, conn: Connection, base: Base, system: bool = False
 ) -> wire.DatasetJson:
@@ -79,7 +79,7 @@ async def update_dataset(
     return wire.dataset(await datasets.get_dataset(conn, caller, dataset_id), base)
 
 
-@router.delete("/{dataset_id}")
+@router.delete("/{dataset_id}", openapi_extra=needs("manage_datasets"))
 async def delete_dataset(dataset_id: DatasetId, caller: Caller, conn: Connection) -> dict[str, bool]:
     """The index and the derived files go; objects in the bucket stay."""
     dataset = await datasets.get_dataset(conn, caller, dataset_id, "manage_datasets")
@@ -96,7 +96,7 @@ class SyncBody(BaseModel):
     )
 
 
-@router.post("/{dataset_id}/sync")
+@router.post("/{dataset_id}/sync", openapi_extra=needs("sync"))
 async def sync_dataset(
     dataset_id: DatasetId, caller: Caller, conn: Connection, base: Base, body: SyncBody | None = None
 ) -> wire_commands.CommandJson:
@@ -108,14 +108,14 @@ async def sync_dataset(
     return wire_commands.command(await commands.load_command(conn, command_id), base)
 
 
-@router.get("/{dataset_id}/directoryTree")
+@router.get("/{dataset_id}/directoryTree", openapi_extra=needs("read"))
 async def read_directory_tree(dataset_id: DatasetId, caller: Caller, conn: Connection) -> wire.TreeNode:
     """Every folder but those more than 100 levels deep, nested."""
     dataset = await datasets.get_dataset(conn, caller, dataset_id)
     return wire.directory_tree(await folders.list_folders(conn, dataset.id))
 
 
-@router.post("/{dataset_id}/query")
+@router.post("/{dataset_id}/query", openapi_extra=needs("read"))
 async def query_items(
     dataset_id: DatasetId, caller: Caller, conn: Connection, base: Base, body: dict[str, Any]
 ) -> wire_items.PageJson:

@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from headwater.api.caller import Connection, Server, ServerDep
+from headwater.api.caller import Connection, Server, ServerDep, needs
 from headwater.catalog import accounts
 from headwater.catalog.accounts import Account
 from headwater.errors import BadRequest, NotFound, Unauthorized
@@ -21,7 +21,7 @@ class LoginBody(BaseModel):
     refresh_token: str | None = None
 
 
-@gate.post("/token")
+@gate.post("/token", openapi_extra=needs("anybody"))
 async def log_in(body: LoginBody, conn: Connection, server: ServerDep) -> dict[str, str]:
     """What the SDK's `login_m2m` asks: a token for an e-mail address and a password, or for a refresh token."""
     if body.type == "refresh_token":

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from psycopg import AsyncConnection
 
-from headwater.api.caller import Base, Caller, Server, ServerDep
+from headwater.api.caller import Base, Caller, Server, ServerDep, needs
 from headwater.catalog import commands, datasets
 from headwater.catalog.accounts import Account
 from headwater.errors import HeadwaterError
@@ -77,7 +77,7 @@ class _Listener:
         return topics
 
 
-@router.get("/stream", response_class=StreamingResponse)
+@router.get("/stream", openapi_extra=needs("account"), response_class=StreamingResponse)
 async def stream(
     request: Request,
     caller: Caller,

@@ -7,9 +7,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from headwater import queue
-from headwater.api.caller import Base, Caller, Connection, ProjectId
+from headwater.api.caller import Base, Caller, Connection, ProjectId, needs
 from headwater.catalog import accounts, organizations, projects, rights
+from headwater.catalog.accounts import Account
 from headwater.errors import BadRequest, Conflict, NotFound
+from headwater.ids import to_wire
 from headwater.wire import accounts as wire
 from headwater.work.deletion import PURGE_TASK
 
@@ -21,38 +23,55 @@ async def _shaped(conn: Any, found: list[projects.Project], base: str) -> list[w
     return [wire.project(project, contributors[project.id], base) for project in found]
 
 
-@router.post("")
+@router.post("", openapi_extra=needs("create_project"))
 async def create_project(request: Request, caller: Caller, conn: Connection, base: Base) -> wire.ProjectJson:
-    """The SDK sends the name as a form (`name=…`); JSON is taken as well."""
-    project = await projects.create_project(conn, caller, await _name_of(request))
+    """The SDK sends the name as a form (`name=…`); JSON is taken as well.
+
+    With `orgId` (an id) or `org` (an id or a name) in that organisation, otherwise in the caller's first one.
+    """
+    given = await _fields_of(request)
+    name = given.get("name")
+    if not name:
+        raise BadRequest("A project needs a name: send the form field name=…")
+    organization_id = await _organization_of(conn, caller, given.get("orgId") or given.get("org"))
+    project = await projects.create_project(conn, caller, name, organization_id=organization_id)
     return (await _shaped(conn, [project], base))[0]
 
 
-async def _name_of(request: Request) -> str:
+async def _fields_of(request: Request) -> dict[str, str]:
+    """The texts among the fields of a form or of JSON. Raises BadRequest."""
     try:
         if request.headers.get("content-type", "").lower().startswith("application/json"):
             body = await request.json()
-            name = body.get("name") if isinstance(body, dict) else None
+            given = body if isinstance(body, dict) else {}
         else:
-            name = parse_qs((await request.body()).decode()).get("name", [None])[0]
+            given = {key: values[0] for key, values in parse_qs((await request.body()).decode()).items()}
     except (ValueError, RecursionError):
         raise BadRequest("The body is neither a form nor JSON. Send the form field name=…") from None
-    if not isinstance(name, str):
-        raise BadRequest("A project needs a name: send the form field name=…")
-    return name
+    return {str(key): value for key, value in given.items() if isinstance(value, str)}
 
 
-@router.get("")
+async def _organization_of(conn: Any, caller: Account, wanted: str | None) -> int | None:
+    """Raises NotFound."""
+    if wanted is None:
+        return None
+    for organization in await organizations.list_organizations(conn, caller):
+        if wanted in (to_wire(organization.id), organization.name):
+            return organization.id
+    raise NotFound(f"There is no organisation {wanted[:80]!r} that you belong to.")
+
+
+@router.get("", openapi_extra=needs("account"))
 async def list_projects(caller: Caller, conn: Connection, base: Base) -> list[wire.ProjectJson]:
     return await _shaped(conn, await projects.list_projects(conn, caller), base)
 
 
-@router.get("/{project_name:path}/name")
+@router.get("/{project_name:path}/name", openapi_extra=needs("read"))
 async def find_projects(project_name: str, caller: Caller, conn: Connection, base: Base) -> list[wire.ProjectJson]:
     return await _shaped(conn, await projects.find_projects(conn, caller, project_name), base)
 
 
-@router.get("/{project_id}")
+@router.get("/{project_id}", openapi_extra=needs("read"))
 async def read_project(project_id: ProjectId, caller: Caller, conn: Connection, base: Base) -> wire.ProjectJson:
     return (await _shaped(conn, [await projects.get_project(conn, caller, project_id)], base))[0]
 
@@ -61,7 +80,7 @@ class ProjectPatch(BaseModel):
     name: str | None = None
 
 
-@router.patch("/{project_id}")
+@router.patch("/{project_id}", openapi_extra=needs("manage_project"))
 async def update_project(
     project_id: ProjectId, body: ProjectPatch, caller: Caller, conn: Connection, base: Base
 ) -> wire.ProjectJson:
@@ -71,7 +90,7 @@ async def update_project(
     return (await _shaped(conn, [await projects.get_project(conn, caller, project_id)], base))[0]
 
 
-@router.delete("/{project_id}")
+@router.delete("/{project_id}", openapi_extra=needs("manage_project"))
 async def delete_project(project_id: ProjectId, caller: Caller, conn: Connection) -> dict[str, bool]:
     """With its datasets. Objects in buckets are not touched."""
     project = await projects.get_project(conn, caller, project_id, "manage_project")
@@ -85,14 +104,14 @@ class RoleBody(BaseModel):
     role: str
 
 
-@router.get("/{project_id}/members")
+@router.get("/{project_id}/members", openapi_extra=needs("read"))
 async def list_members(project_id: ProjectId, caller: Caller, conn: Connection) -> list[wire.UserJson]:
     project = await projects.get_project(conn, caller, project_id)
     return [wire.user(member) for member in (await projects.list_contributors(conn, [project.id]))[project.id]]
 
 
-@router.post("/{project_id}/members/{email}")
-@router.patch("/{project_id}/members/{email}")
+@router.post("/{project_id}/members/{email}", openapi_extra=needs("manage_project"))
+@router.patch("/{project_id}/members/{email}", openapi_extra=needs("manage_project"))
 async def set_member(
     project_id: ProjectId, email: str, body: RoleBody, caller: Caller, conn: Connection
 ) -> list[wire.UserJson]:
@@ -106,7 +125,7 @@ async def set_member(
     return [wire.user(member) for member in await _members_with_an_owner(conn, project.id)]
 
 
-@router.delete("/{project_id}/members/{email}")
+@router.delete("/{project_id}/members/{email}", openapi_extra=needs("manage_project"))
 async def remove_member(project_id: ProjectId, email: str, caller: Caller, conn: Connection) -> list[wire.UserJson]:
     project = await projects.get_project(conn, caller, project_id, "manage_project")
     account = await accounts.find_account(conn, email)

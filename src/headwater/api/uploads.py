@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Query, Request, Response
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from headwater.api.caller import Base, Caller, Connection, DatasetId, ServerDep
+from headwater.api.caller import Base, Caller, Connection, DatasetId, ServerDep, needs
 from headwater.catalog import datasets, folders
 from headwater.catalog.datasets import Dataset
 from headwater.errors import BadRequest
@@ -23,7 +23,8 @@ _LONGEST_FIELD_BYTES = 8 * 1024 * 1024  # metadata is JSON of any shape
 
 @router.post(
     "/{dataset_id}/items",
-    openapi_extra={
+    openapi_extra=needs("write_items")
+    | {
         "requestBody": {
             "content": {
                 "multipart/form-data": {

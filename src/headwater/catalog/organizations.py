@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg.rows import class_row
 
+from headwater.catalog import rights
 from headwater.catalog.accounts import Account, create_account
-from headwater.errors import Conflict, Forbidden, NotFound
-
-MemberRole = Literal["owner", "admin", "member"]
+from headwater.catalog.rights import MemberRole, OrganizationRight, OrganizationRole
+from headwater.errors import Conflict, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class Organization:
     name: str
     created_at: datetime
     updated_at: datetime
-    role: MemberRole  # of the account that asked
+    roles: list[OrganizationRole]  # of the account that asked
+    project_roles: list[rights.Role]  # of that account, in any of its projects
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +79,52 @@ async def get_owner(conn: AsyncConnection[Any]) -> Account:
     return owner
 
 
-_SELECT = """
-SELECT organization.id, organization.name, organization.created_at, organization.updated_at, member.role
-FROM organization
-JOIN member ON member.organization_id = organization.id
-WHERE member.account_id = %(account_id)s
+_IS_OPERATOR = """
+EXISTS (
+    SELECT FROM member
+    WHERE account_id = %(account_id)s AND role = 'owner' AND organization_id = (SELECT min(id) FROM organization)
+)
 """
+_SELECT = (
+    """
+SELECT
+    organization.id, organization.name, organization.created_at, organization.updated_at,
+    CASE WHEN member.role IS NULL THEN '{}' ELSE ARRAY[member.role] END
+        || CASE WHEN operator.is_it THEN ARRAY['operator'] ELSE '{}' END AS roles,
+    ARRAY(
+        SELECT DISTINCT project_member.role
+        FROM project_member
+        JOIN project ON project.id = project_member.project_id
+        WHERE project.organization_id = organization.id AND project.deleted_at IS NULL
+            AND project_member.account_id = %(account_id)s
+    ) AS project_roles
+FROM organization
+LEFT JOIN member ON member.organization_id = organization.id AND member.account_id = %(account_id)s
+CROSS JOIN (SELECT """
+    + _IS_OPERATOR
+    + """ AS is_it) AS operator
+WHERE (member.role IS NOT NULL OR operator.is_it)
+"""
+)
 
 
 async def list_organizations(conn: AsyncConnection[Any], caller: Account) -> list[Organization]:
+    """Those of the caller; all of them for the operator, whose own come first."""
     cursor = conn.cursor(row_factory=class_row(Organization))
-    await cursor.execute(_SELECT + "ORDER BY organization.id", {"account_id": caller.id})
+    await cursor.execute(
+        _SELECT + "ORDER BY member.role IS NULL, organization.id",
+        {"account_id": caller.id},
+    )
     return await cursor.fetchall()
 
 
-async def get_organization(conn: AsyncConnection[Any], caller: Account, organization_id: int) -> Organization:
-    """Raises NotFound for one the caller is not a member of."""
+async def get_organization(
+    conn: AsyncConnection[Any],
+    caller: Account,
+    organization_id: int,
+    right: OrganizationRight = "read_organization",
+) -> Organization:
+    """Raises NotFound for one the caller is not a member of, Forbidden for one the caller may not use so."""
     cursor = conn.cursor(row_factory=class_row(Organization))
     await cursor.execute(
         _SELECT + "AND organization.id = %(organization_id)s",
@@ -102,14 +133,7 @@ async def get_organization(conn: AsyncConnection[Any], caller: Account, organiza
     organization = await cursor.fetchone()
     if organization is None:
         raise NotFound(f"No organisation with id {organization_id:024x}.")
-    return organization
-
-
-async def get_administered(conn: AsyncConnection[Any], caller: Account, organization_id: int) -> Organization:
-    """Raises NotFound, or Forbidden for a member who is neither owner nor admin."""
-    organization = await get_organization(conn, caller, organization_id)
-    if organization.role == "member":
-        raise Forbidden("Only owners and admins of the organisation may see or change its integrations and members.")
+    rights.require_in_organization(organization.roles, organization.project_roles, right)
     return organization
 
 

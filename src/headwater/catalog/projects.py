@@ -10,7 +10,8 @@ from psycopg.rows import class_row
 
 from headwater.catalog import organizations, rights
 from headwater.catalog.accounts import Account
-from headwater.errors import BadRequest, Conflict, NotFound
+from headwater.catalog.organizations import Organization
+from headwater.errors import BadRequest, Conflict, Forbidden, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +59,17 @@ def checked_name(name: str, noun: str) -> str:
     return name
 
 
-async def create_project(conn: AsyncConnection[Any], caller: Account, name: str) -> Project:
-    """In the caller's first organisation. Raises Conflict, BadRequest."""
+async def create_project(
+    conn: AsyncConnection[Any], caller: Account, name: str, *, organization_id: int | None = None
+) -> Project:
+    """In this organisation, or in the first where the caller may. Raises Conflict, BadRequest, NotFound, Forbidden."""
     name = checked_name(name, "project")
-    found = await organizations.list_organizations(conn, caller)
-    if not found:
-        raise BadRequest("You belong to no organisation, so there is nowhere to put a project.")
+    organization = await _organization_for_project(conn, caller, organization_id)
     try:
         async with conn.transaction():
             cursor = await conn.execute(
                 "INSERT INTO project (organization_id, name, creator_id) VALUES (%s, %s, %s) RETURNING id",
-                [found[0].id, name, caller.id],
+                [organization.id, name, caller.id],
             )
     except UniqueViolation:
         raise Conflict(f"There is a project named {name!r} already.") from None
@@ -78,6 +79,17 @@ async def create_project(conn: AsyncConnection[Any], caller: Account, name: str)
         "INSERT INTO project_member (project_id, account_id, role) VALUES (%s, %s, 'owner')", [row[0], caller.id]
     )
     return await get_project(conn, caller, row[0])
+
+
+async def _organization_for_project(
+    conn: AsyncConnection[Any], caller: Account, organization_id: int | None
+) -> Organization:
+    if organization_id is not None:
+        return await organizations.get_organization(conn, caller, organization_id, "create_project")
+    for organization in await organizations.list_organizations(conn, caller):
+        if rights.may_in_organization(organization.roles, organization.project_roles, "create_project"):
+            return organization
+    raise Forbidden("You may create projects in none of your organisations. Ask an owner or admin of one to do it.")
 
 
 async def list_projects(conn: AsyncConnection[Any], caller: Account) -> list[Project]:

@@ -1,46 +1,108 @@
-"""Rights: which role in a project may do what. One table, one question."""
+"""Rights: which role may do what. One table; whoever wants to know asks here.
 
-from typing import Literal
+Owners and admins of an organisation count as owners of its projects, so a right in a project needs no column for them.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from headwater.errors import BadRequest, Forbidden
 
 Role = Literal["owner", "developer", "annotationManager", "annotator"]
-Right = Literal["read", "annotate", "write_items", "sync", "manage_datasets", "manage_drivers", "manage_project"]
+# The operator is an owner of the installation's first organisation, as the others see that account.
+OrganizationRole = Literal["operator", "owner", "admin", "member", "worker"]
+MemberRole = Literal["owner", "admin", "member", "worker"]
 
-_RIGHTS: dict[Role, frozenset[Right]] = {
-    "owner": frozenset(
-        ["read", "annotate", "write_items", "sync", "manage_datasets", "manage_drivers", "manage_project"]
+Right = Literal[
+    "read", "annotate", "write_items", "sync", "manage_datasets", "manage_drivers", "manage_bots", "manage_project"
+]
+OrganizationRight = Literal[
+    "read_organization",
+    "create_project",
+    "use_integrations",
+    "manage_integrations",
+    "manage_members",
+    "manage_organization",
+    "read_audit",
+    "manage_quota",
+]
+ServerRight = Literal["create_organization"]
+AnyRight = Right | OrganizationRight | ServerRight
+Scope = Literal["project", "organization", "server"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    scope: Scope
+    words: str  # what the right is to do, in a sentence: "may not …"
+    in_project: tuple[Role, ...] = ()
+    in_organization: tuple[OrganizationRole, ...] = ()
+
+
+_EVERYBODY = ("owner", "developer", "annotationManager", "annotator")
+_DEVELOPERS = ("owner", "developer")
+
+RULES: dict[AnyRight, Rule] = {
+    "read": Rule("project", "read", _EVERYBODY),
+    "annotate": Rule("project", "annotate", _EVERYBODY),
+    "write_items": Rule("project", "add, change or delete items", ("owner", "developer", "annotationManager")),
+    "sync": Rule("project", "sync datasets", _DEVELOPERS),
+    "manage_datasets": Rule("project", "create, change or delete datasets", _DEVELOPERS),
+    "manage_drivers": Rule("project", "create or delete storage drivers", _DEVELOPERS),
+    "manage_bots": Rule("project", "create or delete bots, or make keys for them", _DEVELOPERS),
+    "manage_project": Rule("project", "change or delete the project, or its members", ("owner",)),
+    "read_organization": Rule(
+        "organization", "see the organisation", (), ("operator", "owner", "admin", "member", "worker")
     ),
-    "developer": frozenset(["read", "annotate", "write_items", "sync", "manage_datasets", "manage_drivers"]),
-    "annotationManager": frozenset(["read", "annotate", "write_items"]),
-    "annotator": frozenset(["read", "annotate"]),
-}
-
-_WORDS: dict[Right, str] = {
-    "read": "read",
-    "annotate": "annotate",
-    "write_items": "add, change or delete items",
-    "sync": "sync datasets",
-    "manage_datasets": "create, change or delete datasets",
-    "manage_drivers": "create or delete storage drivers",
-    "manage_project": "change or delete the project",
+    "create_project": Rule("organization", "create projects", (), ("owner", "admin", "member")),
+    "use_integrations": Rule("organization", "use its integrations in drivers", _DEVELOPERS, ("owner", "admin")),
+    "manage_integrations": Rule("organization", "see or change its integrations", (), ("owner", "admin")),
+    "manage_members": Rule("organization", "add, change or remove its members", (), ("operator", "owner", "admin")),
+    "manage_organization": Rule("organization", "change the organisation", (), ("operator", "owner")),
+    "read_audit": Rule("organization", "read its audit log", (), ("operator", "owner")),
+    "manage_quota": Rule("organization", "set its quota", (), ("operator",)),
+    "create_organization": Rule("server", "create organisations", (), ("operator",)),
 }
 
 
 def may(role: Role, right: Right) -> bool:
-    return right in _RIGHTS[role]
+    return role in RULES[right].in_project
 
 
 def require(role: Role, right: Right) -> None:
-    """Raises Forbidden."""
+    """For a role in a project. Raises Forbidden."""
     if not may(role, right):
-        allowed = ", ".join(name for name in _RIGHTS if may(name, right))
-        raise Forbidden(f"Your role in this project ({role}) may not {_WORDS[right]}. Roles that may: {allowed}.")
+        rule = RULES[right]
+        allowed = ", ".join(rule.in_project)
+        raise Forbidden(f"Your role in this project ({role}) may not {rule.words}. Roles that may: {allowed}.")
+
+
+def may_in_organization(
+    roles: Collection[OrganizationRole], project_roles: Collection[Role], right: OrganizationRight | ServerRight
+) -> bool:
+    """`project_roles`: those in any of the organisation's projects."""
+    rule = RULES[right]
+    return not (set(rule.in_organization).isdisjoint(roles) and set(rule.in_project).isdisjoint(project_roles))
+
+
+def require_in_organization(
+    roles: Collection[OrganizationRole], project_roles: Collection[Role], right: OrganizationRight | ServerRight
+) -> None:
+    """Raises Forbidden."""
+    if may_in_organization(roles, project_roles, right):
+        return
+    rule = RULES[right]
+    allowed = [*rule.in_organization, *(f"{role} of one of its projects" for role in rule.in_project)]
+    told = ", ".join(roles) or "none"
+    raise Forbidden(
+        f"Your role in this organisation ({told}) may not {rule.words}. Roles that may: {', '.join(allowed)}."
+    )
 
 
 def checked_role(name: str) -> Role:
     """Raises BadRequest."""
-    for role in _RIGHTS:
+    for role in get_args(Role):
         if role == name:
             return role
-    raise BadRequest(f"There is no role {name[:40]!r}. Roles: {', '.join(_RIGHTS)}.")
+    raise BadRequest(f"There is no role {name[:40]!r}. Roles: {', '.join(get_args(Role))}.")

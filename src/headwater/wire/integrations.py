@@ -30,6 +30,12 @@ def check_integration_metadata(metadata: dict[str, Any]) -> None:
             raise BadRequest(f"metadata.{key} is a text without control characters.")
 
 
+class UsableIntegrationJson(TypedDict):
+    id: str
+    name: str
+    type: str
+
+
 class IntegrationJson(TypedDict):
     id: str
     name: str
@@ -40,6 +46,10 @@ class IntegrationJson(TypedDict):
     updatedAt: str
     url: str
     metadata: list[dict[str, Any]] | dict[str, Any]
+
+
+def usable_integration(found: Integration) -> UsableIntegrationJson:
+    return UsableIntegrationJson(id=to_wire(found.id), name=found.name, type=found.kind)
 
 
 def integration(found: Integration, base: str) -> IntegrationJson:
