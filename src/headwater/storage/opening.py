@@ -4,6 +4,9 @@ from pathlib import Path
 
 import aiohttp
 
+from headwater.storage.azure.requests import Container
+from headwater.storage.azure.signing import AzureCredentials
+from headwater.storage.azure.store import AzureStore, access_tier
 from headwater.storage.local.files import Root
 from headwater.storage.local.store import LocalStore
 from headwater.storage.s3.requests import Bucket, S3Credentials
@@ -11,6 +14,7 @@ from headwater.storage.s3.store import S3Store
 from headwater.storage.sending import ATTEMPTS, CredentialsProvider
 from headwater.storage.stores import PAGE_KEYS, Store, prefix_of
 
+AZURE_PAGE_KEYS = 5000  # as many as Azure gives
 _CONNECTIONS = 64  # of one store
 
 
@@ -41,6 +45,37 @@ def open_s3(
         attempts=attempts,
         page_keys=page_keys,
         storage_class=storage_class,
+    )
+
+
+def open_azure(
+    *,
+    account: str,
+    container: str,
+    prefix: str = "",
+    endpoint: str | None = None,
+    credentials: CredentialsProvider[AzureCredentials],
+    storage_class: str | None = None,
+    connector: aiohttp.BaseConnector | None = None,
+    page_keys: int = AZURE_PAGE_KEYS,
+    backoff_s: float = 0.25,
+    attempts: int = ATTEMPTS,
+) -> Store:
+    """A container at `endpoint` (`http(s)://host[:port]`), or at Azure. Call it inside the running event loop.
+
+    With an endpoint, the account is taken from its host if that begins with it, and put into the path if not.
+    Raises BadRequest for an account, container or storage class (hot, cool, cold) that cannot be.
+    """
+    place = Container(account, container, prefix_of(prefix), endpoint)
+    tier = access_tier(storage_class)
+    return AzureStore(
+        place,
+        credentials,
+        open_session(connector),
+        backoff_s=backoff_s,
+        attempts=attempts,
+        page_keys=page_keys,
+        tier=tier,
     )
 
 

@@ -1,0 +1,1 @@
+"""Containers of Azure Blob Storage, Data Lake Gen2 included: it answers the same API."""

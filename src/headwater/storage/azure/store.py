@@ -1,0 +1,194 @@
+"""A container of Azure Blob Storage or Data Lake Gen2 as a store."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote
+
+import aiohttp
+from azure.storage.blob import UserDelegationKey
+from multidict import CIMultiDictProxy
+
+from headwater.errors import BadRequest, StoreMissing, Unavailable
+from headwater.storage.azure.delegation import DelegationKeys
+from headwater.storage.azure.dialect import AzureDialect
+from headwater.storage.azure.listing import find_marker, parse_page
+from headwater.storage.azure.requests import Container, check_new_name
+from headwater.storage.azure.signing import AccountKey, AzureCredentials, SharedAccessSignature, signed_url
+from headwater.storage.azure.uploads import AzureUpload, written
+from headwater.storage.progress import ParsedPage, pages_ahead
+from headwater.storage.reading import unbroken_chunks
+from headwater.storage.requests import Request
+from headwater.storage.sending import CredentialsProvider, Sender
+from headwater.storage.stores import ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
+
+_TIERS = {"": None, "STANDARD": None, "HOT": "Hot", "COOL": "Cool", "COLD": "Cold"}
+
+
+class AzureStore(Store):
+    """An object's etag is the blob's ETag: it changes with every write, and also with the blob's metadata.
+
+    Content-MD5 would tell more exactly, but is not there for blobs that were written in blocks.
+    """
+
+    def __init__(
+        self,
+        container: Container,
+        credentials: CredentialsProvider[AzureCredentials],
+        session: aiohttp.ClientSession,
+        *,
+        backoff_s: float,
+        attempts: int,
+        page_keys: int,
+        tier: str | None = None,
+    ) -> None:
+        self.container = container
+        self._sender = Sender(AzureDialect(container), credentials, session, backoff_s=backoff_s, attempts=attempts)
+        self._delegation_keys = DelegationKeys(self._sender)
+        self._session = session
+        self._page_keys = page_keys
+        self._tier = tier  # None: the account's own
+
+    async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncGenerator[ListingPage]:
+        """In Azure's order: by bytes, but with a hierarchical namespace folder by folder."""
+        query = self._listing_query(prefix, self._page_keys)
+        start = "" if start_after is None else self.container.prefix + start_after
+        first = query | {"startFrom": start} if start else query
+
+        async def fetch(marker: str | None) -> bytes:
+            return await self._fetch_page(first if marker is None else query | {"marker": marker})
+
+        async with aclosing(pages_ahead(fetch, find_marker, self._parse)) as pages:
+            async for page in pages:
+                yield page if start_after is None else _without(page, start_after)
+
+    async def head(self, key: str) -> ObjectInfo:
+        answer = await self._sender.send(Request("GetBlobProperties", "HEAD", key))
+        return _info(key, answer.headers)
+
+    @asynccontextmanager
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[ObjectReader]:
+        check_range(start, end)
+        async with AsyncExitStack() as opened:
+            response = await opened.enter_async_context(self._sender.open(_get_request(key, start, end)))
+            info = _info(key, response.headers)
+            chunks = unbroken_chunks(
+                opened,
+                response,
+                self._reopen(key, end, info.etag) if info.etag else None,
+                info=info,
+                position=start,
+                place=f'container "{self.container.name}"',
+            )
+            yield ObjectReader(info, response.headers.get("Content-Range"), chunks)
+
+    def _reopen(
+        self, key: str, end: int | None, etag: str
+    ) -> Callable[[int], AbstractAsyncContextManager[aiohttp.ClientResponse]]:
+        return lambda position: self._sender.open(_get_request(key, position, end, same_as=etag))
+
+    async def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
+        check_new_name(self.container, key)
+        headers = {"x-ms-blob-type": "BlockBlob"} | self._headers_of_blob(content_type)
+        answer = await self._sender.send(Request("PutBlob", "PUT", key, headers=headers, body=body))
+        return written(key, len(body), content_type, answer)
+
+    async def begin_upload(self, key: str, *, content_type: str) -> Upload:
+        check_new_name(self.container, key)
+        return AzureUpload(self._sender, self.put, key, content_type, self._headers_of_blob(content_type))
+
+    async def delete(self, key: str) -> None:
+        try:
+            await self._sender.send(Request("DeleteBlob", "DELETE", key))
+        except StoreMissing as error:
+            if error.code != "BlobNotFound":
+                raise
+
+    async def sign_get(
+        self, key: str, *, expires_s: int, file_name: str | None = None, content_type: str | None = None
+    ) -> str | None:
+        """None with a SAS: it cannot sign, and must not be handed out. A service principal may have to take a key."""
+        signer = await self._signer()
+        if signer is None:
+            return None
+        disposition = None if file_name is None else f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
+        return signed_url(
+            self.container,
+            key,
+            signer,
+            expires_s=expires_s,
+            content_disposition=disposition,
+            content_type=content_type,
+        )
+
+    async def check_listing(self) -> None:
+        await self._parse(await self._fetch_page(self._listing_query("", 1)))
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _signer(self) -> AccountKey | UserDelegationKey | None:
+        credentials = await self._sender.credentials(False)
+        if isinstance(credentials, SharedAccessSignature):
+            return None
+        return credentials if isinstance(credentials, AccountKey) else await self._delegation_keys.current()
+
+    def _headers_of_blob(self, content_type: str) -> dict[str, str]:
+        headers = {"x-ms-blob-content-type": content_type}
+        return headers if self._tier is None else headers | {"x-ms-access-tier": self._tier}
+
+    def _listing_query(self, prefix: str, page_keys: int) -> dict[str, str]:
+        # Metadata tells Hadoop's folders from files. Snapshots, versions and what was deleted come only if asked for.
+        query = {"restype": "container", "comp": "list", "include": "metadata", "maxresults": str(page_keys)}
+        full = self.container.prefix + prefix
+        return query | {"prefix": full} if full else query
+
+    async def _fetch_page(self, query: dict[str, str]) -> bytes:
+        return (await self._sender.send(Request("ListBlobs", "GET", query=query))).body
+
+    async def _parse(self, body: bytes) -> ParsedPage:
+        try:
+            return await asyncio.to_thread(parse_page, body, self.container.prefix)
+        except Unavailable as error:
+            raise Unavailable(f'Listing container "{self.container.name}" failed. {error}') from error
+
+
+def access_tier(storage_class: str | None) -> str | None:
+    """The tier to name in requests; None for the account's own. Raises BadRequest."""
+    name = (storage_class or "").upper()
+    if name not in _TIERS:
+        raise BadRequest(
+            f'"{storage_class}" is no access tier that objects can be written to and read from. '
+            "Use hot, cool or cold, or none for the account's default."
+        )
+    return _TIERS[name]
+
+
+def _without(page: ListingPage, key: str) -> ListingPage:
+    """Azure starts from a name on, the name included."""
+    if key not in page.keys:
+        return page
+    i = page.keys.index(key)
+    columns = {name: getattr(page, name) for name in ("keys", "sizes", "etags", "modified")}
+    return replace(page, **{name: column[:i] + column[i + 1 :] for name, column in columns.items()})
+
+
+def _get_request(key: str, start: int, end: int | None, *, same_as: str | None = None) -> Request:
+    headers = {} if same_as is None else {"If-Match": f'"{same_as}"'}
+    if start != 0 or end is not None:
+        headers["x-ms-range"] = f"bytes={start}-{'' if end is None else end - 1}"
+    return Request("GetBlob", "GET", key, headers=headers)
+
+
+def _info(key: str, headers: CIMultiDictProxy[str]) -> ObjectInfo:
+    modified = headers.get("Last-Modified")
+    total = headers.get("Content-Range", "").rpartition("/")[2]
+    return ObjectInfo(
+        key=key,
+        size_bytes=int(total if total.isdigit() else headers["Content-Length"]),
+        etag=headers.get("ETag", "").strip('"'),
+        modified_at=parsedate_to_datetime(modified) if modified else None,
+        content_type=headers.get("Content-Type"),
+    )
