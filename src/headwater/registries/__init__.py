@@ -1,0 +1,1 @@
+"""Container registries: are the credentials good, which repositories and tags are there."""
