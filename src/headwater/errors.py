@@ -4,8 +4,10 @@ HeadwaterError
 ├── BadRequest 400         the request is malformed, or names something that cannot be
 ├── Unauthorized 401       we do not know who calls
 ├── Forbidden 403          we know, and may not
+│   └── QuotaExceeded          not before there is room for it; the SDK knows 403, and not 402
 ├── NotFound 404           no such thing, or none that the caller may know of
 ├── Conflict 409           it exists already, or is in use
+├── TooManyRequests 429    too often; the sentence says when again
 ├── FailedDependency 424   an outside service (a bucket) said no
 │   ├── StoreDenied            the credentials may not do this
 │   └── StoreMissing           no such object or bucket
@@ -19,6 +21,7 @@ class HeadwaterError(Exception):
     status = 500
     operation: str | None = None  # of an outside service that refused, as its documentation names it
     code: str | None = None  # what it said
+    retry_after_s: int | None = None  # when the same request may do better
 
 
 class BadRequest(HeadwaterError):
@@ -31,6 +34,10 @@ class Unauthorized(HeadwaterError):
 
 class Forbidden(HeadwaterError):
     status = 403
+
+
+class QuotaExceeded(Forbidden):
+    pass
 
 
 class NotFound(HeadwaterError):
@@ -53,5 +60,14 @@ class StoreMissing(FailedDependency):
     pass
 
 
+class TooManyRequests(HeadwaterError):
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class Unavailable(HeadwaterError):
     status = 503
+    retry_after_s = 2

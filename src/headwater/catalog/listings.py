@@ -8,17 +8,19 @@ written.
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, LiteralString
+from dataclasses import dataclass, replace
+from typing import Any, LiteralString, Self
 
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
-from headwater.catalog import events
+from headwater.catalog import events, quotas
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.folders import ensure_folders, folder_of
+from headwater.catalog.quotas import Room
 from headwater.catalog.scans import Scan, brake_limit
+from headwater.errors import QuotaExceeded
 from headwater.mime_types import guess_mime_type
 
 _SKIPPED_EXAMPLES = 10
@@ -52,6 +54,17 @@ class Listed:
         paths = self.paths
         return not paths or ((self.after is None or self.after < paths[0]) and all(map(operator.lt, paths, paths[1:])))
 
+    def first(self, number: int) -> Self:
+        """The first objects, at least one, and the range they prove."""
+        return replace(
+            self,
+            paths=self.paths[:number],
+            sizes=self.sizes[:number],
+            etags=self.etags[:number],
+            modified=self.modified[:number],
+            through=self.paths[number - 1],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Merged:
@@ -60,6 +73,7 @@ class Merged:
     returned: int = 0
     kept_deleted: int = 0
     gone: int = 0
+    refused: QuotaExceeded | None = None  # from the first new object on that there was no room for, nothing was merged
 
 
 async def merge_listing(conn: AsyncConnection[Any], scan: Scan, shard: int, listed: Listed, *, is_last: bool) -> Merged:
@@ -67,8 +81,13 @@ async def merge_listing(conn: AsyncConnection[Any], scan: Scan, shard: int, list
 
     The batch must be ordered. Events of new and changed items go into the same transaction.
     """
-    difference = await _differences(conn, scan, listed)
-    kept_deleted = await _drop_deleted(conn, scan, listed, difference)
+    difference, kept_deleted = await _compare(conn, scan, listed)
+    if difference.new:
+        room = await quotas.lock_room(conn, scan.dataset_id)
+        if room is not None:
+            if len(difference.new) > room.left:
+                return await _merge_what_fits(conn, scan, shard, listed, room, is_last=is_last)
+            await quotas.take_room(conn, room, len(difference.new))
     change = CounterChange()
     if difference.new:
         await _add(conn, scan, listed, difference.new, change)
@@ -89,6 +108,22 @@ async def merge_listing(conn: AsyncConnection[Any], scan: Scan, shard: int, list
     await _advance(conn, scan, shard, listed, merged, is_last=is_last)
     await count(conn, scan.dataset_id, change)
     return merged
+
+
+async def _merge_what_fits(
+    conn: AsyncConnection[Any], scan: Scan, shard: int, listed: Listed, room: Room, *, is_last: bool
+) -> Merged:
+    """The batch up to the first new object that there is no room for. Nobody else adds meanwhile."""
+    difference, _ = await _compare(conn, scan, listed)  # what others added before it was our turn is new no more
+    excess = len(difference.new) - room.left
+    if excess <= 0:
+        return await merge_listing(conn, scan, shard, listed, is_last=is_last)
+    first_refused = difference.new[room.left]
+    merged = Merged()
+    if first_refused:
+        merged = await merge_listing(conn, scan, shard, listed.first(first_refused), is_last=False)
+    full = replace(room, used=room.used + merged.created)
+    return replace(merged, refused=full.exceeded(excess, at_least=not is_last))
 
 
 @dataclass(slots=True)
@@ -128,6 +163,12 @@ def _batch_parameters(scan: Scan, listed: Listed) -> dict[str, Any]:
         "through": listed.through or AFTER_ALL,
         "started_at": scan.started_at,
     }
+
+
+async def _compare(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> tuple[_Differences, int]:
+    """What the batch changes, and how many of its objects stay deleted."""
+    difference = await _differences(conn, scan, listed)
+    return difference, await _drop_deleted(conn, scan, listed, difference)
 
 
 async def _differences(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> _Differences:

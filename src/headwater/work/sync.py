@@ -161,7 +161,7 @@ def _require_order(batch: Listed) -> None:
 
 async def _merge(place: Workplace, scan: Scan, shard: Shard, batch: Listed, *, is_last: bool) -> None:
     async with place.pool.connection() as conn:
-        await listings.merge_listing(conn, scan, shard.number, batch, is_last=is_last)
+        merged = await listings.merge_listing(conn, scan, shard.number, batch, is_last=is_last)
         now = await scans.load_scan(conn, scan.id)
         if now is None:  # its dataset is being purged
             raise Aborted
@@ -169,6 +169,8 @@ async def _merge(place: Workplace, scan: Scan, shard: Shard, batch: Listed, *, i
             conn, scan.command_id, progress_percent=_percent(now), spec={"sync": progress(now)}
         ):
             raise Aborted
+    if merged.refused is not None:  # what there was room for is committed
+        raise merged.refused
 
 
 async def _scan_staged(place: Workplace, store: Store, scan: Scan, shard: Shard) -> None:

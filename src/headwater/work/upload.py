@@ -1,13 +1,14 @@
 """Upload: streams a file into the dataset's store; the object is written first, then its row, under one lock."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
 
 from headwater import queue
-from headwater.catalog import drivers, items
+from headwater.catalog import drivers, items, quotas
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
@@ -62,7 +63,8 @@ async def upload_file(
 ) -> Uploaded:
     """With mode `skip` an item that exists stays as it is, and the bytes are read and dropped.
 
-    Nothing is left behind when the bytes end early: the caller's iterator must raise then.
+    Nothing is left behind when the bytes end early: the caller's iterator must raise then. An item that is new and has
+    no room is refused before its bytes are read: QuotaExceeded.
     """
     if dataset.readonly:
         raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
@@ -71,7 +73,10 @@ async def upload_file(
         existing = await items.find_item_at(conn, dataset.id, announced.path)
     if existing is not None and _is_kept(existing, announced.mode):
         return Uploaded(existing, "skip", await _drain(chunks))
-    async with place.places.of_dataset(dataset.id) as store:
+    async with (
+        _held_place(place, dataset, is_new=existing is None) as hold_id,
+        place.places.of_dataset(dataset.id) as store,
+    ):
         key = announced.path[1:] if dataset.driver_id is not None else f"objects/{uuid4().hex}"
         upload = await store.begin_upload(key, content_type=guess_mime_type(announced.path))
         async with upload:
@@ -81,8 +86,24 @@ async def upload_file(
                 await upload.write(chunk)
             await upload.seal()
             own_key = None if dataset.driver_id is not None else key
-            item, outcome = await _commit(place, store, dataset, caller, announced, upload, own_key)
+            item, outcome = await _commit(place, store, dataset, caller, announced, upload, own_key, hold_id)
     return Uploaded(item, outcome, received_bytes)
+
+
+@asynccontextmanager
+async def _held_place(place: Workplace, dataset: Dataset, *, is_new: bool) -> AsyncGenerator[int | None]:
+    """Room for the item, until its row commits or the upload fails. Raises QuotaExceeded."""
+    hold_id = None
+    if is_new:
+        async with place.pool.connection() as conn:
+            hold_id = await quotas.hold_place(conn, dataset.id)
+    try:
+        yield hold_id
+    except BaseException:
+        if hold_id is not None:
+            async with place.pool.connection() as conn:
+                await quotas.release_place(conn, hold_id)
+        raise
 
 
 async def _check_bucket_is_written(place: Workplace, dataset: Dataset) -> None:
@@ -115,12 +136,17 @@ async def _commit(
     announced: Announced,
     upload: Upload,
     own_key: str | None,
+    hold_id: int | None,
 ) -> tuple[Item, Outcome]:
     """Make the object visible and commit its row, under the path's lock."""
     try:
         async with place.pool.connection() as conn:
             await items.lock_path(conn, dataset.id, announced.path)
             before = await items.find_item_at(conn, dataset.id, announced.path)
+            if before is None:
+                await quotas.use_place(conn, dataset.id, hold_id)
+            elif hold_id is not None:
+                await quotas.release_place(conn, hold_id)
             if before is not None and _is_kept(before, announced.mode):
                 return before, "skip"
             info = await upload.finish()
