@@ -1,19 +1,25 @@
-"""Real stores to test against: SeaweedFS, moto and a folder, each empty for each test."""
+"""Real stores to test against: SeaweedFS, moto, Azurite, fake-gcs-server and a folder, each empty for each test."""
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+from google.auth.crypt.rsa import RSASigner
 
-from headwater.storage.opening import open_local, open_s3
+from headwater.storage.azure.signing import AccountKey, AzureCredentials, SharedAccessSignature
+from headwater.storage.gcs.requests import GcsCredentials, UrlSigner
+from headwater.storage.gcs.store import GcsStore
+from headwater.storage.opening import open_azure, open_gcs, open_local, open_s3
 from headwater.storage.requests import Request
 from headwater.storage.s3.requests import S3Credentials
 from headwater.storage.sending import CredentialsProvider
 from headwater.storage.stores import Store
-from tests import servers
+from tests import google, servers
 
 PAGE_KEYS = 3
 
@@ -27,6 +33,18 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Se
 @pytest.fixture(scope="session")
 def moto() -> Iterator[servers.S3Server]:
     with servers.moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.AzureServer]:
+    with servers.azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.GcsServer]:
+    with servers.fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
         yield server
 
 
@@ -77,19 +95,56 @@ def s3_place(kind: str, server: servers.S3Server, bucket: str) -> Place:
     return Place(kind, lambda **arguments: open_as(server.admin, **arguments), lambda: open_as(server.reader))
 
 
+def azure_place(server: servers.AzureServer, container: str) -> Place:
+    def open_as(credentials: AzureCredentials, **arguments) -> Store:
+        async def provide(_refresh: bool) -> AzureCredentials:
+            return credentials
+
+        defaults = {"account": server.account, "container": container, "endpoint": server.endpoint, "backoff_s": 0.001}
+        return open_azure(**(defaults | {"credentials": provide} | arguments))
+
+    def reader() -> Store:
+        from azure.storage.blob import generate_container_sas
+
+        end = datetime.now(UTC) + timedelta(hours=1)
+        token = generate_container_sas(server.account, container, server.key, permission="rl", expiry=end)
+        return open_as(SharedAccessSignature(token))
+
+    return Place("azurite", lambda **arguments: open_as(AccountKey(server.key), **arguments), reader)
+
+
+async def make_container(store: Store) -> None:
+    await store._sender.send(Request("CreateContainer", "PUT", query={"restype": "container"}))
+
+
+def gcs_place(server: servers.GcsServer, bucket: str) -> Place:
+    signer = UrlSigner(google.EMAIL, RSASigner(google.private_key()))
+
+    async def provide(_refresh: bool) -> GcsCredentials:
+        return GcsCredentials("a-token", signer)
+
+    def open_as_asked(**arguments) -> Store:
+        given = {"bucket": bucket, "endpoint": server.endpoint, "credentials": provide, "backoff_s": 0.001}
+        return open_gcs(**(given | arguments))
+
+    return Place("gcs", open_as_asked)
+
+
 async def make_bucket(store: Store) -> None:
     sender = store._sender
     await sender.send(Request("CreateBucket", "PUT"))
 
 
 @pytest.fixture
-async def s3_on(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[str], Awaitable[Place]]]:
+async def place_on(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[str], Awaitable[Place]]]:
+    """A bucket of its own on the server of that kind."""
     places: list[Place] = []
 
     async def make(kind: str) -> Place:
-        place = s3_place(kind, request.getfixturevalue(kind), f"cams-{secrets.token_hex(6)}")
+        place_of, make_root = ROOTS.get(kind, (partial(s3_place, kind), make_bucket))
+        place = place_of(request.getfixturevalue(kind), f"cams-{secrets.token_hex(6)}")
         places.append(place)
-        await make_bucket(place.store())
+        await make_root(place.store())
         return place
 
     yield make
@@ -97,11 +152,19 @@ async def s3_on(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[str],
         await asyncio.gather(*(store.close() for store in place.opened))
 
 
-@pytest.fixture(params=["local", "seaweedfs", "moto"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path, s3_on) -> Place:
+async def make_gcs_bucket(store: Store) -> None:
+    assert isinstance(store, GcsStore)
+    servers.GcsServer(store.bucket.url).make_bucket(store.bucket.name)
+
+
+ROOTS = {"azurite": (azure_place, make_container), "gcs": (gcs_place, make_gcs_bucket)}
+
+
+@pytest.fixture(params=["local", "seaweedfs", "moto", "azurite", "gcs"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path, place_on) -> Place:
     if request.param == "local":
         return Place("local", lambda **arguments: open_local(root=tmp_path, **arguments))
-    return await s3_on(request.param)
+    return await place_on(request.param)
 
 
 @pytest.fixture

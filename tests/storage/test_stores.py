@@ -1,4 +1,4 @@
-"""What every store promises, on a folder, SeaweedFS and moto."""
+"""What every store promises, on a folder, SeaweedFS, moto and Azurite."""
 
 import os
 import random
@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from headwater.errors import BadRequest, HeadwaterError, StoreDenied, StoreMissing
+from headwater.storage.azure.store import AzureStore
+from headwater.storage.gcs.store import GcsStore
 from headwater.storage.s3.uploads import SMALLEST_PART_BYTES
 from headwater.storage.stores import ListingPage, Store
 from tests.storage.conftest import PAGE_KEYS, Place
@@ -45,10 +47,14 @@ KEYS_OF_FILES = [
     "x" * 200,
 ]
 KEYS_OF_OBJECTS_ONLY = ["a//b", "/lead", "trail/", "trail//", "a/../b", "./a", "..", ".", "a\\b", "x" * 1000]
+NOT_ON_AZURE = {"a\x01b", "...", "a/../b", "./a", "..", ".", "a\\b"}
 KEYS_BY_KIND = {
     "local": [*KEYS_OF_FILES, "a\nb", "a\\b"],
     "seaweedfs": [*KEYS_OF_FILES, "a\nb"],  # it keeps its objects in folders
     "moto": [*KEYS_OF_FILES, *KEYS_OF_OBJECTS_ONLY],
+    "gcs": [*KEYS_OF_FILES, *KEYS_OF_OBJECTS_ONLY],
+    # Azurite lists no control characters, and Azure itself takes no backslash and no dot at the end of a part.
+    "azurite": [key for key in [*KEYS_OF_FILES, *KEYS_OF_OBJECTS_ONLY] if key not in NOT_ON_AZURE],
 }
 
 
@@ -146,6 +152,25 @@ async def test_any_set_of_keys_is_listed_exactly_also_from_the_middle(
         assert await keys_of(store, start_after=after) == expected
 
 
+azure_paths = paths.filter(lambda path: "\x01" not in path and not any(n.endswith(".") for n in path.split("/")))
+
+
+@pytest.mark.parametrize("place", ["azurite"], indirect=True)
+@shared_fixtures
+@given(keys=st.sets(azure_paths, max_size=9), other=azure_paths, prefix=azure_paths.map(lambda path: path[:2]))
+async def test_azurite_lists_any_set_of_keys_exactly_though_in_the_order_of_utf_16(
+    place: Place, keys: set[str], other: str, prefix: str
+):
+    store = await place.empty_store(secrets.token_hex(6))
+    await fill(store, list(keys))
+    ordered = sorted(keys, key=lambda key: key.encode("utf-16-be"))
+    assert await keys_of(store) == ordered
+    assert await keys_of(store, prefix=prefix) == [key for key in ordered if key.startswith(prefix)]
+    for after in [other, *ordered]:
+        expected = [key for key in ordered if key.encode("utf-16-be") > after.encode("utf-16-be")]
+        assert await keys_of(store, start_after=after) == expected
+
+
 @pytest.mark.parametrize("place", ["seaweedfs"], indirect=True)
 @shared_fixtures
 @given(keys=any_keys)
@@ -162,9 +187,9 @@ async def test_a_listing_goes_on_after_a_key_that_need_not_exist(store: Store, a
     assert await keys_of(store, start_after=after) == [key for key in keys if key > after]
 
 
-async def test_seaweedfs_skips_a_folder_after_its_name_without_slash(s3_on):
+async def test_seaweedfs_skips_a_folder_after_its_name_without_slash(place_on):
     """Not our doing, and the reason why nobody may start after a key that was not listed."""
-    store = (await s3_on("seaweedfs")).store()
+    store = (await place_on("seaweedfs")).store()
     await fill(store, ["b/c/d.jpg", "b/d"])
     assert await keys_of(store, start_after="b/c") == ["b/d"]
 
@@ -184,16 +209,17 @@ async def test_listing_by_a_prefix_takes_all_keys_that_begin_so(place: Place):
     assert await keys_of(store, prefix="nothing/here") == []
 
 
-@pytest.mark.parametrize("kind", ["seaweedfs", "moto"])
-async def test_folder_markers_are_listed(s3_on, kind: str):
-    store = (await s3_on(kind)).store(prefix="d")
+@pytest.mark.parametrize("kind", ["seaweedfs", "moto", "azurite"])
+async def test_folder_markers_are_listed(place_on, kind: str):
+    store = (await place_on(kind)).store(prefix="d")
     await store.put("folder/", b"", content_type="application/x-directory")
     await store.put("folder/file", b"1", content_type="text/plain")
     assert await keys_of(store) == ["folder/", "folder/file"]
 
 
-async def test_the_object_named_like_the_prefix_has_the_empty_key(s3_on):
-    place = await s3_on("moto")
+@pytest.mark.parametrize("kind", ["moto", "azurite"])
+async def test_the_object_named_like_the_prefix_has_the_empty_key(place_on, kind: str):
+    place = await place_on(kind)
     await place.store().put("d/", b"", content_type="application/x-directory")
     store = place.store(prefix="d")
     assert await keys_of(store) == [""]
@@ -267,6 +293,10 @@ async def test_a_chunk_larger_than_many_parts_is_written_exactly(store: Store):
 
 
 async def unfinished_in(store: Store, tmp_path) -> list[str]:
+    if isinstance(store, AzureStore):
+        return []  # blocks that no list names stay unseen, and Azure drops them after a week
+    if isinstance(store, GcsStore):
+        return []  # Google has no way to list upload sessions; test_gcs_faults.py sees them deleted
     if hasattr(store, "_sender"):
         from headwater.storage.requests import Request
 
@@ -308,15 +338,21 @@ async def test_a_signed_url_lets_anyone_read_exactly_the_object(place: Place, ke
         return
     async with aiohttp.ClientSession() as session, session.get(URL(str(url), encoded=True)) as response:
         assert (response.status, await response.read()) == (200, b"secret bytes")
+        if place.kind == "gcs":  # fake-gcs-server does not heed these; test_gcs_faults.py sees that they are signed
+            return
         assert response.headers["Content-Type"] == "image/png"
         assert response.headers["Content-Disposition"] == "attachment; filename*=UTF-8''%C3%BC%20%22x%22.jpg"
 
 
-async def test_a_signed_url_ends(s3_on):
-    store = (await s3_on("seaweedfs")).store()
+@pytest.mark.parametrize(
+    ("kind", "end", "later"), [("seaweedfs", "X-Amz-Expires=60", "X-Amz-Expires=6000"), ("azurite", "se=20", "se=21")]
+)
+async def test_a_signed_url_ends(place_on, kind: str, end: str, later: str):
+    store = (await place_on(kind)).store()
     await store.put("a", b"1", content_type="image/jpeg")
     url = str(await store.sign_get("a", expires_s=60))
-    tampered = url.replace("X-Amz-Expires=60", "X-Amz-Expires=6000")
+    tampered = url.replace(end, later)
+    assert tampered != url
     async with aiohttp.ClientSession() as session, session.get(URL(tampered, encoded=True)) as response:
         assert response.status == 403
 
@@ -336,18 +372,29 @@ async def test_every_error_is_ours(store: Store):
             await store.head(key)
 
 
-async def test_an_account_that_may_only_read_is_told_what_to_allow(s3_on):
-    place = await s3_on("seaweedfs")
+WHAT_TO_ALLOW = {
+    "seaweedfs": (r"Allow s3:PutObject on arn:aws:s3:::cams-.*/\*\.", "Allow s3:DeleteObject"),
+    "azurite": (
+        r"may not write to container .* Storage Blob Data Contributor .* create and write \(cw\)",
+        r"may not delete from container .* delete \(d\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(WHAT_TO_ALLOW))
+async def test_an_account_that_may_only_read_is_told_what_to_allow(place_on, kind: str):
+    place = await place_on(kind)
+    to_write, to_delete = WHAT_TO_ALLOW[kind]
     await place.store().put("a", b"1", content_type="text/plain")
     store = place.denied()
     place.opened.append(store)
     assert await bytes_of(store, "a") == b"1"
     assert await keys_of(store) == ["a"]
-    with pytest.raises(StoreDenied, match=r"Allow s3:PutObject on arn:aws:s3:::cams-.*/\*\."):
+    with pytest.raises(StoreDenied, match=to_write):
         await store.put("b", b"1", content_type="text/plain")
-    with pytest.raises(StoreDenied, match="Allow s3:DeleteObject"):
+    with pytest.raises(StoreDenied, match=to_delete):
         await store.delete("a")
-    with pytest.raises(StoreDenied, match="Allow s3:PutObject"):
+    with pytest.raises(StoreDenied, match=to_write):
         async with await store.begin_upload("b", content_type="text/plain") as upload:
             await upload.write(bytes(SMALLEST_PART_BYTES + 1))
     assert await keys_of(store) == ["a"]
