@@ -50,7 +50,13 @@ async def _bring_up_to_date(settings: Settings, url: str) -> Path | None:
         else:
             password_file = settings.data_dir / "admin-password"
             password = read_or_make(password_file)
-        await organizations.install(conn, name=settings.organization, email=settings.admin_email, password=password)
+        await organizations.install(
+            conn,
+            name=settings.organization,
+            email=settings.admin_email,
+            password=password,
+            data_point_limit=settings.data_points,
+        )
         return password_file
 
 

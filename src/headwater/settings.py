@@ -1,11 +1,12 @@
 """Every setting of the operator; the only place that reads the environment."""
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -37,6 +38,9 @@ class Settings(BaseSettings):
         default=None, description="The owner's password; without it one is made and kept in DIR/admin-password."
     )
     organization: str = Field(default="Headwater", description="Name of the organisation made at the first start.")
+    data_points: int | None = Field(
+        default=None, ge=0, lt=2**62, description="The most items of an organisation made from now on; or unlimited."
+    )
     master_key: SecretStr | None = Field(
         default=None, description="32 bytes, base64: seals the vault; without it DIR/master-key is made."
     )
@@ -55,6 +59,22 @@ class Settings(BaseSettings):
     vault_ca_file: Path | None = Field(default=None, description="Authority that issued that vault's certificate.")
     signing_key: SecretStr | None = Field(
         default=None, description="Signs tokens; the same on every machine. Without it DIR/signing-key is made."
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Addresses or networks of proxies that say truly who calls, with commas between."
+    )
+    oidc_issuer: str | None = Field(default=None, description="OpenID provider that people sign in with: its issuer.")
+    oidc_client_id: str | None = Field(
+        default=None, validate_default=True, description="The id that the provider gave this server."
+    )
+    oidc_client_secret: SecretStr | None = Field(default=None, description="The secret that goes with that id.")
+    oidc_name: str = Field(default="OpenID Connect", description="The provider's name on the button.")
+    oidc_scopes: str = Field(default="openid email profile", description="What the provider is asked for.")
+    oidc_email_domains: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Only addresses of these domains sign in this way; commas between. All by default."
+    )
+    oidc_create_accounts: bool = Field(
+        default=False, description="Make whoever the provider knows a member of the first organisation."
     )
     allow_private_endpoints: bool = Field(
         default=False, description="Let S3 endpoints on inner addresses be used (a MinIO or SeaweedFS next door)."
@@ -95,6 +115,39 @@ class Settings(BaseSettings):
         if not all(share.strip() and folder.strip() for share, _, folder in pairs):
             raise ValueError("give SERVER:/SHARE=/FOLDER, with commas between")
         return {share.strip(): Path(folder.strip()) for share, _, folder in pairs}
+
+    @field_validator("vault_url")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        if value is not None and "@" in value:
+            raise ValueError("give it without a user and password; the vault takes a token or an AppRole")
+        return value
+
+    @field_validator("trusted_proxies", "oidc_email_domains", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            ip_network(part)
+        return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("https://", "http://")):
+            raise ValueError("it begins with https://")
+        return value
+
+    @field_validator("oidc_client_id")
+    @classmethod
+    def _with_issuer(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if "oidc_issuer" in info.data and (value is None) != (info.data["oidc_issuer"] is None):
+            raise ValueError("HEADWATER_OIDC_ISSUER and HEADWATER_OIDC_CLIENT_ID need one another")
+        return value
 
     @field_validator("data_dir", mode="after")
     @classmethod

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from psycopg import AsyncConnection
 
 from headwater.api.caller import Base, Caller, Server, ServerDep, needs
+from headwater.api.quotas import quota_for
 from headwater.catalog import commands, datasets
 from headwater.catalog.accounts import Account
 from headwater.errors import HeadwaterError
@@ -85,7 +86,10 @@ async def stream(
     base: Base,
     dataset: Annotated[str | None, Query(description="Only news of this dataset.")] = None,
 ) -> StreamingResponse:
-    """Events `command` (a command's JSON) and `dataset` (a dataset's JSON with its counts), as they change."""
+    """Events `command` (a command's JSON) and `dataset` (a dataset's JSON with its counts), as they change.
+
+    Owners and admins hear `quota` (an organisation's quota) when 80, 95 or 100 % of the data points come into use.
+    """
     only = None if dataset is None else from_wire(dataset, "dataset")
     if only is not None:
         async with server.place.pool.connection() as conn:
@@ -122,6 +126,9 @@ async def _event(server: Server, caller: Account, base: str, topic: str, only: i
                 command = await commands.get_command(conn, caller, int(number))
                 if only in (None, command.dataset_id):
                     return server_sent_event("command", wire_commands.command(command, base))
+            elif kind == "quota":
+                if only is None:
+                    return server_sent_event("quota", await quota_for(conn, caller, int(number)))
             elif only in (None, int(number)):
                 dataset = await datasets.get_dataset(conn, caller, int(number))
                 return server_sent_event("dataset", wire_datasets.dataset(dataset, base))

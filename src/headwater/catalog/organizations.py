@@ -38,10 +38,14 @@ async def is_installed(conn: AsyncConnection[Any]) -> bool:
     return row is not None and row[0]
 
 
-async def install(conn: AsyncConnection[Any], *, name: str, email: str, password: str) -> Account:
+async def install(
+    conn: AsyncConnection[Any], *, name: str, email: str, password: str, data_point_limit: int | None = None
+) -> Account:
     """The first organisation and its owner."""
     owner = await create_account(conn, email=email, password=password)
-    cursor = await conn.execute("INSERT INTO organization (name) VALUES (%s) RETURNING id", [name])
+    cursor = await conn.execute(
+        "INSERT INTO organization (name, data_point_limit) VALUES (%s, %s) RETURNING id", [name, data_point_limit]
+    )
     row = await cursor.fetchone()
     assert row is not None
     await add_member(conn, row[0], owner, "owner")

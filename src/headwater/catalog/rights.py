@@ -25,6 +25,7 @@ OrganizationRight = Literal[
     "manage_members",
     "manage_organization",
     "read_audit",
+    "read_quota",
     "manage_quota",
 ]
 ServerRight = Literal["create_organization"]
@@ -61,6 +62,7 @@ RULES: dict[AnyRight, Rule] = {
     "manage_members": Rule("organization", "add, change or remove its members", (), ("operator", "owner", "admin")),
     "manage_organization": Rule("organization", "change the organisation", (), ("operator", "owner")),
     "read_audit": Rule("organization", "read its audit log", (), ("operator", "owner")),
+    "read_quota": Rule("organization", "see its quota", (), ("operator", "owner", "admin")),
     "manage_quota": Rule("organization", "set its quota", (), ("operator",)),
     "create_organization": Rule("server", "create organisations", (), ("operator",)),
 }
