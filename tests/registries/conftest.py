@@ -60,7 +60,7 @@ Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @pytest.fixture
 async def listen() -> AsyncIterator[Callable[..., Awaitable[str]]]:
-    """Starts a server whose one function answers everything: `HOST:PORT = await listen(answer)`."""
+    """Starts servers, each with one function that answers everything; returns HOST:PORT of each."""
     runners: list[web.AppRunner] = []
 
     async def start(answer: Answering, host: str = "127.0.0.1") -> str:

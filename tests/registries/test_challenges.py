@@ -26,7 +26,7 @@ def test_the_token_url_asks_for_what_the_challenge_names():
 
 
 @pytest.mark.parametrize(
-    ("url", "endpoint", "token_host", "expected"),
+    ("url", "endpoint", "login_host", "expected"),
     [
         ("https://r.io/token", "https://r.io", None, True),
         ("https://R.IO/token", "https://r.io", None, True),
@@ -55,6 +55,6 @@ def test_the_token_url_asks_for_what_the_challenge_names():
     ],
 )
 def test_the_password_goes_to_the_registry_or_to_the_host_that_is_known_to_log_in_for_it(
-    url: str, endpoint: str, token_host: str | None, expected: bool
+    url: str, endpoint: str, login_host: str | None, expected: bool
 ):
-    assert is_trusted(url, endpoint=endpoint, token_host=token_host) is expected
+    assert is_trusted(url, endpoint=endpoint, login_host=login_host) is expected

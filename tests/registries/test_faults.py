@@ -60,7 +60,7 @@ async def test_a_realm_elsewhere_never_sees_the_password(listen):
     assert seen == []
     given = options(f"http://{host}", "ana", PASSWORD)
     for known in ("127.0.0.2", elsewhere):
-        async with open_registry(given, {"tokenHost": known}, allow_private=True) as client:
+        async with open_registry(given, {"loginHost": known}, allow_private=True) as client:
             assert [check.ok for check in await check_registry(client)] == [True, True]
     assert len(seen) == 2
 

@@ -160,5 +160,5 @@ async def test_docker_hub_answers_elsewhere_and_lists_no_repositories():
     async with open_registry(options("docker.io", "ana", "p"), {}, allow_private=False) as client:
         assert (client.host, client.lists_repositories) == ("docker.io", False)
         assert client._endpoint == "https://registry-1.docker.io"
-        assert client._token_host == "auth.docker.io"
+        assert client._login_host == "auth.docker.io"
         assert "Name the repository itself" in str(await told(client.list_repositories()))

@@ -31,7 +31,7 @@ def token_url(challenge: Mapping[str, str]) -> str:
     return realm + ("&" if "?" in realm else "?") + urlencode(asked) if asked else realm
 
 
-def is_trusted(url: str, *, endpoint: str, token_host: str | None) -> bool:
+def is_trusted(url: str, *, endpoint: str, login_host: str | None) -> bool:
     """Whether the password may go there: to the registry's own host, or the one that is known to log in for it.
 
     A registry that was broken into, or an answer that was tampered with, could name any realm.
@@ -40,7 +40,7 @@ def is_trusted(url: str, *, endpoint: str, token_host: str | None) -> bool:
         return False
     try:
         asked, own = URL(url, encoded=True), URL(endpoint)
-        known = {own.host, token_host} - {None}
+        known = {own.host, login_host} - {None}
         is_safe = asked.scheme == "https" or (asked.scheme == own.scheme == "http")
         return is_safe and asked.raw_user is None and not {asked.host, asked.authority}.isdisjoint(known)
     except ValueError:

@@ -19,7 +19,7 @@ PAGE_NAMES = 1000
 MOST_NAMES = 10_000
 _MOST_PAGES = 100
 _API_HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
-_TOKEN_HOSTS = {DOCKER_HUB: "auth.docker.io", "registry.gitlab.com": "gitlab.com"}
+_LOGIN_HOSTS = {DOCKER_HUB: "auth.docker.io", "registry.gitlab.com": "gitlab.com"}
 _REPOSITORY = re.compile(r"(?=.{1,255}\Z)[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
@@ -70,14 +70,14 @@ class OciRegistry:
         registry: Registry,
         endpoint: str,
         *,
-        token_host: str | None = None,
+        login_host: str | None = None,
         page_names: int = PAGE_NAMES,
     ) -> None:
-        """`endpoint` is `http(s)://host[:port]`; `token_host` is one more that the password may go to."""
+        """`endpoint` is `http(s)://host[:port]`; `login_host` is one more that the password may go to."""
         self._transport = transport
         self._registry = registry
         self._endpoint = endpoint
-        self._token_host = token_host or _TOKEN_HOSTS.get(registry.host)
+        self._login_host = login_host or _LOGIN_HOSTS.get(registry.host)
         self._page_names = page_names
         self._authorization: str | None = None
 
@@ -170,10 +170,10 @@ class OciRegistry:
 
     async def _fetch_token(self, challenge: dict[str, str], refused: HeadwaterError) -> str:
         url = token_url(challenge)
-        if not is_trusted(url, endpoint=self._endpoint, token_host=self._token_host):
+        if not is_trusted(url, endpoint=self._endpoint, login_host=self._login_host):
             raise FailedDependency(
                 f"{self.host} sends log-ins to another host, or over plain http. The password was not sent there. If "
-                'that host is right, name it in the integration\'s metadata: {"tokenHost": HOST}.'
+                'that host is right, name it in the integration\'s metadata: {"loginHost": HOST}.'
             )
         answer = await self._transport.send(url, headers={"Authorization": self._basic})
         if answer.status == 401 or (answer.status == 403 and "scope" not in challenge):

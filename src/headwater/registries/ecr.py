@@ -32,7 +32,6 @@ _KEY_CODES = frozenset(
         "ExpiredTokenException",
     }
 )
-_CODE = re.compile(r"[A-Za-z]{1,80}")
 
 
 class EcrClient:
@@ -135,6 +134,10 @@ class EcrClient:
 
 
 def _error_code(answer: Answer) -> str:
+    """AWS writes JSON; what checks keys in front of it may write XML."""
     given = answer.json()
-    code = str(given.get("__type", "")).rpartition("#")[2] if isinstance(given, dict) else ""
-    return code if _CODE.fullmatch(code) else ""
+    if isinstance(given, dict):
+        found = re.fullmatch(r"(?:.*#)?([A-Za-z]{1,80})", str(given.get("__type")))
+    else:
+        found = re.search("<Code>([A-Za-z]{1,80})</Code>", answer.body.decode(errors="replace"))
+    return found[1] if found else ""

@@ -24,7 +24,7 @@ async def open_registry(
 ) -> AsyncGenerator[ContainerRegistry]:
     """Everything asked of it ends within `within_s` together.
 
-    Metadata that counts: `insecure` (true: plain http), `tokenHost` (a host besides the registry's own that logs in for
+    Metadata that counts: `insecure` (true: plain http), `loginHost` (a host besides the registry's own that logs in for
     it), `endpoint` (of the ECR API). Raises BadRequest.
     """
     registry = read_options(options)
@@ -32,12 +32,12 @@ async def open_registry(
         if isinstance(registry, EcrRegistry):
             yield EcrClient(transport, registry, _ecr_endpoint(metadata, allow_private=allow_private))
         else:
-            token_host = metadata.get("tokenHost")
+            login_host = metadata.get("loginHost")
             yield OciRegistry(
                 transport,
                 registry,
                 _endpoint(registry, metadata, allow_private=allow_private),
-                token_host=token_host.lower() if isinstance(token_host, str) else None,
+                login_host=login_host.lower() if isinstance(login_host, str) else None,
             )
 
 

@@ -57,7 +57,7 @@ class Transport:
                 return Answer(response.status, response.headers, await _read(response, host))
         except TimeoutError:
             raise Unavailable(f"{host} did not answer within {self._within_s:g} s. Try again later.") from None
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise _explained(error, host) from None
 
 
@@ -70,7 +70,7 @@ async def _read(response: aiohttp.ClientResponse, host: str) -> bytes:
     return bytes(body)
 
 
-def _explained(error: aiohttp.ClientError, host: str) -> HeadwaterError:
+def _explained(error: Exception, host: str) -> HeadwaterError:
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return FailedDependency(
