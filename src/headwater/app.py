@@ -26,6 +26,7 @@ from headwater.api.caller import Server
 from headwater.api.failures import Failure, add_handlers
 from headwater.settings import Settings
 from headwater.tokens import Signer
+from headwater.work.sign_in import Passwords
 from headwater.workplace import load_signing_key, load_vault, open_workplace
 
 _DESCRIPTION = """
@@ -46,6 +47,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
                 signer=Signer(load_signing_key(settings)),
                 vault=load_vault(settings),
                 place=place,
+                passwords=Passwords(place.pool),
             )
             app.state.news = notifications.News()
             listening = asyncio.create_task(app.state.news.run(database_url))
@@ -73,6 +75,6 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.include_router(health.router)
     app.include_router(login.gate)
-    for noun in (accounts, projects, integrations, drivers, datasets, uploads, items, commands, notifications):
+    for noun in (accounts, login, projects, integrations, drivers, datasets, uploads, items, commands, notifications):
         app.include_router(noun.router, prefix="/api/v1")
     return app

@@ -15,6 +15,12 @@ _ALGORITHM = "HS256"
 
 
 @dataclass(frozen=True, slots=True)
+class Bearer:
+    account_id: int
+    issued_at: float  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
 class Signer:
     key: str
 
@@ -22,11 +28,11 @@ class Signer:
         return "Signer(…)"
 
     def sign(self, *, account_id: int, email: str, use: Use = "access", life_s: int = ACCESS_LIFE_S) -> str:
-        now = int(time.time())
-        claims = {"sub": str(account_id), "email": email, "use": use, "iat": now, "exp": now + life_s}
+        now = time.time()  # with its fraction: a token made right after a new password outlives it
+        claims = {"sub": str(account_id), "email": email, "use": use, "iat": now, "exp": int(now) + life_s}
         return jwt.encode(claims, self.key, algorithm=_ALGORITHM)
 
-    def account_id_of(self, token: str, *, use: Use = "access") -> int:
+    def read(self, token: str, *, use: Use = "access") -> Bearer:
         """Raises Unauthorized."""
         try:
             claims: dict[str, Any] = jwt.decode(
@@ -38,4 +44,17 @@ class Signer:
             raise Unauthorized("The token was not signed by this server. Log in again.") from None
         if claims.get("use") != use or not str(claims["sub"]).isdecimal():
             raise Unauthorized(f"This is not a token for {use}. Log in again.")
-        return int(claims["sub"])
+        return Bearer(account_id=int(claims["sub"]), issued_at=float(claims.get("iat", 0)))
+
+    def sign_note(self, purpose: str, content: dict[str, str], *, life_s: int) -> str:
+        """Something a browser keeps for us and cannot change; it can read it."""
+        claims = {"use": purpose, "content": content, "exp": int(time.time()) + life_s}
+        return jwt.encode(claims, self.key, algorithm=_ALGORITHM)
+
+    def read_note(self, purpose: str, note: str) -> dict[str, str] | None:
+        """None for one that is not ours, of another purpose, or too old."""
+        try:
+            claims = jwt.decode(note, self.key, algorithms=[_ALGORITHM], options={"require": ["exp"]})
+        except jwt.InvalidTokenError:
+            return None
+        return claims["content"] if claims.get("use") == purpose else None

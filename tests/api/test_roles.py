@@ -131,6 +131,11 @@ ROUTES: dict[tuple[str, str], Route] = {
         sends(json={"type": "refresh_token", "refresh_token": "none"}), dict.fromkeys(EVERYBODY, 401)
     ),
     ("GET", "/api/v1/users/me"): Route(sends()),
+    # These people have no password that they could change; test_login_limits.py has one who has.
+    ("PATCH", "/api/v1/users/me/password"): Route(
+        sends(json={"oldPassword": "12345678", "newPassword": "87654321"}),
+        dict.fromkeys([*PEOPLE, "outsider"], 403),
+    ),
     ("GET", "/api/v1/orgs"): Route(sends()),
     ("GET", "/api/v1/orgs/{organization_id}"): Route(sends()),
     ("GET", "/api/v1/orgs/{organization_id}/projects"): Route(sends()),

@@ -19,7 +19,7 @@ async def test_a_password_is_kept_as_argon2id_and_opens_its_account(conn, accoun
     found = await accounts.password_hash_of(conn, "ann@example.com")
     assert found[1].startswith("$argon2id$")
     assert PASSWORD not in found[1]
-    assert accounts.check_password(found, PASSWORD) == account
+    assert accounts.check_password(found, PASSWORD).account == account
     for wrong in ("", PASSWORD + " ", PASSWORD.upper(), "x" * 2000):
         with pytest.raises(Unauthorized):
             accounts.check_password(found, wrong)

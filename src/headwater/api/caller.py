@@ -12,10 +12,11 @@ from headwater import ids
 from headwater.catalog import accounts
 from headwater.catalog.accounts import Account
 from headwater.catalog.rights import RULES, AnyRight
-from headwater.errors import NotFound, Unauthorized
+from headwater.errors import Unauthorized
 from headwater.settings import Settings
 from headwater.tokens import Signer
 from headwater.vault.local import LocalVault
+from headwater.work.sign_in import Passwords
 from headwater.work.workplace import Workplace
 
 
@@ -27,6 +28,7 @@ class Server:
     signer: Signer
     vault: LocalVault
     place: Workplace
+    passwords: Passwords
 
 
 def _server(request: Request) -> Server:
@@ -55,12 +57,9 @@ async def _caller(
     if credentials is None:
         raise Unauthorized("This needs a token: send the header authorization: Bearer TOKEN.")
     server = _server(request)
-    account_id = server.signer.account_id_of(credentials.credentials)
-    try:
-        async with server.place.pool.connection() as conn:
-            return await accounts.get_account(conn, account_id)
-    except NotFound:
-        raise Unauthorized("The account of this token is no longer there.") from None
+    bearer = server.signer.read(credentials.credentials)
+    async with server.place.pool.connection() as conn:
+        return await accounts.get_bearer(conn, bearer.account_id, issued_at=bearer.issued_at)
 
 
 ServerDep = Annotated[Server, Depends(_server)]

@@ -30,7 +30,8 @@ def _answer(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 async def _ours(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HeadwaterError)
-    return _answer(error.status, str(error), {"Retry-After": _AGAIN_S} if error.status == 503 else None)
+    again = error.retry_after_s
+    return _answer(error.status, str(error), None if again is None else {"Retry-After": str(again)})
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

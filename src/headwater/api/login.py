@@ -1,44 +1,69 @@
 """Log-in: tokens for those who can say who they are."""
 
-import asyncio
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
 
-from fastapi import APIRouter
-from pydantic import BaseModel
-
-from headwater.api.caller import Connection, Server, ServerDep, needs
+from headwater.api.caller import Caller, Server, ServerDep, needs
 from headwater.catalog import accounts
 from headwater.catalog.accounts import Account
-from headwater.errors import BadRequest, NotFound, Unauthorized
+from headwater.catalog.logins import Attempt
+from headwater.errors import BadRequest
 from headwater.tokens import REFRESH_LIFE_S
 
 gate = APIRouter(tags=["log-in"])
+router = APIRouter(tags=["log-in"])
 
 
 class LoginBody(BaseModel):
     type: str = "user_credentials"
     username: str | None = None
-    password: str | None = None
-    refresh_token: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    refresh_token: str | None = Field(default=None, repr=False)
 
 
 @gate.post("/token", openapi_extra=needs("anybody"))
-async def log_in(body: LoginBody, conn: Connection, server: ServerDep) -> dict[str, str]:
-    """What the SDK's `login_m2m` asks: a token for an e-mail address and a password, or for a refresh token."""
+async def log_in(body: LoginBody, request: Request, server: ServerDep) -> dict[str, str]:
+    """What the SDK's `login_m2m` asks: a token for an e-mail address and a password, or for a refresh token.
+
+    429 with `Retry-After` after too many failures. The SDK does not wait for it: it asks for tokens outside of its
+    retries, and tells its user at once.
+    """
     if body.type == "refresh_token":
-        account_id = server.signer.account_id_of(body.refresh_token or "", use="refresh")
-        try:
-            account = await accounts.get_account(conn, account_id)
-        except NotFound as error:
-            raise Unauthorized(str(error)) from None
+        account = await _refreshing(server, body.refresh_token or "")
     elif body.type == "user_credentials" and body.username and body.password:
-        found = await accounts.password_hash_of(conn, body.username)
-        account = await asyncio.to_thread(accounts.check_password, found, body.password)
+        account = await server.passwords.account_of(attempt_of(request, body.username), body.password)
     else:
         raise BadRequest("Log in with type user_credentials, username and password, or with a refresh_token.")
-    return _tokens(server, account)
+    return tokens_for(server, account)
 
 
-def _tokens(server: Server, account: Account) -> dict[str, str]:
+async def _refreshing(server: Server, token: str) -> Account:
+    """Raises Unauthorized."""
+    bearer = server.signer.read(token, use="refresh")
+    async with server.place.pool.connection() as conn:
+        return await accounts.get_bearer(conn, bearer.account_id, issued_at=bearer.issued_at)
+
+
+def attempt_of(request: Request, email: str) -> Attempt:
+    """From the address that the connection, or a proxy that the operator trusts, comes from."""
+    return Attempt(email=email, address="" if request.client is None else request.client.host)
+
+
+def tokens_for(server: Server, account: Account) -> dict[str, str]:
     token = server.signer.sign(account_id=account.id, email=account.email)
     refresh = server.signer.sign(account_id=account.id, email=account.email, use="refresh", life_s=REFRESH_LIFE_S)
     return {"id_token": token, "access_token": token, "refresh_token": refresh, "token_type": "Bearer"}
+
+
+class PasswordBody(BaseModel):
+    old_password: str = Field(repr=False, alias="oldPassword")
+    new_password: str = Field(repr=False, alias="newPassword")
+
+
+@router.patch("/users/me/password", openapi_extra=needs("account"))
+async def change_password(body: PasswordBody, request: Request, caller: Caller, server: ServerDep) -> dict[str, str]:
+    """A new password for the caller, who says the old one. Every token made by an earlier log-in is worth nothing
+    afterwards, API keys aside; the answer is tokens to go on with.
+    """
+    account = await server.passwords.change(attempt_of(request, caller.email), body.old_password, body.new_password)
+    return tokens_for(server, account)

@@ -1,11 +1,12 @@
 """Accounts: who can log in."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from argon2.exceptions import InvalidHashError, VerificationError
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg.rows import class_row
@@ -27,14 +28,12 @@ async def create_account(conn: AsyncConnection[Any], *, email: str, password: st
     email = email.strip()
     if "@" not in email or any(character.isspace() for character in email):
         raise BadRequest(f"{email!r} is not an e-mail address.")
-    if not _SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
-        raise BadRequest(f"A password has {_SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters.")
+    password_hash = await asyncio.to_thread(hash_password, password)
     cursor = conn.cursor(row_factory=class_row(Account))
     try:
         async with conn.transaction():
             await cursor.execute(
-                "INSERT INTO account (email, password_hash) VALUES (%s, %s) RETURNING id, email",
-                [email, await asyncio.to_thread(PasswordHasher().hash, password)],
+                "INSERT INTO account (email, password_hash) VALUES (%s, %s) RETURNING id, email", [email, password_hash]
             )
     except UniqueViolation:
         raise Conflict(f"There is an account {email} already.") from None
@@ -73,7 +72,14 @@ async def password_hash_of(conn: AsyncConnection[Any], email: str) -> tuple[Acco
     return None if row is None else (Account(id=row[0], email=row[1]), row[2])
 
 
-def check_password(found: tuple[Account, str] | None, password: str) -> Account:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    account: Account
+    old_hash: str
+    new_hash: str | None  # when the old one is of weaker parameters than today's: see `renew_hash`
+
+
+def check_password(found: tuple[Account, str] | None, password: str) -> Checked:
     """Takes about as long for an unknown account as for a wrong password. Slow on purpose: call it in a thread.
 
     Raises Unauthorized, with the same words for both.
@@ -86,6 +92,45 @@ def check_password(found: tuple[Account, str] | None, password: str) -> Account:
     account, password_hash = found
     try:
         hasher.verify(password_hash, password)
-    except (VerifyMismatchError, InvalidHashError):
+    except (VerificationError, InvalidHashError):
         raise wrong from None
-    return account
+    is_weak = hasher.check_needs_rehash(password_hash)
+    return Checked(account, password_hash, hasher.hash(password) if is_weak else None)
+
+
+def hash_password(password: str) -> str:
+    """Slow on purpose: call it in a thread. Raises BadRequest."""
+    if not _SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
+        raise BadRequest(f"A password has {_SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters.")
+    return PasswordHasher().hash(password)
+
+
+async def renew_hash(conn: AsyncConnection[Any], checked: Checked) -> None:
+    """Keep the hash of today's parameters, unless the password was changed meanwhile."""
+    if checked.new_hash is not None:
+        await conn.execute(
+            "UPDATE account SET password_hash = %s WHERE id = %s AND password_hash = %s",
+            [checked.new_hash, checked.account.id, checked.old_hash],
+        )
+
+
+async def set_password_hash(conn: AsyncConnection[Any], account: Account, password_hash: str) -> None:
+    """Tokens given out before, except API keys, are worth nothing from now on."""
+    await conn.execute(
+        "UPDATE account SET password_hash = %s, tokens_valid_after = to_timestamp(%s) WHERE id = %s",
+        [password_hash, time.time(), account.id],
+    )
+
+
+async def get_bearer(conn: AsyncConnection[Any], account_id: int, *, issued_at: float) -> Account:
+    """The account of a token made at that time, in seconds since 1970 of our own clock. Raises Unauthorized."""
+    cursor = await conn.execute(
+        "SELECT id, email, coalesce(tokens_valid_after > to_timestamp(%s), false) FROM account WHERE id = %s",
+        [issued_at, account_id],
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise Unauthorized("The account of this token is no longer there.")
+    if row[2]:
+        raise Unauthorized("The password was changed after this token was made. Log in again.")
+    return Account(id=row[0], email=row[1])
