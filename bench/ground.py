@@ -56,7 +56,7 @@ async def make_dataset(ground: Ground, server: S3Server, bucket: str, prefix: st
         project = await projects.create_project(conn, owner, name)
         integration = await integrations.create_integration(
             conn,
-            load_vault(ground.settings),
+            load_vault(ground.settings).local,
             owner,
             project.organization_id,
             name=name,

@@ -32,9 +32,10 @@ async def defer(
     lock: str | None = None,
     queueing_lock: str | None = None,
     priority: int = 0,
+    after_s: int = 0,
     **arguments: Any,
 ) -> None:
-    """One job in the caller's transaction. Jobs of one `lock` never run side by side.
+    """One job in the caller's transaction, to run `after_s` from now. Jobs of one `lock` never run side by side.
 
     With a `queueing_lock`, nothing is added while a job with that lock still waits.
     """
@@ -45,6 +46,7 @@ async def defer(
         lock=lock,
         queueing_lock=queueing_lock,
         priority=priority,
+        schedule_in={"seconds": after_s} if after_s else None,
         connection=conn,
     )
     try:

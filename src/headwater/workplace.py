@@ -13,7 +13,10 @@ from headwater.keyfiles import read_or_make
 from headwater.media.limits import DecodePool
 from headwater.net.addresses import open_connector
 from headwater.settings import Settings
+from headwater.vault.both import Vaults
+from headwater.vault.keys import GivenKeys, KeyFile
 from headwater.vault.local import LocalVault
+from headwater.vault.openbao import Login, OpenBao
 from headwater.work.credentials import Secrets
 from headwater.work.places import Places
 from headwater.work.workplace import Workplace
@@ -21,10 +24,31 @@ from headwater.work.workplace import Workplace
 _READ_AHEAD = 4  # objects on their way while the decoders work
 
 
-def load_vault(settings: Settings) -> LocalVault:
-    """Raises VaultError for a key that is none."""
-    given = settings.master_key
-    return LocalVault.from_text(given.get_secret_value() if given else read_or_make(settings.data_dir / "master-key"))
+def load_vault(settings: Settings) -> Vaults:
+    """Connects nowhere yet. Raises VaultError for a key that is none, and for settings that do not fit together."""
+    older = [settings.master_key_old.get_secret_value()] if settings.master_key_old else []
+    if settings.master_key is not None:
+        keys = GivenKeys(settings.master_key.get_secret_value(), *older)
+    else:
+        keys = KeyFile(settings.data_dir / "master-key", *older)
+    return Vaults(LocalVault(keys), None if settings.vault_url is None else _openbao(settings, settings.vault_url))
+
+
+def _openbao(settings: Settings, url: str) -> OpenBao:
+    token, secret_id = settings.vault_token, settings.vault_secret_id
+    login = Login(
+        token=token.get_secret_value() if token else None,
+        role_id=settings.vault_role_id,
+        secret_id=secret_id.get_secret_value() if secret_id else None,
+    )
+    return OpenBao(
+        url,
+        login,
+        mount=settings.vault_mount,
+        prefix=settings.vault_prefix,
+        namespace=settings.vault_namespace,
+        ca_file=settings.vault_ca_file,
+    )
 
 
 def load_signing_key(settings: Settings) -> str:
@@ -56,6 +80,7 @@ async def open_workplace(
     settings: Settings, database_url: str, *, name: str, max_connections: int
 ) -> AsyncGenerator[Workplace]:
     """Closed at the end, with the decoders and every store that was opened."""
+    vault = load_vault(settings)
     spool_dir = _new_spool_dir(settings.data_dir / "spool")
     connector = open_connector(allow_private=settings.allow_private_endpoints)
     decoders = DecodePool(
@@ -68,17 +93,22 @@ async def open_workplace(
         make_pool(database_url, max_size=max_connections, name=name) as pool,
         make_pool(database_url, min_size=0, max_size=2, name=f"{name}-secrets") as secrets_pool,
     ):
-        places = Places(pool, Secrets(secrets_pool, load_vault(settings)), settings, connector)
+        places = Places(pool, Secrets(secrets_pool, vault), settings, connector)
+        logged_in = asyncio.create_task(vault.stay_logged_in())
         try:
             yield Workplace(
                 pool=pool,
                 places=places,
+                vault=vault,
                 decoders=decoders,
                 spool_dir=spool_dir,
                 slots=asyncio.Semaphore(settings.decoders + _READ_AHEAD),
             )
         finally:
+            logged_in.cancel()
+            await asyncio.gather(logged_in, return_exceptions=True)
             await places.close()
             await decoders.close()
             await connector.close()
+            await vault.close()
             shutil.rmtree(spool_dir, ignore_errors=True)

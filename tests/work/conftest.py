@@ -22,7 +22,7 @@ async def world(
     async with open_workplace(settings, new_database(), name="work", max_connections=20) as place:
         async with place.pool.connection() as conn:
             owner = await organizations.get_owner(conn)
-        yield World(place, owner, tmp_path_factory.mktemp("folders"), load_vault(settings))
+        yield World(place, owner, tmp_path_factory.mktemp("folders"), load_vault(settings).local)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What tests of work share: datasets on any store, syncs, jobs, and the truth that counters are held to."""
 
 import asyncio
+import base64
 import json
 import secrets
 from collections import Counter
@@ -21,12 +22,13 @@ from headwater.storage.opening import open_s3
 from headwater.storage.requests import Request
 from headwater.storage.s3.requests import S3Credentials
 from headwater.storage.stores import Store
+from headwater.vault.keys import GivenKeys
 from headwater.vault.local import LocalVault
 from headwater.work import deletion, preprocess, sync, upload
 from headwater.work.workplace import Workplace
 from tests import servers
 
-VAULT = LocalVault(bytes(32))
+VAULT = LocalVault(GivenKeys(base64.b64encode(bytes(32)).decode()))
 
 
 async def make_project(conn: AsyncConnection[Any]) -> tuple[Account, int]:

@@ -1,12 +1,14 @@
 """Integrations: an organisation's credentials for outside services."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from headwater.api.caller import Base, Caller, Connection, IntegrationId, OrganizationId, ServerDep, needs
 from headwater.catalog import integrations, organizations
-from headwater.net.addresses import check_endpoint
+from headwater.ids import from_wire
 from headwater.wire import integrations as wire
-from headwater.work.places import checked_folder
+from headwater.work import secrets
 
 router = APIRouter(prefix="/orgs/{organization_id}", tags=["integrations"])
 
@@ -16,29 +18,48 @@ async def create_integration(
     organization_id: OrganizationId,
     body: wire.NewIntegrationBody,
     caller: Caller,
-    conn: Connection,
     server: ServerDep,
     base: Base,
 ) -> wire.IntegrationJson:
-    """For owners and admins of the organisation. The options go into the vault and never come back."""
-    organization = await organizations.get_organization(conn, caller, organization_id, "manage_integrations")
-    metadata = body.metadata or {}
-    wire.check_integration_metadata(metadata)
-    if body.type == "hostPath":
-        checked_folder(server.settings, metadata.get("path") or "")
-    if metadata.get("endpoint"):
-        check_endpoint(metadata["endpoint"], allow_private=server.settings.allow_private_endpoints)
-    integration = await integrations.create_integration(
-        conn,
-        server.vault,
+    """The options go into the vault and never come back. The same integration again is the one that is there."""
+    wire.check_integration_metadata(body.metadata or {})
+    made = await secrets.create_integration(
+        server.place,
+        server.settings,
         caller,
-        organization.id,
+        organization_id,
         name=body.name,
         kind=body.type,
         options=body.options or {},
-        metadata=metadata,
+        metadata=body.metadata or {},
     )
-    return wire.integration(integration, base)
+    return wire.integration(made, base)
+
+
+@router.patch("/integrations", openapi_extra=needs("manage_integrations"))
+async def change_integration(
+    organization_id: OrganizationId,
+    body: wire.IntegrationChangeBody,
+    caller: Caller,
+    server: ServerDep,
+    base: Base,
+    _: Annotated[bool, Query(alias="reloadServices", description="Taken for yes: nothing has to be restarted.")] = True,
+) -> wire.IntegrationJson:
+    """Options and metadata replace what was there whole; running syncs and services take new secrets at once."""
+    wire.check_integration_metadata(body.metadata or {})
+    credentials = body.credentials
+    changed = await secrets.change_integration(
+        server.place,
+        server.settings,
+        caller,
+        organization_id,
+        from_wire(body.integration_id, "integration"),
+        name=body.name,
+        kind=credentials.type if credentials else None,
+        options=credentials.options if credentials else None,
+        metadata=body.metadata,
+    )
+    return wire.integration(changed, base)
 
 
 @router.get("/integrations", openapi_extra=needs("manage_integrations"))
@@ -71,7 +92,6 @@ async def delete_integration(
     organization_id: OrganizationId, integration_id: IntegrationId, caller: Caller, conn: Connection
 ) -> dict[str, bool]:
     organization = await organizations.get_organization(conn, caller, organization_id, "manage_integrations")
-    await integrations.delete_integration(
-        conn, await integrations.get_integration(conn, organization.id, integration_id)
-    )
+    found = await integrations.get_integration(conn, organization.id, integration_id)
+    await secrets.delete_integration(conn, caller, found)
     return {"success": True}

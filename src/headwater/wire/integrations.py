@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from headwater.catalog.integration_kinds import kind_of
 from headwater.catalog.integrations import Integration
 from headwater.errors import BadRequest
 from headwater.ids import to_wire
@@ -19,6 +20,20 @@ class NewIntegrationBody(BaseModel):
         default=None, description="The secret values, for example key and secret. They are never given back."
     )
     metadata: dict[str, Any] | None = None
+
+
+class CredentialsBody(BaseModel):
+    options: dict[str, Any] | None = Field(
+        default=None, description="All secret values anew: those that are not given are gone."
+    )
+    type: str | None = Field(default=None, description="As it is: the type of an integration never changes.")
+
+
+class IntegrationChangeBody(BaseModel):
+    integration_id: str = Field(alias="integrationId")
+    name: str | None = None
+    credentials: CredentialsBody | None = None
+    metadata: dict[str, Any] | None = Field(default=None, description="Replaces what was there whole.")
 
 
 def check_integration_metadata(metadata: dict[str, Any]) -> None:
@@ -63,5 +78,11 @@ def integration(found: Integration, base: str) -> IntegrationJson:
         createdAt=times.to_wire(found.created_at),
         updatedAt=times.to_wire(found.updated_at),
         url=f"{base}/orgs/{organization_id}/integrations/{to_wire(found.id)}",
-        metadata=found.metadata or [{"name": "status", "value": "created"}],
+        metadata=found.metadata or _facts(found),
     )
+
+
+def _facts(found: Integration) -> list[dict[str, Any]]:
+    """What the SDK shows of an integration that has no metadata of its own, as names and values."""
+    is_whole = found.has_secret or not kind_of(found.kind).needed_later
+    return [{"name": "status", "value": "created" if is_whole else "waiting for its options"}]

@@ -12,7 +12,7 @@ from psycopg_pool import PoolTimeout
 from headwater.catalog import integrations
 from headwater.db.pool import Pool
 from headwater.storage.sending import CredentialsProvider
-from headwater.vault.local import LocalVault
+from headwater.vault.both import Vaults
 
 C = TypeVar("C")
 _LOOK_AGAIN_AFTER_S = 5.0  # so long a changed secret may stay unnoticed
@@ -25,14 +25,15 @@ class Secrets:
     each other.
     """
 
-    def __init__(self, pool: Pool, vault: LocalVault) -> None:
+    def __init__(self, pool: Pool, vault: Vaults) -> None:
         self._pool = pool
         self._vault = vault
 
     async def read(self, integration_id: int) -> dict[str, str]:
         """Raises NotFound, VaultError, Unavailable."""
         async with self._pool.connection() as conn:
-            return await integrations.open_secret(conn, self._vault, integration_id)
+            kept = await integrations.kept_secret(conn, integration_id)
+        return {} if kept is None else await self._vault.open(kept)
 
     async def changed_at(self, integration_id: int) -> datetime | None:
         async with self._pool.connection() as conn:

@@ -9,10 +9,11 @@ from procrastinate.jobs import Job
 from psycopg import OperationalError
 
 from headwater.errors import Unavailable
-from headwater.work import deletion, preprocess, sync
+from headwater.work import deletion, preprocess, secrets, sync
 from headwater.work.workplace import Workplace
 
 _SYNC_TRIES = 8
+_VAULT_TRIES = 10_000  # a month: what is to be destroyed is not forgotten while the vault is away
 _OTHER_TRIES = 100  # with five minutes between the last ones: a store that is down for hours loses us nothing
 _log = logging.getLogger(__name__)
 
@@ -62,3 +63,11 @@ def register(app: App, place: Workplace) -> None:
     @app.task(name=deletion.PURGE_TASK, retry=retry)
     async def purge_dataset(dataset_id: int) -> None:
         await deletion.purge_dataset(place, dataset_id)
+
+    @app.task(name=secrets.DROP_UNUSED_TASK, retry=retry)
+    async def drop_unused_secret(secret_id: int) -> None:
+        await secrets.drop_unused(place, secret_id)
+
+    @app.task(name=secrets.DESTROY_TASK, retry=_TryAgain(tries=_VAULT_TRIES, longest_wait_s=300))
+    async def destroy_secret(mount: str, path: str) -> None:
+        await secrets.destroy(place, mount=mount, path=path)

@@ -1,4 +1,4 @@
-"""What every job has at hand: the database, the stores, the decoders. Put together by app.py and worker.py."""
+"""What every job has at hand: database, vault, stores, decoders. Put together by app.py and worker.py."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from headwater.db.pool import Pool
 from headwater.media.limits import DecodePool
+from headwater.vault.both import Vaults
 from headwater.work.places import Places
 
 
@@ -13,6 +14,7 @@ from headwater.work.places import Places
 class Workplace:
     pool: Pool
     places: Places
+    vault: Vaults
     decoders: DecodePool
     spool_dir: Path  # objects on their way to a decoder
     slots: asyncio.Semaphore  # objects read at once: enough to keep the decoders busy
