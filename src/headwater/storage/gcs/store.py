@@ -35,7 +35,7 @@ from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import unbroken_chunks
 from headwater.storage.requests import Request
 from headwater.storage.sending import CredentialsProvider, Sender
-from headwater.storage.stores import ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
+from headwater.storage.stores import FEW_KEYS, ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
 
 _MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]+=*)")
 
@@ -113,6 +113,9 @@ class GcsStore(Store):
         return self._read_info(key, (await self._sender.send(request)).body)
 
     async def begin_upload(self, key: str, *, content_type: str) -> Upload:
+        return self._upload(key, content_type)
+
+    def _upload(self, key: str, content_type: str) -> GcsUpload:
         resource = resource_of(self.bucket, key, content_type, self._storage_class)
 
         def read_info(body: bytes) -> ObjectInfo:
@@ -141,8 +144,13 @@ class GcsStore(Store):
             query["response-content-type"] = content_type
         return signed_url(self.bucket, key, signer, query, expires_s=expires_s, now=datetime.now(UTC))
 
-    async def check_listing(self) -> None:
-        await self._parse(await self._fetch_page(self._listing_query("", 1)), None)
+    async def check_listing(self) -> ListingPage:
+        return (await self._parse(await self._fetch_page(self._listing_query("", FEW_KEYS)), None)).page
+
+    async def probe_multipart(self, key: str, body: bytes) -> None:  # noqa: ARG002 - nothing needs to be sent
+        upload = self._upload(key, "text/plain")
+        await upload.begin()
+        await upload.abort()
 
     async def close(self) -> None:
         await self._session.close()

@@ -51,6 +51,10 @@ class GcsUpload(Upload):
         self._session: dict[str, str] | None = None  # a secret: whoever has it may write the object
         self._is_over = False
 
+    async def begin(self) -> None:
+        """A session, however small the object will be."""
+        self._session = await self._create()
+
     async def write(self, chunk: bytes) -> None:
         self._held += chunk
         # More than a chunk, so that an object of exactly that size still goes as one request.
