@@ -21,6 +21,7 @@ class HeadwaterError(Exception):
     status = 500
     operation: str | None = None  # of an outside service that refused, as its documentation names it
     code: str | None = None  # what it said
+    region: str | None = None  # where it said that the bucket is
     retry_after_s: int | None = None  # when the same request may do better
 
 

@@ -3,9 +3,12 @@
 import asyncio
 import io
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Generic, Protocol, TypeVar
 
 import aiohttp
@@ -32,6 +35,28 @@ class Answer:
     status: int
     headers: CIMultiDictProxy[str]
     body: bytes
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What was sent, for those who limit or explain it."""
+
+    operations: list[str] = field(default_factory=list)  # repetitions included
+    clock_skew_s: float | None = None  # how far the store's clock is ahead of ours, by the last answer
+
+
+_observer: ContextVar[Traffic | None] = ContextVar("observer", default=None)
+
+
+@contextmanager
+def observed() -> Generator[Traffic]:
+    """Sees what the block sends to stores, and the tasks it starts."""
+    traffic = Traffic()
+    token = _observer.set(traffic)
+    try:
+        yield traffic
+    finally:
+        _observer.reset(token)
 
 
 class Dialect(Protocol[C_contra]):
@@ -93,8 +118,11 @@ class Sender(Generic[C]):
 
     async def _try_repeatedly(self, request: Request, *, is_read_whole: bool) -> tuple[aiohttp.ClientResponse, bytes]:
         refresh = False
+        traffic = _observer.get()
         failures: list[str] = []
         while True:
+            if traffic is not None:
+                traffic.operations.append(request.operation)
             try:
                 return await self._try_once(request, refresh=refresh, is_read_whole=is_read_whole)
             except Refused as refused:
@@ -111,7 +139,7 @@ class Sender(Generic[C]):
                 failures.append(type(error).__name__)
                 if len(failures) >= self._attempts:
                     # Not `from error`: aiohttp's error may hold the headers, and these a session token.
-                    raise self._unreachable(request, failures[-1]) from None
+                    raise self._unreachable(request, error) from None
             await asyncio.sleep(self._backoff_s * 2 ** len(failures) * random.uniform(0.5, 1))  # noqa: S311
 
     async def _try_once(
@@ -126,6 +154,8 @@ class Sender(Generic[C]):
                 data=io.BytesIO(request.body) if request.body else None,
                 allow_redirects=False,
             )
+            if (traffic := _observer.get()) is not None:
+                traffic.clock_skew_s = _skew_s(response.headers.get("Date"))
             try:
                 await self._raise_refusal(response)
                 body = await response.read() if is_read_whole else b""
@@ -139,6 +169,7 @@ class Sender(Generic[C]):
     def _explained(self, request: Request, refused: Refused) -> HeadwaterError:
         error = self._dialect.explain(request, refused)
         error.operation, error.code = request.operation, refused.code or str(refused.status)
+        error.region = refused.region
         return error
 
     async def _signed(self, request: Request, credentials: C) -> tuple[str, dict[str, str]]:
@@ -151,11 +182,40 @@ class Sender(Generic[C]):
             body = await response.content.read(_LARGEST_ERROR_BYTES)
             raise self._dialect.read_refusal(response.status, response.headers, body)
 
-    def _unreachable(self, request: Request, failure: str) -> Unavailable:
-        return Unavailable(
-            f"The store did not answer for {self._dialect.describe()} ({failure} on {request.operation}, "
-            f"{self._attempts} tries). Try again later, or check the endpoint."
+    def _unreachable(self, request: Request, failure: Exception) -> Unavailable:
+        kind = type(failure).__name__
+        tries = f"{self._attempts} tries" if self._attempts > 1 else "one try"
+        unreachable = Unavailable(
+            f"The store did not answer for {self._dialect.describe()} ({kind} on {request.operation}, {tries}). "
+            f"{advice_on(failure)}"
         )
+        unreachable.operation, unreachable.code = request.operation, kind
+        return unreachable
+
+
+def advice_on(failure: Exception) -> str:
+    """What to do about a connection that failed, without anything the other side sent."""
+    match failure:
+        case aiohttp.ClientConnectorCertificateError():
+            return (
+                "Its certificate is not valid for that host, or not known here. Check the endpoint; the name of a "
+                "bucket with dots must not be part of the host."
+            )
+        case aiohttp.ClientConnectorSSLError():
+            return "It does not speak TLS there. If it speaks plain http, give the endpoint with http://."
+        case aiohttp.ClientConnectorDNSError():
+            return "There is no such host. Check the endpoint, and the region."
+        case aiohttp.ClientResponseError() | aiohttp.ServerDisconnectedError():
+            return "It does not speak HTTP there. If it speaks https, give the endpoint with https://."
+        case _:
+            return "Try again later, or check the endpoint."
+
+
+def _skew_s(date: str | None) -> float | None:
+    try:
+        return (parsedate_to_datetime(date or "") - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):  # none, or none with a time zone
+        return None
 
 
 def _refused_address(error: BaseException) -> HeadwaterError | None:

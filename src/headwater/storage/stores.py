@@ -19,6 +19,7 @@ from headwater.errors import BadRequest, HeadwaterError
 
 LARGEST_KEY_BYTES = 1024  # of S3, GCS and Azure
 PAGE_KEYS = 1000
+FEW_KEYS = 20  # of a page that only proves something: some may be folder markers, or ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,18 @@ class Store(Protocol):
         """
         ...
 
-    async def check_listing(self) -> None:
-        """Prove with one call that the prefix can be listed; raises what stands in the way."""
+    async def check_listing(self) -> ListingPage:
+        """Prove with one call that the prefix can be listed; raises what stands in the way.
+
+        The page holds a few objects, if there are any; its order and its `is_last` mean nothing.
+        """
+        ...
+
+    async def probe_multipart(self, key: str, body: bytes) -> None:
+        """Prove that large objects can be written to `key`; raises what stands in the way.
+
+        No unfinished upload stays, and at `key` there is what was there before or an object with these bytes.
+        """
         ...
 
     async def close(self) -> None: ...

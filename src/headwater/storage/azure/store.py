@@ -22,7 +22,7 @@ from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import unbroken_chunks
 from headwater.storage.requests import Request
 from headwater.storage.sending import CredentialsProvider, Sender
-from headwater.storage.stores import ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
+from headwater.storage.stores import FEW_KEYS, ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
 
 _TIERS = {"": None, "STANDARD": None, "HOT": "Hot", "COOL": "Cool", "COLD": "Cold"}
 
@@ -98,6 +98,9 @@ class AzureStore(Store):
         return written(key, len(body), content_type, answer)
 
     async def begin_upload(self, key: str, *, content_type: str) -> Upload:
+        return self._upload(key, content_type)
+
+    def _upload(self, key: str, content_type: str) -> AzureUpload:
         check_new_name(self.container, key)
         return AzureUpload(self._sender, self.put, key, content_type, self._headers_of_blob(content_type))
 
@@ -125,8 +128,14 @@ class AzureStore(Store):
             content_type=content_type,
         )
 
-    async def check_listing(self) -> None:
-        await self._parse(await self._fetch_page(self._listing_query("", 1)))
+    async def check_listing(self) -> ListingPage:
+        return (await self._parse(await self._fetch_page(self._listing_query("", FEW_KEYS)))).page
+
+    async def probe_multipart(self, key: str, body: bytes) -> None:
+        """It writes the object: blocks without a list would stay for a week."""
+        upload = self._upload(key, "text/plain")
+        await upload.write_block(body)
+        await upload.finish()
 
     async def close(self) -> None:
         await self._session.close()

@@ -44,6 +44,11 @@ class AzureUpload(Upload):
         # The blocks of all uploads to a name lie together, so ids must differ; Azure wants them of one length.
         self._name = secrets.token_hex(8)
 
+    async def write_block(self, block: bytes) -> None:
+        """The bytes as a block, however few they are."""
+        self._size_bytes += len(block)
+        await self._send_block(block)
+
     async def write(self, chunk: bytes) -> None:
         self._size_bytes += len(chunk)
         self._held += chunk

@@ -126,6 +126,8 @@ def _explain(root: Root, key: str, error: OSError) -> HeadwaterError:  # noqa: P
     said = f'"{root.prefix}{key}" in folder "{root.path}" ({error.strerror})'
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR | errno.ELOOP:
+            if root.path.is_file():
+                return BadRequest(f'"{root.path}" is a single file. Give the folder it lies in.')
             if not root.path.is_dir():
                 return StoreMissing(f'There is no folder "{root.path}". Check its name, and that it is mounted.')
             return StoreMissing(f"There is no {said}. Symbolic links are not followed.")

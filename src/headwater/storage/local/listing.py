@@ -15,6 +15,7 @@ from headwater.storage.local.files import Root, etag_of, explained, modified_at,
 from headwater.storage.stores import ListingPage, unindexable_reason
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_GLANCES = 1000
 
 Found = tuple[bytes, os.stat_result]
 """The key and what lstat says."""
@@ -45,6 +46,28 @@ def _walk_folder(folder: int, path: bytes, prefix: bytes, start_after: bytes) ->
                     yield from _walk_folder(below, key, prefix, start_after)
             elif key.startswith(prefix) and (status := _status(folder, name)):
                 yield key, status
+    finally:
+        os.close(folder)
+
+
+def glance(root: Root) -> Iterator[Found]:
+    """Some files and symbolic links in no order, at a cost that does not grow with the folder."""
+    with explained(root, ""):
+        yield from (found for found in islice(_glance(open_root(root), b""), _MOST_GLANCES) if found is not None)
+
+
+def _glance(folder: int, path: bytes) -> Iterator[Found | None]:
+    """None for what is no object. Closes `folder`."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                yield None
+                if not entry.is_dir(follow_symlinks=False):
+                    status = _status(folder, name)
+                    yield (path + name, status) if status else None
+                elif (below := _open_folder(folder, name)) is not None:
+                    yield from _glance(below, path + name + b"/")
     finally:
         os.close(folder)
 

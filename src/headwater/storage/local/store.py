@@ -22,8 +22,8 @@ from headwater.storage.local.files import (
     parent_of,
     segments_of,
 )
-from headwater.storage.local.listing import take_page, walk
-from headwater.storage.stores import ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
+from headwater.storage.local.listing import glance, take_page, walk
+from headwater.storage.stores import FEW_KEYS, ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
 
 _CHUNK_BYTES = 1024**2
 _UNFINISHED = ".dataloop/tmp/"  # a bucket's listing shows it, an index leaves it out
@@ -84,8 +84,12 @@ class LocalStore(Store):
     ) -> str | None:
         return None
 
-    async def check_listing(self) -> None:
-        await asyncio.to_thread(self._check_listing)
+    async def check_listing(self) -> ListingPage:
+        return await asyncio.to_thread(lambda: take_page(glance(self._root), FEW_KEYS))
+
+    async def probe_multipart(self, key: str, body: bytes) -> None:
+        async with await self.begin_upload(key, content_type="") as upload:
+            await upload.write(body)
 
     async def close(self) -> None:
         pass
@@ -126,14 +130,6 @@ class LocalStore(Store):
             if is_file(folder, segments[-1]):
                 os.unlink(segments[-1], dir_fd=folder)
                 os.fsync(folder)
-
-    def _check_listing(self) -> None:
-        folder = open_root(self._root)
-        try:
-            with explained(self._root, ""), os.scandir(folder) as entries:
-                next(entries, None)
-        finally:
-            os.close(folder)
 
 
 class LocalUpload(Upload):

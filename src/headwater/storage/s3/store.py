@@ -9,7 +9,7 @@ from urllib.parse import quote
 import aiohttp
 from multidict import CIMultiDictProxy
 
-from headwater.errors import Unavailable
+from headwater.errors import StoreDenied, Unavailable
 from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import unbroken_chunks
 from headwater.storage.requests import Request
@@ -18,7 +18,7 @@ from headwater.storage.s3.listing import find_token, parse_page
 from headwater.storage.s3.requests import Bucket, S3Credentials, signed_url
 from headwater.storage.s3.uploads import S3Upload
 from headwater.storage.sending import CredentialsProvider, Sender
-from headwater.storage.stores import ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
+from headwater.storage.stores import FEW_KEYS, ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
 
 
 class S3Store(Store):
@@ -86,6 +86,9 @@ class S3Store(Store):
         return ObjectInfo(key, len(body), etag, None, content_type)
 
     async def begin_upload(self, key: str, *, content_type: str) -> Upload:
+        return self._upload(key, content_type)
+
+    def _upload(self, key: str, content_type: str) -> S3Upload:
         headers = {"Content-Type": content_type} | self._class_header
         return S3Upload(self._sender, self.put, key, content_type, headers)
 
@@ -103,8 +106,18 @@ class S3Store(Store):
         credentials = await self._sender.credentials(False)
         return signed_url(self.bucket, Request("GetObject", "GET", key, query), credentials, expires_s=expires_s)
 
-    async def check_listing(self) -> None:
-        await self._parse(await self._fetch_page(self._listing_query("", 1)))
+    async def check_listing(self) -> ListingPage:
+        return (await self._parse(await self._fetch_page(self._listing_query("", FEW_KEYS)))).page
+
+    async def probe_multipart(self, key: str, body: bytes) -> None:
+        upload = self._upload(key, "text/plain")
+        await upload.begin()
+        try:
+            await upload.abort()
+        except StoreDenied:  # so it is finished instead, for nothing else ends it
+            await upload.write(body)
+            await upload.finish()
+            raise
 
     async def close(self) -> None:
         await self._session.close()

@@ -44,6 +44,10 @@ class S3Upload(Upload):
         self._etags: list[str] = []
         self._is_over = False
 
+    async def begin(self) -> None:
+        """In parts, however small it will be."""
+        self._upload_id = await self._create()
+
     async def write(self, chunk: bytes) -> None:
         self._size_bytes += len(chunk)
         self._held += chunk
