@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -24,31 +24,15 @@ from headwater.storage.s3.uploads import SMALLEST_PART_BYTES, part_bytes
 from headwater.storage.stores import ListingPage, Store
 from tests.servers import Keys, S3Server
 from tests.storage.conftest import s3_place
+from tests.storage.scripted import Handler, Scripted, broken_off
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SECRETS = ("very-secret-key", "very-secret-token", "Signature=")
 
 
-class Scripted:
-    """Gives one scripted answer after another, the last one for ever, and keeps the requests."""
-
+class ScriptedS3(Scripted):
     def __init__(self) -> None:
-        self.script: list[Handler | web.Response | str] = []
-        self.requests: list[web.Request] = []
+        super().__init__()
         self.refreshes: list[bool] = []
-        self.port = 0
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(request)
-        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        if isinstance(step, str):
-            return web.Response(text=step, content_type="application/xml")
-        if isinstance(step, web.Response):
-            return web.Response(status=step.status, body=step.body, headers=step.headers)
-        return await step(request)
-
-    def queries(self, name: str) -> list[str | None]:
-        return [request.query.get(name) for request in self.requests]
 
     async def credentials(self, refresh: bool) -> S3Credentials:
         self.refreshes.append(refresh)
@@ -56,26 +40,18 @@ class Scripted:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Scripted]:
-    scripted = Scripted()
-    app = web.Application(client_max_size=64 * 1024**2)
-    app.router.add_route("*", "/{rest:.*}", scripted.answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    scripted.port = runner.addresses[0][1]
-    yield scripted
-    await runner.cleanup()
+async def server() -> AsyncIterator[ScriptedS3]:
+    async with ScriptedS3.running() as scripted:
+        yield scripted
 
 
 @pytest.fixture
-async def store(server: Scripted) -> AsyncIterator[Store]:
+async def store(server: ScriptedS3) -> AsyncIterator[Store]:
     store = open_s3(
         bucket="cams",
         prefix="d",
         region="us-east-1",
-        endpoint=f"http://127.0.0.1:{server.port}",
+        endpoint=server.url,
         credentials=server.credentials,
         backoff_s=0.001,
     )
@@ -140,33 +116,33 @@ async def keys_of(store: Store) -> list[str]:
         (page(entry("d/a"), token="a\ufffdb"), "damaged"),
     ],
 )
-async def test_a_page_that_is_wrong_proves_nothing(server: Scripted, store: Store, answer: str, sentence: str):
+async def test_a_page_that_is_wrong_proves_nothing(server: ScriptedS3, store: Store, answer: str, sentence: str):
     server.script = [answer]
     with pytest.raises(Unavailable, match=sentence):
         await listed(store)
 
 
 @pytest.mark.parametrize("tokens", [["x"], ["x", "y"], ["a", "b", "x", "y", "z"]])
-async def test_a_listing_that_goes_in_a_circle_ends(server: Scripted, store: Store, tokens: list[str]):
+async def test_a_listing_that_goes_in_a_circle_ends(server: ScriptedS3, store: Store, tokens: list[str]):
     server.script = [page(entry(f"d/{token}"), token=token) for token in tokens * 200]
     with pytest.raises(Unavailable, match="repeats a continuation token"):
         await listed(store)
     assert len(server.requests) < 20
 
 
-async def test_pages_that_are_empty_for_ever_end(server: Scripted, store: Store):
+async def test_pages_that_are_empty_for_ever_end(server: ScriptedS3, store: Store):
     server.script = [page(token=str(number)) for number in range(500)]
     with pytest.raises(Unavailable, match="sends none"):
         await listed(store)
 
 
-async def test_some_empty_pages_in_the_midst_are_normal(server: Scripted, store: Store):
+async def test_some_empty_pages_in_the_midst_are_normal(server: ScriptedS3, store: Store):
     server.script = [page(token=str(number)) for number in range(20)]
     server.script += [page(entry("d/a"), token="x"), page(token="y"), page()]
     assert await keys_of(store) == ["a"]
 
 
-async def test_what_was_listed_before_a_refusal_is_given_and_then_the_refusal(server: Scripted, store: Store):
+async def test_what_was_listed_before_a_refusal_is_given_and_then_the_refusal(server: ScriptedS3, store: Store):
     server.script = [page(entry("d/a"), token="1"), page(entry("d/b"), token="2"), refusal(403, "AccessDenied")]
     pages = store.list_pages()
     assert (await anext(pages)).keys == ["a"]
@@ -188,7 +164,7 @@ async def test_what_was_listed_before_a_refusal_is_given_and_then_the_refusal(se
     ],
 )
 async def test_a_name_that_cannot_be_indexed_is_told_apart(
-    server: Scripted, store: Store, key: str, printable: str, reason: str
+    server: ScriptedS3, store: Store, key: str, printable: str, reason: str
 ):
     server.script = [page(entry("d/a"), entry(key, size="5"), entry("d/b+%2B", size="7", etag="&quot;f&quot;"))]
     (only,) = await listed(store)
@@ -196,24 +172,24 @@ async def test_a_name_that_cannot_be_indexed_is_told_apart(
     assert only.unindexable == [(printable, reason)]
 
 
-async def test_a_key_of_1024_bytes_is_fine(server: Scripted, store: Store):
+async def test_a_key_of_1024_bytes_is_fine(server: ScriptedS3, store: Store):
     server.script = [page(entry("d/" + "%C3%BC" * 511))]
     assert await keys_of(store) == ["ü" * 511]
 
 
-async def test_a_page_without_encoding_is_taken_as_it_is(server: Scripted, store: Store):
+async def test_a_page_without_encoding_is_taken_as_it_is(server: ScriptedS3, store: Store):
     server.script = [page(entry("d/a+b%20c&amp;d"), encoding="")]
     assert await keys_of(store) == ["a+b%20c&d"]
 
 
 @pytest.mark.parametrize("space", ["", ' xmlns="http://obs.example.com/doc/2015-06-30/"'])
-async def test_any_namespace_is_understood(server: Scripted, store: Store, space: str):
+async def test_any_namespace_is_understood(server: ScriptedS3, store: Store, space: str):
     server.script = [page(entry("d/a", etag=""), token="1", space=space), page(entry("d/b"), space=space)]
     first, second = await listed(store)
     assert (first.keys, first.etags, second.keys, second.etags) == (["a"], [""], ["b"], ["e"])
 
 
-async def test_tokens_go_back_as_they_came(server: Scripted, store: Store):
+async def test_tokens_go_back_as_they_came(server: ScriptedS3, store: Store):
     tokens = ["a+b/c==", "d/&amp;x%2B", "d/y\ufffdz"]
     server.script = [
         page(entry("d/1"), token=tokens[0]),
@@ -225,7 +201,7 @@ async def test_tokens_go_back_as_they_came(server: Scripted, store: Store):
     assert server.queries("continuation-token") == [None, "a+b/c==", "d/&x%2B", "d/y\x01z"]
 
 
-async def test_the_next_page_is_asked_for_while_one_is_used(server: Scripted, store: Store):
+async def test_the_next_page_is_asked_for_while_one_is_used(server: ScriptedS3, store: Store):
     asked = asyncio.Event()
 
     async def second(_request: web.Request) -> web.StreamResponse:
@@ -238,7 +214,7 @@ async def test_the_next_page_is_asked_for_while_one_is_used(server: Scripted, st
         await asyncio.wait_for(asked.wait(), 5)
 
 
-async def test_a_listing_left_early_leaves_no_request_behind(server: Scripted, store: Store):
+async def test_a_listing_left_early_leaves_no_request_behind(server: ScriptedS3, store: Store):
     async def never(_request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(3600)
         raise AssertionError
@@ -254,15 +230,6 @@ async def test_a_listing_left_early_leaves_no_request_behind(server: Scripted, s
 # Failures that pass
 
 
-async def broken_off(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Length": "1000"})
-    await response.prepare(request)
-    await response.write(b"<ListBucketResult>")
-    assert request.transport is not None
-    request.transport.abort()
-    return response
-
-
 @pytest.mark.parametrize(
     "failure",
     [
@@ -275,20 +242,20 @@ async def broken_off(request: web.Request) -> web.StreamResponse:
     ],
     ids=["503", "500", "502", "429", "timeout", "reset"],
 )
-async def test_a_passing_failure_is_not_seen(server: Scripted, store: Store, failure: Any):
+async def test_a_passing_failure_is_not_seen(server: ScriptedS3, store: Store, failure: Any):
     server.script = [page(entry("d/a"), token="1"), failure, failure, page(entry("d/b"))]
     assert await keys_of(store) == ["a", "b"]
     assert server.queries("continuation-token") == [None, "1", "1", "1"]
 
 
-async def test_a_lasting_failure_ends_after_a_few_tries(server: Scripted, store: Store):
+async def test_a_lasting_failure_ends_after_a_few_tries(server: ScriptedS3, store: Store):
     server.script = [refusal(503, "SlowDown")]
     with pytest.raises(Unavailable, match="503 SlowDown on ListObjectsV2"):
         await listed(store)
     assert len(server.requests) == 5
 
 
-async def test_a_server_that_is_away_is_unavailable(server: Scripted):
+async def test_a_server_that_is_away_is_unavailable(server: ScriptedS3):
     store = open_s3(
         bucket="cams",
         region="us-east-1",
@@ -301,7 +268,7 @@ async def test_a_server_that_is_away_is_unavailable(server: Scripted):
     await store.close()
 
 
-async def test_a_request_has_a_deadline(server: Scripted, store: Store, monkeypatch: pytest.MonkeyPatch):
+async def test_a_request_has_a_deadline(server: ScriptedS3, store: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sending, "_REQUEST_DEADLINE_S", 0.1)
 
     async def never(_request: web.Request) -> web.StreamResponse:
@@ -315,19 +282,19 @@ async def test_a_request_has_a_deadline(server: Scripted, store: Store, monkeypa
 # Credentials
 
 
-async def test_expired_credentials_are_taken_anew_in_the_midst_of_a_listing(server: Scripted, store: Store):
+async def test_expired_credentials_are_taken_anew_in_the_midst_of_a_listing(server: ScriptedS3, store: Store):
     server.script = [page(entry("d/a"), token="1"), refusal(400, "ExpiredToken"), page(entry("d/b"))]
     assert await keys_of(store) == ["a", "b"]
     assert server.refreshes == [False, False, True]
 
 
-async def test_expired_credentials_are_taken_anew_for_an_answer_without_body(server: Scripted, store: Store):
+async def test_expired_credentials_are_taken_anew_for_an_answer_without_body(server: ScriptedS3, store: Store):
     server.script = [web.Response(status=400), web.Response(text="1234567")]
     assert (await store.head("a")).size_bytes == 7
     assert server.refreshes == [False, True]
 
 
-async def test_credentials_that_stay_expired_are_refused(server: Scripted, store: Store):
+async def test_credentials_that_stay_expired_are_refused(server: ScriptedS3, store: Store):
     server.script = [refusal(400, "ExpiredToken")]
     with pytest.raises(StoreDenied, match="Renew them"):
         await listed(store)
@@ -350,7 +317,7 @@ async def test_credentials_that_stay_expired_are_refused(server: Scripted, store
     ],
 )
 async def test_a_refusal_says_what_to_do(
-    server: Scripted, store: Store, answer: web.Response, kind: type[HeadwaterError], sentence: str
+    server: ScriptedS3, store: Store, answer: web.Response, kind: type[HeadwaterError], sentence: str
 ):
     server.script = [answer]
     with pytest.raises(kind, match=sentence) as raised:
@@ -358,7 +325,7 @@ async def test_a_refusal_says_what_to_do(
     assert type(raised.value) is kind
 
 
-async def test_no_secret_is_in_an_error_or_a_log(server: Scripted, store: Store, caplog: pytest.LogCaptureFixture):
+async def test_no_secret_is_in_an_error_or_a_log(server: ScriptedS3, store: Store, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
     errors: list[str] = []
     for answer in (refusal(403, "AccessDenied"), refusal(503, "SlowDown"), broken_off, "<html>"):
@@ -400,7 +367,7 @@ def object_answer(body: bytes, *, etag: str = '"v1"', cut_to: int | None = None)
     return answer
 
 
-async def test_a_broken_download_goes_on_where_it_broke(server: Scripted, store: Store):
+async def test_a_broken_download_goes_on_where_it_broke(server: ScriptedS3, store: Store):
     body = bytes(range(256)) * 40
     server.script = [
         object_answer(body, cut_to=1000),
@@ -413,21 +380,21 @@ async def test_a_broken_download_goes_on_where_it_broke(server: Scripted, store:
     assert server.requests[1].headers["If-Match"] == '"v1"'
 
 
-async def test_an_object_that_changed_during_a_broken_download_is_not_mixed(server: Scripted, store: Store):
+async def test_an_object_that_changed_during_a_broken_download_is_not_mixed(server: ScriptedS3, store: Store):
     server.script = [object_answer(b"x" * 5000, cut_to=1000), object_answer(b"y" * 5000, etag='"v2"')]
     with pytest.raises(Unavailable, match="changed while it was read"):
         async with store.get("a") as reader:
             await reader.read()
 
 
-async def test_a_download_that_always_breaks_ends(server: Scripted, store: Store):
+async def test_a_download_that_always_breaks_ends(server: ScriptedS3, store: Store):
     server.script = [object_answer(b"x" * 5000, cut_to=10)]
     with pytest.raises(Unavailable, match="broke while"):
         async with store.get("a") as reader:
             await reader.read()
 
 
-async def test_compressed_objects_come_as_they_are_stored(server: Scripted, store: Store):
+async def test_compressed_objects_come_as_they_are_stored(server: ScriptedS3, store: Store):
     server.script = [web.Response(body=b"\x1f\x8b not really", headers={"Content-Encoding": "gzip"})]
     async with store.get("a") as reader:
         assert await reader.read() == b"\x1f\x8b not really"
@@ -452,14 +419,14 @@ DONE = "<CompleteMultipartUploadResult><ETag>&quot;whole-2&quot;</ETag></Complet
 FAILED = '<?xml version="1.0"?>\n<Error><Code>InternalError</Code></Error>'
 
 
-async def test_a_completion_that_fails_after_its_200_is_repeated(server: Scripted, store: Store):
+async def test_a_completion_that_fails_after_its_200_is_repeated(server: ScriptedS3, store: Store):
     server.script = begun(FAILED, DONE)
     info = await upload_two_parts(store)
     assert (info.etag, info.size_bytes) == ("whole-2", SMALLEST_PART_BYTES + 5)
     assert server.queries("partNumber") == [None, "1", "2", None, None]
 
 
-async def test_a_completion_that_never_works_is_aborted(server: Scripted, store: Store):
+async def test_a_completion_that_never_works_is_aborted(server: ScriptedS3, store: Store):
     server.script = begun(*[FAILED] * 5, web.Response(status=204))
     with pytest.raises(Unavailable, match="InternalError on CompleteMultipartUpload"):
         await upload_two_parts(store)
@@ -467,7 +434,7 @@ async def test_a_completion_that_never_works_is_aborted(server: Scripted, store:
     assert (last.method, last.query["uploadId"]) == ("DELETE", "u+1")
 
 
-async def test_a_completion_of_a_forgotten_upload_asks_to_upload_again(server: Scripted, store: Store):
+async def test_a_completion_of_a_forgotten_upload_asks_to_upload_again(server: ScriptedS3, store: Store):
     server.script = begun(refusal(404, "NoSuchUpload"))
     with pytest.raises(Unavailable, match="Upload it again"):
         await upload_two_parts(store)
