@@ -19,7 +19,7 @@ import aiohttp
 import orjson
 from google.auth import jwt
 
-from headwater.errors import BadRequest, Unavailable
+from headwater.errors import BadRequest, HeadwaterError, Unavailable
 from headwater.storage.gcs.documents import Federation, ServiceAccount, check_service_account, is_email, json_of
 from headwater.storage.gcs.requests import GcsCredentials, UrlSigner
 from headwater.storage.gcs.tokens import TokenDialect, TokenRequest
@@ -248,6 +248,8 @@ async def _ask(session: aiohttp.ClientSession, request: TokenRequest, backoff_s:
                 answer += chunk
                 if len(answer) > _LARGEST_ANSWER_BYTES:
                     raise Unavailable(f"{request.whose.capitalize()} got an answer that is too large for a token.")
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        if isinstance(error, HeadwaterError):  # an address that is refused is both
+            raise
         raise Unavailable(f"The token endpoint of {request.whose} did not answer. Try again later.") from None
     return bytes(answer)

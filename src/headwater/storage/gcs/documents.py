@@ -119,7 +119,9 @@ def _text(document: Mapping[str, Any], name: str) -> str:
 
 def _signer(pem: str, key_id: object) -> Signer | None:
     try:
-        return RSASigner.from_string(pem, key_id if isinstance(key_id, str) else None)
+        signer = RSASigner.from_string(pem, key_id if isinstance(key_id, str) else None)
+        signer.sign(b"")  # a key of another kind is found out only now
+        return signer  # noqa: TRY300 - an else would say no more
     except Exception:  # noqa: BLE001 - what a PEM parser raises is wide, and may hold the key
         return None
 
