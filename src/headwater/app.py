@@ -19,6 +19,7 @@ from headwater.api import (
     login,
     notifications,
     projects,
+    registries,
     uploads,
 )
 from headwater.api.bodies import BodyLimit
@@ -75,6 +76,18 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.include_router(health.router)
     app.include_router(login.gate)
-    for noun in (accounts, login, projects, integrations, drivers, datasets, uploads, items, commands, notifications):
+    for noun in (
+        accounts,
+        login,
+        projects,
+        integrations,
+        registries,
+        drivers,
+        datasets,
+        uploads,
+        items,
+        commands,
+        notifications,
+    ):
         app.include_router(noun.router, prefix="/api/v1")
     return app

@@ -152,6 +152,14 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("DELETE", "/api/v1/orgs/{organization_id}/integrations/{integration_id}"): Route(
         about("integration_id", World.new_integration)
     ),
+    ("POST", "/api/v1/orgs/{organization_id}/integrations/{integration_id}/validate"): Route(sends()),
+    # The integration is a folder, which those who may ask are told; test_registries.py has a registry.
+    ("GET", "/api/v1/orgs/{organization_id}/integrations/{integration_id}/repositories"): Route(
+        sends(), dict.fromkeys(["organisation owner", "admin"], 400)
+    ),
+    ("GET", "/api/v1/orgs/{organization_id}/integrations/{integration_id}/repositories/{name}/tags"): Route(
+        sends(), dict.fromkeys(["organisation owner", "admin"], 400)
+    ),
     ("GET", "/api/v1/projects"): Route(sends()),
     ("POST", "/api/v1/projects"): Route(_new_project_elsewhere),
     ("GET", "/api/v1/projects/{project_name}/name"): Route(sends()),
@@ -209,6 +217,7 @@ def parameters_of(world: World, route: tuple[str, str]) -> dict[str, str]:
         "organization_id": world.organization_id,
         "project_id": world.project_id,
         "project_name": "everybody",
+        "name": "team/app",
         "integration_id": world.integration_id,
         "driver_id": world.driver_id,
         "dataset_id": world.bucket_dataset_id if route in IN_BUCKET else world.dataset_id,

@@ -149,6 +149,16 @@ async def test_plain_http_is_spoken_only_when_asked_for_and_allowed(registry: Re
                 pass
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [{"insecure": "yes"}, {"insecure": 1}, {"loginHost": 7}, {"loginHost": "https://a.io"}, {"loginHost": ""}],
+)
+async def test_metadata_that_cannot_be_meant_is_told(metadata: dict[str, object]):
+    with pytest.raises(BadRequest, match=f"metadata.{next(iter(metadata))} is"):
+        async with open_registry(options("r.example.com", "ana", "p"), metadata, allow_private=False):
+            pass
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "localhost"])
 async def test_a_registry_on_an_inner_address_needs_the_operator(host: str):
     with pytest.raises(BadRequest, match="HEADWATER_ALLOW_PRIVATE_ENDPOINTS=true"):

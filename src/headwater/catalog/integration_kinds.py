@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headwater.errors import BadRequest
+from headwater.registries.options import check_options
 
 _LARGEST_OPTION = 64 * 1024  # characters; a service account's key is about 2,400
 
@@ -70,7 +71,10 @@ def checked_options(kind: Kind, options: Mapping[str, Any], *, is_new: bool) -> 
             f"An integration of type {kind.name} ({kind.about}) takes the options {sorted(kind.options)} "
             f"({sorted(needed)} are needed), not {sorted(given)}."
         )
-    return {name: _checked_option(kind, name, value) for name, value in given.items()}
+    checked = {name: _checked_option(kind, name, value) for name, value in given.items()}
+    if kind.name == "private-registry":
+        check_options(checked)
+    return checked
 
 
 def _checked_option(kind: Kind, name: str, value: Any) -> str:

@@ -5,7 +5,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from headwater.cli import connecting, demo, listing, quota, sdk, serving, status, syncing, users
+from headwater.cli import connecting, demo, listing, quota, registries, sdk, serving, status, syncing, users
 from headwater.cli.output import fail
 from headwater.errors import HeadwaterError
 
@@ -44,6 +44,7 @@ for panel, commands in _COMMANDS.items():
         app.command(name, rich_help_panel=panel)(function)
 app.add_typer(users.user_app, rich_help_panel="The server")
 app.add_typer(quota.quota_app, rich_help_panel="The server")
+app.add_typer(registries.registry_app, rich_help_panel="The SDK and the API")
 
 
 def run() -> None:

@@ -1,5 +1,6 @@
 """Opens a registry from the options and metadata of its integration."""
 
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from headwater.registries.options import EcrRegistry, Registry, read_options
 from headwater.registries.transport import open_transport
 
 _WITHIN_S = 10
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?")
 
 
 @asynccontextmanager
@@ -32,17 +34,19 @@ async def open_registry(
         if isinstance(registry, EcrRegistry):
             yield EcrClient(transport, registry, _ecr_endpoint(metadata, allow_private=allow_private))
         else:
-            login_host = metadata.get("loginHost")
             yield OciRegistry(
                 transport,
                 registry,
                 _endpoint(registry, metadata, allow_private=allow_private),
-                login_host=login_host.lower() if isinstance(login_host, str) else None,
+                login_host=_login_host(metadata),
             )
 
 
 def _endpoint(registry: Registry, metadata: Mapping[str, Any], *, allow_private: bool) -> str:
-    is_plain_http = registry.is_plain_http or metadata.get("insecure") is True
+    insecure = metadata.get("insecure", False)
+    if not isinstance(insecure, bool):
+        raise BadRequest("The integration's metadata.insecure is true (the registry speaks plain http) or false.")
+    is_plain_http = registry.is_plain_http or insecure
     if is_plain_http and not allow_private:
         raise BadRequest(
             f"The registry {registry.host} is to be spoken to over plain http, where anybody on the way reads the "
@@ -51,6 +55,13 @@ def _endpoint(registry: Registry, metadata: Mapping[str, Any], *, allow_private:
         )
     url = f"{'http' if is_plain_http else 'https'}://{api_host(registry.host)}"
     return check_endpoint(url, allow_private=allow_private)
+
+
+def _login_host(metadata: Mapping[str, Any]) -> str | None:
+    named = metadata.get("loginHost")
+    if named is not None and not (isinstance(named, str) and _HOST.fullmatch(named)):
+        raise BadRequest("The integration's metadata.loginHost is a HOST or HOST:PORT, like auth.example.com.")
+    return named.lower() if named else None
 
 
 def _ecr_endpoint(metadata: Mapping[str, Any], *, allow_private: bool) -> str | None:
