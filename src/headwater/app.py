@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 from headwater import __version__
 from headwater.api import (
     accounts,
+    audit,
     commands,
     datasets,
     drivers,
@@ -79,6 +80,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for noun in (
         accounts,
         login,
+        audit,
         projects,
         integrations,
         registries,

@@ -83,6 +83,28 @@ async def _account(world: World) -> str:
     return email
 
 
+async def _new_member(world: World) -> tuple[dict[str, str], dict[str, Any]]:
+    """Somebody whom the organisation's admins know from the other one."""
+    email = f"{unique('someone')}@headwater.test"
+    async with world.pool.connection() as conn:
+        account = await new_account(conn, email)
+        await organizations.add_member(conn, int(world.annex_id, 16), account, "member")
+    return {}, {"json": {"emails": [email], "role": "worker"}}
+
+
+async def _invitation(world: World) -> str:
+    email = f"{unique('guest')}@elsewhere.test"
+    url = f"/orgs/{world.organization_id}"
+    invited = await world.callers["admin"].post(f"{url}/members", json={"emails": [email], "role": "member"})
+    assert invited.status_code == 200
+    found = (await world.owner.get(f"{url}/invitations")).json()
+    return next(invitation["id"] for invitation in found if invitation["email"] == email)
+
+
+# What is asked about is another account's, whoever asks.
+_NOT_THEIRS = dict.fromkeys([*PEOPLE, "outsider"], 404)
+
+
 async def _member(world: World) -> str:
     email = await _account(world)
     async with world.pool.connection() as conn:
@@ -137,9 +159,28 @@ ROUTES: dict[tuple[str, str], Route] = {
         dict.fromkeys([*PEOPLE, "outsider"], 403),
     ),
     ("GET", "/api/v1/orgs"): Route(sends()),
+    ("POST", "/api/v1/orgs"): Route(
+        sends(json=lambda _: {"name": unique("organisation"), "owner": "stranger@project.test"})
+    ),
     ("GET", "/api/v1/orgs/{organization_id}"): Route(sends()),
+    ("PATCH", "/api/v1/orgs/{organization_id}"): Route(sends(json={"name": None})),
+    ("PATCH", "/api/v1/orgs/{organization_id}/plan"): Route(sends(json={"plan": "premium"})),
+    ("GET", "/api/v1/orgs/{organization_id}/groups"): Route(sends()),
+    ("GET", "/api/v1/orgs/{organization_id}/audit"): Route(sends()),
     ("GET", "/api/v1/orgs/{organization_id}/projects"): Route(sends()),
     ("GET", "/api/v1/orgs/{organization_id}/members"): Route(sends()),
+    ("POST", "/api/v1/orgs/{organization_id}/members"): Route(_new_member),
+    ("PATCH", "/api/v1/orgs/{organization_id}/members"): Route(
+        sends(json={"email": "stranger@project.test", "role": "member"})
+    ),
+    ("DELETE", "/api/v1/orgs/{organization_id}/members/{email}"): Route(about("email", _account)),
+    ("GET", "/api/v1/orgs/{organization_id}/invitations"): Route(sends()),
+    ("DELETE", "/api/v1/orgs/{organization_id}/invitations/{invitation_id}"): Route(
+        about("invitation_id", _invitation)
+    ),
+    ("GET", "/api/v1/invitations"): Route(sends()),
+    ("POST", "/api/v1/invitations/{invitation_id}/accept"): Route(about("invitation_id", _invitation), _NOT_THEIRS),
+    ("DELETE", "/api/v1/invitations/{invitation_id}"): Route(about("invitation_id", _invitation), _NOT_THEIRS),
     ("POST", "/api/v1/orgs/{organization_id}/accounts"): Route(
         sends(json=lambda _: {"email": f"{unique('new')}@headwater.test", "password": "12345678"})
     ),
@@ -207,7 +248,12 @@ ROUTES: dict[tuple[str, str], Route] = {
 # Answers without an end are asked for in test_news.py, by the same people.
 ELSEWHERE = {("GET", "/api/v1/notifications/stream")}
 # What is deleted there cannot be read again under the same path.
-UNREADABLE = {("DELETE", "/api/v1/projects/{project_id}/members/{email}")}
+UNREADABLE = {
+    ("DELETE", "/api/v1/projects/{project_id}/members/{email}"),
+    ("DELETE", "/api/v1/orgs/{organization_id}/members/{email}"),
+    ("DELETE", "/api/v1/orgs/{organization_id}/invitations/{invitation_id}"),
+    ("DELETE", "/api/v1/invitations/{invitation_id}"),
+}
 # Routes whose dataset is in a bucket.
 IN_BUCKET = {("POST", "/api/v1/datasets/{dataset_id}/sync")}
 
@@ -285,7 +331,7 @@ async def test_what_is_another_organisations_is_refused_in_the_words_for_what_is
 @pytest.mark.parametrize("who", [*PROJECT, "stranger", "outsider"])
 async def test_what_may_not_be_deleted_is_still_there(world: World, who: str) -> None:
     for route, told in ROUTES.items():
-        if route[0] != "DELETE" or expected(world, route)[who] == 200 or (route[0], route[1]) in UNREADABLE:
+        if route[0] != "DELETE" or expected(world, route)[who] == 200 or route in UNREADABLE:
             continue
         own, _ = await told.prepared(world)
         url = url_of(route[1], parameters_of(world, route) | own)

@@ -89,6 +89,8 @@ def wire_id(noun: str) -> Any:
 
 OrganizationId = Annotated[int, wire_id("organization")]
 ProjectId = Annotated[int, wire_id("project")]
+InvitationId = Annotated[int, wire_id("invitation")]
+KeyId = Annotated[int, wire_id("key")]
 IntegrationId = Annotated[int, wire_id("integration")]
 DriverId = Annotated[int, wire_id("driver")]
 DatasetId = Annotated[int, wire_id("dataset")]

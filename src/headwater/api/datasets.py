@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 from pydantic import BaseModel, Field
 
-from headwater import queue
+from headwater import ids, queue
 from headwater.api.caller import Base, Caller, Connection, DatasetId, needs
 from headwater.catalog import commands, datasets, drivers, folders, items, projects
 from headwater.errors import BadRequest, NotFound
@@ -84,6 +84,15 @@ async def delete_dataset(dataset_id: DatasetId, caller: Caller, conn: Connection
     """The index and the derived files go; objects in the bucket stay."""
     dataset = await datasets.get_dataset(conn, caller, dataset_id, "manage_datasets")
     await datasets.delete_dataset(conn, dataset)
+    await projects.record(
+        conn,
+        caller,
+        dataset.project_id,
+        "dataset.deleted",
+        dataset.name,
+        id=ids.to_wire(dataset.id),
+        items=dataset.items,
+    )
     await queue.defer(conn, PURGE_TASK, dataset_id=dataset.id)
     return {"success": True}
 

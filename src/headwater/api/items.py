@@ -9,8 +9,9 @@ from fastapi import APIRouter, Header
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
+from headwater import ids
 from headwater.api.caller import Base, Caller, Connection, ItemId, Server, ServerDep, needs
-from headwater.catalog import datasets, folders, items
+from headwater.catalog import datasets, folders, items, projects
 from headwater.catalog.accounts import Account
 from headwater.catalog.items import Item
 from headwater.catalog.rights import Right
@@ -101,6 +102,8 @@ async def delete_item(item_id: ItemId, caller: Caller, conn: Connection) -> dict
     """The object in the bucket goes as well, if the driver allows it; otherwise it stays and is not indexed again."""
     item = await _get_item(conn, caller, item_id, "write_items")
     await deletion.delete_item(conn, item)
+    project_id, dataset = await datasets.place_of(conn, item.dataset_id)
+    await projects.record(conn, caller, project_id, "item.deleted", item.path, id=ids.to_wire(item.id), dataset=dataset)
     return {"success": True}
 
 

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from headwater import queue
 from headwater.api.caller import Base, Caller, Connection, ProjectId, needs
-from headwater.catalog import accounts, organizations, projects, rights
+from headwater.catalog import bots, organizations, projects, rights
 from headwater.catalog.accounts import Account
-from headwater.errors import BadRequest, Conflict, NotFound
+from headwater.errors import BadRequest, NotFound
 from headwater.ids import to_wire
 from headwater.wire import accounts as wire
 from headwater.work.deletion import PURGE_TASK
@@ -87,6 +87,7 @@ async def update_project(
     project = await projects.get_project(conn, caller, project_id, "manage_project")
     if body.name is not None and body.name != project.name:
         await projects.rename_project(conn, project, body.name)
+        await projects.record(conn, caller, project.id, "project.renamed", body.name, before=project.name)
     return (await _shaped(conn, [await projects.get_project(conn, caller, project_id)], base))[0]
 
 
@@ -94,6 +95,9 @@ async def update_project(
 async def delete_project(project_id: ProjectId, caller: Caller, conn: Connection) -> dict[str, bool]:
     """With its datasets. Objects in buckets are not touched."""
     project = await projects.get_project(conn, caller, project_id, "manage_project")
+    await projects.record(conn, caller, project.id, "project.deleted", project.name)
+    for bot in await bots.list_bots(conn, project):
+        await bots.delete_bot(conn, caller, project, bot)
     for dataset_id in await projects.delete_project(conn, project):
         await queue.defer(conn, PURGE_TASK, dataset_id=dataset_id)
     await projects.forget_project(conn, project.id)
@@ -118,25 +122,14 @@ async def set_member(
     """Add a member of the organisation to the project, or change the role of one."""
     project = await projects.get_project(conn, caller, project_id, "manage_project")
     role = rights.checked_role(wire.role_from_wire(body.role))
-    account = await accounts.find_account(conn, email)
-    if account is None or not await organizations.is_member(conn, project.organization_id, account):
-        raise NotFound(f"No account {email} in this organisation. Add one: headwater user add {email}")
-    await projects.set_member(conn, project.id, account, role)
-    return [wire.user(member) for member in await _members_with_an_owner(conn, project.id)]
+    await projects.change_member(conn, caller, project, email, role)
+    return [wire.user(member) for member in (await projects.list_contributors(conn, [project.id]))[project.id]]
 
 
 @router.delete("/{project_id}/members/{email}", openapi_extra=needs("manage_project"))
 async def remove_member(project_id: ProjectId, email: str, caller: Caller, conn: Connection) -> list[wire.UserJson]:
-    project = await projects.get_project(conn, caller, project_id, "manage_project")
-    account = await accounts.find_account(conn, email)
-    if account is None or not await projects.remove_member(conn, project.id, account):
-        raise NotFound(f"{email} is not a member of this project.")
-    return [wire.user(member) for member in await _members_with_an_owner(conn, project.id)]
-
-
-async def _members_with_an_owner(conn: Any, project_id: int) -> list[projects.Contributor]:
-    """Raises Conflict, which undoes the change that took the last owner away."""
-    members = (await projects.list_contributors(conn, [project_id]))[project_id]
-    if not any(member.role == "owner" for member in members):
-        raise Conflict("A project needs an owner. Make somebody else its owner first.")
-    return members
+    """Everybody may leave; the last owner stays."""
+    leaves = email.strip().lower() == caller.email.lower()
+    project = await projects.get_project(conn, caller, project_id, "read" if leaves else "manage_project")
+    await projects.drop_member(conn, caller, project, email)
+    return [wire.user(member) for member in (await projects.list_contributors(conn, [project.id]))[project.id]]

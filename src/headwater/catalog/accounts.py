@@ -3,7 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, LiteralString
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -13,6 +13,8 @@ from psycopg.rows import class_row
 
 from headwater.errors import BadRequest, Conflict, NotFound, Unauthorized
 
+Kind = Literal["user", "bot"]
+_LONGEST_EMAIL = 254  # RFC 5321, 4.5.3.1.3, as erratum 1690 has it
 _LONGEST_PASSWORD = 1024
 _SHORTEST_PASSWORD = 8
 
@@ -21,19 +23,31 @@ _SHORTEST_PASSWORD = 8
 class Account:
     id: int
     email: str
+    kind: Kind = "user"
+    name: str | None = None  # of a bot
+
+
+COLUMNS: LiteralString = "account.id, account.email, account.kind, account.name"
+
+
+def checked_email(email: str) -> str:
+    """Raises BadRequest."""
+    email = email.strip()
+    if "@" not in email or len(email) > _LONGEST_EMAIL or any(character.isspace() for character in email):
+        raise BadRequest(f"{email[:80]!r} is not an e-mail address.")
+    return email
 
 
 async def create_account(conn: AsyncConnection[Any], *, email: str, password: str) -> Account:
     """Raises Conflict when the e-mail address has an account, BadRequest for what cannot be one."""
-    email = email.strip()
-    if "@" not in email or any(character.isspace() for character in email):
-        raise BadRequest(f"{email!r} is not an e-mail address.")
+    email = checked_email(email)
     password_hash = await asyncio.to_thread(hash_password, password)
     cursor = conn.cursor(row_factory=class_row(Account))
     try:
         async with conn.transaction():
             await cursor.execute(
-                "INSERT INTO account (email, password_hash) VALUES (%s, %s) RETURNING id, email", [email, password_hash]
+                "INSERT INTO account (email, password_hash) VALUES (%s, %s) RETURNING " + COLUMNS,
+                [email, password_hash],
             )
     except UniqueViolation:
         raise Conflict(f"There is an account {email} already.") from None
@@ -44,14 +58,16 @@ async def create_account(conn: AsyncConnection[Any], *, email: str, password: st
 
 async def find_account(conn: AsyncConnection[Any], email: str) -> Account | None:
     cursor = conn.cursor(row_factory=class_row(Account))
-    await cursor.execute("SELECT id, email FROM account WHERE lower(email) = lower(%s)", [email.strip()])
+    await cursor.execute(
+        "SELECT " + COLUMNS + " FROM account WHERE lower(email) = lower(%s) AND deleted_at IS NULL", [email.strip()]
+    )
     return await cursor.fetchone()
 
 
 async def get_account(conn: AsyncConnection[Any], account_id: int) -> Account:
     """Raises NotFound."""
     cursor = conn.cursor(row_factory=class_row(Account))
-    await cursor.execute("SELECT id, email FROM account WHERE id = %s", [account_id])
+    await cursor.execute("SELECT " + COLUMNS + " FROM account WHERE id = %s AND deleted_at IS NULL", [account_id])
     account = await cursor.fetchone()
     if account is None:
         raise NotFound("This account is no longer there.")

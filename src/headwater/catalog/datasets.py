@@ -218,6 +218,15 @@ async def driver_of(conn: AsyncConnection[Any], dataset_id: int) -> int | None:
     return row[0]
 
 
+async def place_of(conn: AsyncConnection[Any], dataset_id: int) -> tuple[int, str]:
+    """The id of its project and its name. Raises NotFound."""
+    cursor = await conn.execute("SELECT project_id, name FROM dataset WHERE id = %s", [dataset_id])
+    row = await cursor.fetchone()
+    if row is None:
+        raise NotFound(f"No dataset with id {dataset_id:024x}.")
+    return row[0], row[1]
+
+
 @dataclass(frozen=True, slots=True)
 class DeletedDataset:
     project_id: int

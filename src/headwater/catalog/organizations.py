@@ -8,8 +8,9 @@ from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg.rows import class_row
 
-from headwater.catalog import rights
-from headwater.catalog.accounts import Account, create_account
+from headwater.catalog import audit, rights
+from headwater.catalog.accounts import Account, Kind, create_account
+from headwater.catalog.names import checked_name
 from headwater.catalog.rights import MemberRole, OrganizationRight, OrganizationRole
 from headwater.errors import Conflict, NotFound
 
@@ -30,6 +31,8 @@ class Member:
     email: str
     role: str
     created_at: datetime
+    kind: Kind
+    name: str | None
 
 
 async def is_installed(conn: AsyncConnection[Any]) -> bool:
@@ -43,13 +46,50 @@ async def install(
 ) -> Account:
     """The first organisation and its owner."""
     owner = await create_account(conn, email=email, password=password)
-    cursor = await conn.execute(
-        "INSERT INTO organization (name, data_point_limit) VALUES (%s, %s) RETURNING id", [name, data_point_limit]
+    await add_member(conn, await _insert_organization(conn, name, data_point_limit), owner, "owner")
+    return owner
+
+
+async def create_organization(conn: AsyncConnection[Any], caller: Account, name: str, owner: Account) -> Organization:
+    """Another one, for the operator to make. Raises Conflict, BadRequest, Forbidden."""
+    rights.require_in_organization(["operator"] if await is_operator(conn, caller) else [], [], "create_organization")
+    organization_id = await _insert_organization(conn, name)
+    await add_member(conn, organization_id, owner, "owner")
+    await audit.record(
+        conn, caller, "organization.created", name.strip(), organization_id=organization_id, owner=owner.email
     )
+    return await get_organization(conn, caller, organization_id)
+
+
+async def _insert_organization(conn: AsyncConnection[Any], name: str, data_point_limit: int | None = None) -> int:
+    try:
+        async with conn.transaction():
+            cursor = await conn.execute(
+                "INSERT INTO organization (name, data_point_limit) VALUES (%s, %s) RETURNING id",
+                [checked_name(name, "organisation"), data_point_limit],
+            )
+    except UniqueViolation:
+        raise Conflict(f"There is an organisation named {name.strip()!r} already.") from None
     row = await cursor.fetchone()
     assert row is not None
-    await add_member(conn, row[0], owner, "owner")
-    return owner
+    return row[0]
+
+
+async def rename_organization(
+    conn: AsyncConnection[Any], caller: Account, organization: Organization, name: str
+) -> None:
+    """Raises Conflict, BadRequest."""
+    name = checked_name(name, "organisation")
+    try:
+        async with conn.transaction():
+            await conn.execute(
+                "UPDATE organization SET name = %s, updated_at = now() WHERE id = %s", [name, organization.id]
+            )
+    except UniqueViolation:
+        raise Conflict(f"There is an organisation named {name!r} already.") from None
+    await audit.record(
+        conn, caller, "organization.renamed", name, organization_id=organization.id, before=organization.name
+    )
 
 
 async def add_member(conn: AsyncConnection[Any], organization_id: int, account: Account, role: MemberRole) -> None:
@@ -69,7 +109,7 @@ async def get_owner(conn: AsyncConnection[Any]) -> Account:
     cursor = conn.cursor(row_factory=class_row(Account))
     await cursor.execute(
         """
-        SELECT account.id, account.email
+        SELECT account.id, account.email, account.kind, account.name
         FROM member
         JOIN account ON account.id = member.account_id
         WHERE member.role = 'owner'
@@ -112,6 +152,20 @@ WHERE (member.role IS NOT NULL OR operator.is_it)
 )
 
 
+async def is_operator(conn: AsyncConnection[Any], account: Account) -> bool:
+    """Whether the account owns the installation's first organisation."""
+    cursor = await conn.execute("SELECT " + _IS_OPERATOR, {"account_id": account.id})
+    row = await cursor.fetchone()
+    return row is not None and row[0]
+
+
+async def is_first(conn: AsyncConnection[Any], organization: Organization) -> bool:
+    """Whether its owners are the operators of the installation."""
+    cursor = await conn.execute("SELECT min(id) FROM organization")
+    row = await cursor.fetchone()
+    return row is not None and row[0] == organization.id
+
+
 async def list_organizations(conn: AsyncConnection[Any], caller: Account) -> list[Organization]:
     """Those of the caller; all of them for the operator, whose own come first."""
     cursor = conn.cursor(row_factory=class_row(Organization))
@@ -142,20 +196,22 @@ async def get_organization(
 
 
 async def is_member(conn: AsyncConnection[Any], organization_id: int, account: Account) -> bool:
+    """Nobody can be put out of the organisation between the answer and the end of the transaction."""
     cursor = await conn.execute(
-        "SELECT FROM member WHERE organization_id = %s AND account_id = %s", [organization_id, account.id]
+        "SELECT FROM member WHERE organization_id = %s AND account_id = %s FOR SHARE", [organization_id, account.id]
     )
     return await cursor.fetchone() is not None
 
 
 async def list_members(conn: AsyncConnection[Any], organization_id: int) -> list[Member]:
+    """Its people; bots belong to projects."""
     cursor = conn.cursor(row_factory=class_row(Member))
     await cursor.execute(
         """
-        SELECT account.id, account.email, member.role, account.created_at
+        SELECT account.id, account.email, member.role, account.created_at, account.kind, account.name
         FROM member
         JOIN account ON account.id = member.account_id
-        WHERE member.organization_id = %s
+        WHERE member.organization_id = %s AND account.kind = 'user'
         ORDER BY account.id
         """,
         [organization_id],

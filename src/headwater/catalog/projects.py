@@ -8,10 +8,11 @@ from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg.rows import class_row
 
-from headwater.catalog import organizations, rights
-from headwater.catalog.accounts import Account
+from headwater.catalog import accounts, audit, organizations, rights
+from headwater.catalog.accounts import Account, Kind
+from headwater.catalog.names import checked_name
 from headwater.catalog.organizations import Organization
-from headwater.errors import BadRequest, Conflict, Forbidden, NotFound
+from headwater.errors import Conflict, Forbidden, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,10 @@ class Project:
 class Contributor:
     id: int
     email: str
-    role: str
+    role: rights.Role
     created_at: datetime
+    kind: Kind
+    name: str | None
 
 
 # A project is visible to its members, and to owners and admins of its organisation, who count as its owners.
@@ -49,14 +52,6 @@ LEFT JOIN project_member
     ON project_member.project_id = project.id AND project_member.account_id = %(account_id)s
 WHERE project.deleted_at IS NULL AND (member.role IN ('owner', 'admin') OR project_member.role IS NOT NULL)
 """
-
-
-def checked_name(name: str, noun: str) -> str:
-    """Raises BadRequest for a name that is empty, over-long or unprintable."""
-    name = name.strip()
-    if not name or len(name) > 255 or not name.isprintable():
-        raise BadRequest(f"The name of a {noun} has 1 to 255 printable characters, not {name[:60]!r}.")
-    return name
 
 
 async def create_project(
@@ -168,7 +163,9 @@ async def forget_project(conn: AsyncConnection[Any], project_id: int) -> None:
 async def list_contributors(conn: AsyncConnection[Any], project_ids: list[int]) -> dict[int, list[Contributor]]:
     cursor = await conn.execute(
         """
-        SELECT project_member.project_id, account.id, account.email, project_member.role, account.created_at
+        SELECT
+            project_member.project_id, account.id, account.email, project_member.role, account.created_at,
+            account.kind, account.name
         FROM project_member
         JOIN account ON account.id = project_member.account_id
         WHERE project_member.project_id = ANY(%s)
@@ -177,9 +174,67 @@ async def list_contributors(conn: AsyncConnection[Any], project_ids: list[int]) 
         [project_ids],
     )
     found: dict[int, list[Contributor]] = {project_id: [] for project_id in project_ids}
-    for project_id, account_id, email, role, created_at in await cursor.fetchall():
-        found[project_id].append(Contributor(account_id, email, role, created_at))
+    for project_id, *contributor in await cursor.fetchall():
+        found[project_id].append(Contributor(*contributor))
     return found
+
+
+async def change_member(
+    conn: AsyncConnection[Any], caller: Account, project: Project, email: str, role: rights.Role
+) -> None:
+    """Add a member of the organisation, or give one another role. Raises NotFound, Conflict for the last owner."""
+    account = await accounts.find_account(conn, email)
+    if account is None or not await organizations.is_member(conn, project.organization_id, account):
+        raise NotFound(f"No account {email} in this organisation. Add one: headwater user add {email}")
+    before = await _lock_role(conn, project, account)
+    if before == role:
+        return
+    if before == "owner":
+        await _require_another_owner(conn, project, account)
+    await set_member(conn, project.id, account, role)
+    action = "project_member.added" if before is None else "project_member.changed"
+    await record(conn, caller, project.id, action, account.email, project=project.name, role=role, before=before)
+
+
+async def drop_member(conn: AsyncConnection[Any], caller: Account, project: Project, email: str) -> None:
+    """Raises NotFound, Conflict for the last owner."""
+    account = await accounts.find_account(conn, email)
+    before = None if account is None else await _lock_role(conn, project, account)
+    if account is None or before is None:
+        raise NotFound(f"{email} is not a member of this project.")
+    if before == "owner":
+        await _require_another_owner(conn, project, account)
+    await remove_member(conn, project.id, account)
+    await record(conn, caller, project.id, "project_member.removed", account.email, project=project.name, before=before)
+
+
+async def _lock_role(conn: AsyncConnection[Any], project: Project, account: Account) -> rights.Role | None:
+    """The account's role as no other transaction can change it: changes of a project's members take turns."""
+    await conn.execute("SELECT FROM project WHERE id = %s FOR NO KEY UPDATE", [project.id])
+    cursor = await conn.execute(
+        "SELECT role FROM project_member WHERE project_id = %s AND account_id = %s", [project.id, account.id]
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
+async def _require_another_owner(conn: AsyncConnection[Any], project: Project, account: Account) -> None:
+    cursor = await conn.execute(
+        "SELECT FROM project_member WHERE project_id = %s AND account_id <> %s AND role = 'owner' LIMIT 1",
+        [project.id, account.id],
+    )
+    if await cursor.fetchone() is None:
+        raise Conflict("A project needs an owner. Make somebody else its owner first.")
+
+
+async def record(
+    conn: AsyncConnection[Any], caller: Account, project_id: int, action: str, target: str, **details: Any
+) -> None:
+    """A line in the audit log of the project's organisation."""
+    cursor = await conn.execute("SELECT organization_id FROM project WHERE id = %s", [project_id])
+    row = await cursor.fetchone()
+    assert row is not None
+    await audit.record(conn, caller, action, target, organization_id=row[0], project_id=project_id, **details)
 
 
 async def set_member(conn: AsyncConnection[Any], project_id: int, account: Account, role: rights.Role) -> None:

@@ -1,11 +1,15 @@
 """Accounts, organisations and projects as the SDK reads them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
 from headwater.catalog.accounts import Account
+from headwater.catalog.api_keys import ApiKey
+from headwater.catalog.audit import Entry
+from headwater.catalog.bots import Bot
+from headwater.catalog.members import Invitation
 from headwater.catalog.organizations import Member, Organization
 from headwater.catalog.projects import Contributor, Project
 from headwater.ids import to_wire
@@ -45,6 +49,7 @@ class OrganizationJson(TypedDict):
     groups: list[Any]
     owner: str | None
     creator: str | None
+    roles: list[str]  # of the caller; operator: an owner of the installation's first organisation
     createdAt: str
     updatedAt: str
 
@@ -74,21 +79,93 @@ def role_from_wire(role: str) -> str:
     return _ROLES_BACK.get(role, role)
 
 
-def user(who: Account | Member | Contributor) -> UserJson:
-    name = who.email.partition("@")[0]
+def user(who: Account | Member | Contributor | Bot) -> UserJson:
     created_at = None if isinstance(who, Account) else times.to_wire(who.created_at)
     return UserJson(
         id=who.email,
         email=who.email,
         username=who.email,
-        firstName=name,
+        firstName=who.name or who.email.partition("@")[0],
         lastName="",
         avatar=None,
         role=None if isinstance(who, Account) else role_to_wire(who.role),
-        type="user",
+        type=who.kind,
         org=None,
         createdAt=created_at,
         updatedAt=created_at,
+    )
+
+
+class BotJson(UserJson):
+    projectId: str
+    orgBot: bool
+    password: NotRequired[str]  # an API key of the bot's: for login_api_key, and told only once
+
+
+def bot(found: Bot) -> BotJson:
+    return BotJson(**user(found), projectId=to_wire(found.project_id), orgBot=False)
+
+
+class InvitationJson(TypedDict):
+    id: str
+    org: NamedId
+    email: str
+    role: str
+    creator: str
+    createdAt: str
+
+
+def invitation(found: Invitation) -> InvitationJson:
+    return InvitationJson(
+        id=to_wire(found.id),
+        org=NamedId(id=to_wire(found.organization_id), name=found.organization_name),
+        email=found.email,
+        role=found.role,
+        creator=found.inviter,
+        createdAt=times.to_wire(found.created_at),
+    )
+
+
+class ApiKeyJson(TypedDict):
+    id: str
+    name: str
+    userId: str
+    createdAt: str
+    expiresAt: str
+    lastUsedAt: str | None
+    jwt: NotRequired[str]  # only in the answer that makes it
+
+
+def api_key(found: ApiKey) -> ApiKeyJson:
+    return ApiKeyJson(
+        id=to_wire(found.id),
+        name=found.name,
+        userId=found.email,
+        createdAt=times.to_wire(found.created_at),
+        expiresAt=times.to_wire(found.expires_at),
+        lastUsedAt=None if found.last_used_at is None else times.to_wire(found.last_used_at),
+    )
+
+
+class AuditEntryJson(TypedDict):
+    id: str
+    createdAt: str
+    actor: str
+    action: str
+    target: str
+    projectId: str | None
+    details: dict[str, Any]
+
+
+def audit_entry(found: Entry) -> AuditEntryJson:
+    return AuditEntryJson(
+        id=to_wire(found.id),
+        createdAt=times.to_wire(found.created_at),
+        actor=found.actor,
+        action=found.action,
+        target=found.target,
+        projectId=None if found.project_id is None else to_wire(found.project_id),
+        details=found.details,
     )
 
 
@@ -104,6 +181,7 @@ def organization(found: Organization, members: Sequence[Member]) -> Organization
         groups=[],
         owner=owner,
         creator=owner,
+        roles=list(found.roles),
         createdAt=times.to_wire(found.created_at),
         updatedAt=times.to_wire(found.updated_at),
     )

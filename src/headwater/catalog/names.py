@@ -1,0 +1,11 @@
+"""Names that people give to things."""
+
+from headwater.errors import BadRequest
+
+
+def checked_name(name: str, noun: str) -> str:
+    """Raises BadRequest for a name that is empty, over-long or unprintable."""
+    name = name.strip()
+    if not name or len(name) > 255 or not name.isprintable():
+        raise BadRequest(f"The name of a {noun} has 1 to 255 printable characters, not {name[:60]!r}.")
+    return name
