@@ -97,6 +97,7 @@ def open_gcs(
 
     Google gives 1,000 keys a page at most. Raises BadRequest for a storage class that cannot be.
     """
+    checked = checked_class(storage_class)
     return GcsStore(
         GcsBucket(bucket, prefix_of(prefix), endpoint),
         credentials,
@@ -104,7 +105,7 @@ def open_gcs(
         backoff_s=backoff_s,
         attempts=attempts,
         page_keys=page_keys,
-        storage_class=checked_class(storage_class),
+        storage_class=checked,
     )
 
 
