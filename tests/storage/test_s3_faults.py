@@ -301,6 +301,14 @@ async def test_credentials_that_stay_expired_are_refused(server: ScriptedS3, sto
     assert server.refreshes == [False, True]
 
 
+def error_page(text: str, status: int = 400) -> web.Response:
+    return web.Response(status=status, text=text)
+
+
+def denial(text: str) -> web.Response:
+    return web.Response(status=403, text=f"<Error><Code>AccessDenied</Code><Message>{text}</Message></Error>")
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "sentence"),
     [
@@ -309,8 +317,16 @@ async def test_credentials_that_stay_expired_are_refused(server: ScriptedS3, sto
         (web.Response(status=307, headers={"Location": "/elsewhere"}), BadRequest, "Check region and endpoint"),
         (refusal(404, "NoSuchBucket"), StoreMissing, 'no bucket "cams"'),
         (web.Response(status=404, text="404 page not found"), StoreMissing, 'no bucket "cams"'),
-        (refusal(403, "SignatureDoesNotMatch"), StoreDenied, "does not accept the credentials"),
-        (refusal(403, "InvalidAccessKeyId"), StoreDenied, "does not accept the credentials"),
+        (refusal(403, "SignatureDoesNotMatch"), StoreDenied, "The secret is not the one of that access key id"),
+        (refusal(403, "InvalidAccessKeyId"), StoreDenied, "no such access key id"),
+        (refusal(403, "InvalidToken"), StoreDenied, "of another key"),
+        (refusal(400, "ExpiredToken"), StoreDenied, "session token has expired"),
+        (error_page("<!DOCTYPE html><html>Console</html>"), BadRequest, "answers with a web page"),
+        (error_page("\n<html>nginx</html>", status=404), BadRequest, "answers with a web page"),
+        (error_page("Client sent an HTTP request to an HTTPS server."), BadRequest, "endpoint with https://"),
+        (error_page("<html>The plain HTTP request was sent to HTTPS port"), BadRequest, "endpoint with https://"),
+        (denial("Bucket is a Requester Pays bucket"), FailedDependency, "requester pays"),
+        (denial("User: u is not authorized to perform: kms:Decrypt"), FailedDependency, "kms:GenerateDataKey"),
         (refusal(403, "RequestTimeTooSkewed"), FailedDependency, "clock"),
         (refusal(403, "AccessDenied"), StoreDenied, r"Allow s3:ListBucket on arn:aws:s3:::cams\."),
         (refusal(400, "Odd"), FailedDependency, "400 Odd on ListObjectsV2"),

@@ -23,6 +23,20 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 _DOCUMENTATION_IPV6 = IPv6Network("3fff::/20")
 _AZURE_HOST = IPv4Address("168.63.129.16")  # answers every Azure machine, from a public range
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*\.?")
+_CONSOLES = (  # where people look at their buckets; those of servers of one's own answer with a web page
+    "console.aws.amazon.com",
+    "console.amazonaws.cn",
+    "console.amazonaws-us-gov.com",
+    "signin.aws.amazon.com",
+    "console.cloud.google.com",
+    "portal.azure.com",
+    "portal.azure.cn",
+    "portal.azure.us",
+    "dash.cloudflare.com",
+    "console.wasabisys.com",
+    "secure.backblaze.com",
+    "cloud.digitalocean.com",
+)
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\.?")
 
 
@@ -60,6 +74,8 @@ def check_endpoint(url: str, *, allow_private: bool) -> str:
     except ValueError as error:
         raise BadRequest(f"The endpoint is not a valid URL. {right}") from error
     host = (parts.hostname or "").lower()
+    if f".{host}".endswith(tuple(f".{console}" for console in _CONSOLES)):
+        raise BadRequest(f'"{host}" is a web console. {right} For the cloud\'s own storage leave it out.')
     if parts.scheme not in {"http", "https"} or not host:
         raise BadRequest(f"The endpoint does not begin with https:// or http:// and a host. {right}")
     if "@" in parts.netloc:

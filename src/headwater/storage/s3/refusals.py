@@ -1,6 +1,7 @@
 """What S3 refuses, and what a person can do about it: the one place that words S3's answers."""
 
 import re
+from enum import Enum
 
 from headwater.errors import (
     BadRequest,
@@ -24,7 +25,13 @@ _TRANSIENT_CODES = frozenset(
     }
 )
 _EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
-_KEY_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", *_EXPIRED_CODES})
+_WRONG_KEYS = {  # what is wrong with credentials, and what would be right
+    **dict.fromkeys(_EXPIRED_CODES, "The session token has expired. Renew them."),
+    "InvalidToken": "The session token is none, or of another key. Renew them, all three parts together.",
+    "InvalidAccessKeyId": "There is no such access key id. Check the key; the store may have deleted it.",
+    "SignatureDoesNotMatch": "The secret is not the one of that access key id. Copy it again, without spaces.",
+    "InvalidAccessKeySecret": "The secret is not the one of that access key id. Copy it again, without spaces.",
+}
 _PERMISSIONS = {
     "ListObjectsV2": ("s3:ListBucket", "list"),
     "HeadObject": ("s3:GetObject", "read from"),
@@ -38,12 +45,25 @@ _PERMISSIONS = {
 }
 
 
-def read_refusal(status: int, body: bytes, region: str | None) -> Refused:
+class Cause(Enum):
+    """What an answer means beyond its status and code; its text is looked at for this alone."""
+
+    WANTS_HTTPS = re.compile(r"HTTP request (was )?(sent )?to (an )?HTTPS (server|port)", re.IGNORECASE)
+    REQUESTER_PAYS = re.compile(r"requester.?pays", re.IGNORECASE)
+    ENCRYPTION_KEY = re.compile(r"\bkms:(GenerateDataKey|Decrypt)\b")
+    WEB_PAGE = re.compile(r"\A\s*(<!doctype html|<html)", re.IGNORECASE)
+
+
+class S3Refused(Refused):
+    cause: Cause | None = None
+
+
+def read_refusal(status: int, body: bytes, region: str | None) -> S3Refused:
     """`region` as a header gives it; otherwise the error document may."""
     text = body.decode(errors="replace")
     code = element_text(text, "Code") or ""
     code = code if code.isalnum() else ""
-    return Refused(
+    refused = S3Refused(
         status,
         code,
         region=region or element_text(text, "Region"),
@@ -51,6 +71,8 @@ def read_refusal(status: int, body: bytes, region: str | None) -> Refused:
         # An answer to HEAD has no body, hence no code; AWS then says 400 for an expired token.
         may_be_expired=code in _EXPIRED_CODES or (status == 400 and not code),
     )
+    refused.cause = next((cause for cause in Cause if cause.value.search(text)), None)
+    return refused
 
 
 def element_text(document: str, name: str, most: int = 1024) -> str | None:
@@ -59,11 +81,18 @@ def element_text(document: str, name: str, most: int = 1024) -> str | None:
     return found[1] if found else None
 
 
-def explain(bucket: Bucket, request: Request, refused: Refused) -> HeadwaterError:  # noqa: PLR0911 - one a kind
+def explain(bucket: Bucket, request: Request, refused: Refused) -> HeadwaterError:  # noqa: PLR0911, PLR0912 - one a kind
     said = f"({refused} on {request.operation})"
     named = f'bucket "{bucket.name}"'
     key = absolute_key(bucket, request)
     match refused:
+        case S3Refused(cause=Cause.WANTS_HTTPS):
+            return BadRequest(f"{place_of(bucket)} speaks https, not http {said}. Give the endpoint with https://.")
+        case S3Refused(cause=Cause.WEB_PAGE, is_transient=False):
+            return BadRequest(
+                f"{place_of(bucket)} answers with a web page, not as storage does {said}. Give the address of the "
+                "storage API as endpoint, not of a web console."
+            )
         case Refused(code="NoSuchBucket"):
             return StoreMissing(f"There is no {named} at {place_of(bucket)} {said}. Check its name.")
         case Refused(status=404) if request.key is None:
@@ -76,8 +105,18 @@ def explain(bucket: Bucket, request: Request, refused: Refused) -> HeadwaterErro
             return FailedDependency(f"The store's clock and ours differ too much {said}. Set this machine's.")
         case Refused(region=str(region)) if region != bucket.region:
             return BadRequest(f'The {named} is in region "{region}", not "{bucket.region}" {said}. Set that region.')
-        case Refused(code=code) if code in _KEY_CODES:
-            return StoreDenied(f"The store does not accept the credentials for {named} {said}. Renew them.")
+        case Refused(code=code) if code in _WRONG_KEYS:
+            return StoreDenied(f"The store does not accept the credentials for {named} {said}. {_WRONG_KEYS[code]}")
+        case S3Refused(cause=Cause.REQUESTER_PAYS):
+            return FailedDependency(
+                f"Who reads {named} has to pay for it (requester pays), which Headwater does not do {said}. Let its "
+                "owner pay, or copy the objects."
+            )
+        case S3Refused(cause=Cause.ENCRYPTION_KEY, status=403):
+            return FailedDependency(
+                f"The credentials may not use the key that {named} is encrypted with {said}. Allow "
+                "kms:GenerateDataKey and kms:Decrypt on that key of AWS KMS."
+            )
         case Refused(status=401 | 403):
             return StoreDenied(_denial(bucket, request.operation, said))
         case Refused(status=412):
