@@ -10,7 +10,7 @@ from fastapi_offline import FastAPIOffline
 from headwater import __version__
 from headwater.api import (
     accounts,
-    audit,
+    browser,
     commands,
     datasets,
     drivers,
@@ -28,6 +28,7 @@ from headwater.api.caller import Server
 from headwater.api.failures import Failure, add_handlers
 from headwater.settings import Settings
 from headwater.tokens import Signer
+from headwater.work.openid import OpenIdProvider
 from headwater.work.sign_in import Passwords
 from headwater.workplace import load_signing_key, load_vault, open_workplace
 
@@ -50,6 +51,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
                 vault=load_vault(settings),
                 place=place,
                 passwords=Passwords(place.pool),
+                openid=None if settings.oidc_issuer is None else OpenIdProvider(settings),
             )
             app.state.news = notifications.News()
             listening = asyncio.create_task(app.state.news.run(database_url))
@@ -77,10 +79,10 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.include_router(health.router)
     app.include_router(login.gate)
+    app.include_router(browser.router)
     for noun in (
         accounts,
         login,
-        audit,
         projects,
         integrations,
         registries,

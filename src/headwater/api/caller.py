@@ -16,6 +16,7 @@ from headwater.errors import Unauthorized
 from headwater.settings import Settings
 from headwater.tokens import Signer
 from headwater.vault.local import LocalVault
+from headwater.work.openid import OpenIdProvider
 from headwater.work.sign_in import Passwords
 from headwater.work.workplace import Workplace
 
@@ -29,6 +30,7 @@ class Server:
     vault: LocalVault
     place: Workplace
     passwords: Passwords
+    openid: OpenIdProvider | None
 
 
 def _server(request: Request) -> Server:
@@ -89,8 +91,6 @@ def wire_id(noun: str) -> Any:
 
 OrganizationId = Annotated[int, wire_id("organization")]
 ProjectId = Annotated[int, wire_id("project")]
-InvitationId = Annotated[int, wire_id("invitation")]
-KeyId = Annotated[int, wire_id("key")]
 IntegrationId = Annotated[int, wire_id("integration")]
 DriverId = Annotated[int, wire_id("driver")]
 DatasetId = Annotated[int, wire_id("dataset")]

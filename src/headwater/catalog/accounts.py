@@ -38,10 +38,13 @@ def checked_email(email: str) -> str:
     return email
 
 
-async def create_account(conn: AsyncConnection[Any], *, email: str, password: str) -> Account:
-    """Raises Conflict when the e-mail address has an account, BadRequest for what cannot be one."""
+async def create_account(conn: AsyncConnection[Any], *, email: str, password: str | None) -> Account:
+    """Without a password it signs in some other way.
+
+    Raises Conflict when the e-mail address has an account, BadRequest for what cannot be one.
+    """
     email = checked_email(email)
-    password_hash = await asyncio.to_thread(hash_password, password)
+    password_hash = None if password is None else await asyncio.to_thread(hash_password, password)
     cursor = conn.cursor(row_factory=class_row(Account))
     try:
         async with conn.transaction():

@@ -1,14 +1,15 @@
-"""Signing in by password: the limits, the check, a new password. No connection is held while a hash is made."""
+"""Signing in: by password, with limits, and as whom an OpenID provider says. No connection is held while hashing."""
 
 import asyncio
 import os
 from dataclasses import dataclass, field
 
-from headwater.catalog import accounts, audit, logins, organizations
+from headwater.catalog import accounts, audit, identities, logins, organizations
 from headwater.catalog.accounts import Account
 from headwater.catalog.logins import Attempt
 from headwater.db.pool import Pool
 from headwater.errors import Forbidden, Unauthorized
+from headwater.settings import Settings
 
 
 def _a_few() -> asyncio.Semaphore:
@@ -51,4 +52,33 @@ class Passwords:
                 await audit.record(
                     conn, account, "account.password_changed", account.email, organization_id=organization.id
                 )
+        return account
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody as an OpenID provider knows them."""
+
+    issuer: str
+    subject: str
+    email: str  # verified by the provider
+
+
+async def account_of_person(pool: Pool, settings: Settings, person: Person) -> Account:
+    """The first time the e-mail address says whose account it is, from then on the subject. Raises Forbidden."""
+    domains = {domain.lower().removeprefix("@") for domain in settings.oidc_email_domains}
+    if domains and person.email.rpartition("@")[2].lower() not in domains:
+        raise Forbidden(f"{person.email} may not sign in here: its domain is not among those that the operator allows.")
+    async with pool.connection() as conn:
+        account = await identities.find_account(conn, person.issuer, person.subject)
+        if account is not None:
+            return account
+        account = await accounts.find_account(conn, person.email)
+        if account is None:
+            if not settings.oidc_create_accounts:
+                raise Forbidden(
+                    f"There is no account {person.email}. Ask an owner of your organisation to add it."
+                )
+            account = await identities.create_member(conn, person.email)
+        await identities.link(conn, account, person.issuer, person.subject)
         return account
