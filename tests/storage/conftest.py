@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from azure.storage.blob import generate_container_sas
 from google.auth.crypt.rsa import RSASigner
 
 from headwater.storage.azure.signing import AccountKey, AzureCredentials, SharedAccessSignature
@@ -96,16 +97,14 @@ def s3_place(kind: str, server: servers.S3Server, bucket: str) -> Place:
 
 
 def azure_place(server: servers.AzureServer, container: str) -> Place:
-    def open_as(credentials: AzureCredentials, **arguments) -> Store:
+    def open_as(given: AzureCredentials, **arguments) -> Store:
         async def provide(_refresh: bool) -> AzureCredentials:
-            return credentials
+            return given
 
         defaults = {"account": server.account, "container": container, "endpoint": server.endpoint, "backoff_s": 0.001}
         return open_azure(**(defaults | {"credentials": provide} | arguments))
 
     def reader() -> Store:
-        from azure.storage.blob import generate_container_sas
-
         end = datetime.now(UTC) + timedelta(hours=1)
         token = generate_container_sas(server.account, container, server.key, permission="rl", expiry=end)
         return open_as(SharedAccessSignature(token))
