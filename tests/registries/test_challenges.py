@@ -42,6 +42,7 @@ def test_the_token_url_asks_for_what_the_challenge_names():
         ("https://r.io.evil.io/token", "https://r.io", None, False),
         ("https://evil.io/r.io", "https://r.io", None, False),
         ("https://r.io@evil.io/token", "https://r.io", None, False),
+        ("https://ana@r.io/token", "https://r.io", None, False),
         ("https://evil.io\\@r.io/token", "https://r.io", None, False),
         ("https://r.io\\.evil.io/token", "https://r.io", None, False),
         ("https://evil.io#@r.io/", "https://r.io", None, False),

@@ -199,6 +199,37 @@ async def test_a_list_without_end_is_left_incomplete(listen, following: str):
     assert next(asked) <= 100
 
 
+async def test_a_check_reads_one_page_of_the_catalog(listen):
+    pages = itertools.count()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/v2/":
+            return web.json_response({})
+        link = {"Link": f'<{request.path}?last={next(pages)}>; rel="next"'}
+        return web.json_response({"repositories": ["a", "b"]}, headers=link)
+
+    host = await listen(answer)
+    async with open_registry(options(f"http://{host}", "ana", PASSWORD), {}, allow_private=True) as registry:
+        assert [check.ok for check in await check_registry(registry)] == [True, True]
+    assert next(pages) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_a_token_service_says_no_in_several_ways(listen, status: int):
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/token":
+            if "scope" not in request.query:
+                return web.Response(status=status, text=ECHO)
+            return web.Response(status=403 if status == 401 else status, text=ECHO)
+        scope = "" if request.path == "/v2/" else ',scope="registry:catalog:*"'
+        headers = {"WWW-Authenticate": f'Bearer realm="http://{request.host}/token"{scope}'}
+        return web.Response(status=401, headers=headers)
+
+    host = await listen(answer)
+    assert "does not accept the user name or password" in await login_message(host)
+    assert "may not list the repositories" in str(await failure(host, "list_repositories"))
+
+
 async def test_more_names_than_anybody_reads_are_cut(listen):
     async def answer(request: web.Request) -> web.Response:
         return web.json_response({"tags": [f"t{number}" for number in range(10_001)]})

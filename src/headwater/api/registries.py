@@ -15,13 +15,14 @@ from headwater.catalog.integrations import Integration
 from headwater.errors import BadRequest
 from headwater.registries.checks import check_registry
 from headwater.registries.client import ContainerRegistry
-from headwater.registries.opening import open_registry
+from headwater.registries.opening import CHECK_WITHIN_S, open_registry
 from headwater.wire import registries as wire
 from headwater.work.credentials import Secrets
 
 router = APIRouter(prefix="/orgs/{organization_id}/integrations/{integration_id}", tags=["integrations"])
 
 _REGISTRY = "private-registry"
+_LIST_WITHIN_S = 30  # 10,000 names may be 100 pages
 _UNCHECKED = {"key_value": "A key_value integration is one secret for services: there is nothing to check."}
 _OF_DRIVERS = "An integration of type {kind} is checked with each storage driver that uses it, bucket by bucket."
 
@@ -34,7 +35,7 @@ async def validate_integration(
     found, secret = await _read(server, caller, organization_id, integration_id)
     if found.kind != _REGISTRY:
         return wire.validation([], message=_UNCHECKED.get(found.kind) or _OF_DRIVERS.format(kind=found.kind))
-    async with _opened(server, found, secret) as registry:
+    async with _opened(server, found, secret, within_s=CHECK_WITHIN_S) as registry:
         return wire.validation(await check_registry(registry), host=registry.host)
 
 
@@ -67,10 +68,13 @@ async def _read(
 
 
 @asynccontextmanager
-async def _opened(server: Server, found: Integration, secret: dict[str, str]) -> AsyncGenerator[ContainerRegistry]:
+async def _opened(
+    server: Server, found: Integration, secret: dict[str, str], *, within_s: float = _LIST_WITHIN_S
+) -> AsyncGenerator[ContainerRegistry]:
     """Raises BadRequest for an integration of another type."""
     if found.kind != _REGISTRY:
         raise BadRequest(f"Integration {found.name!r} is of type {found.kind}; a {_REGISTRY} has repositories.")
-    allow_private = server.settings.allow_private_endpoints
-    async with open_registry(secret, found.metadata, allow_private=allow_private) as registry:
+    async with open_registry(
+        secret, found.metadata, allow_private=server.settings.allow_private_endpoints, within_s=within_s
+    ) as registry:
         yield registry

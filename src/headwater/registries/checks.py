@@ -39,7 +39,7 @@ async def _check_login(registry: ContainerRegistry) -> Check:
 
 async def _check_catalog(registry: ContainerRegistry) -> Check:
     try:
-        await registry.list_repositories()
+        await registry.list_repositories(most=1)
     except HeadwaterError as error:
         return Check.failed("catalog", error)
     return Check("catalog", ok=True)

@@ -30,7 +30,7 @@ _RENEW = "Check them; if they were right before, they may have expired: renew th
 @dataclass(frozen=True, slots=True)
 class Names:
     names: list[str]
-    is_complete: bool  # False where there are more than MOST_NAMES
+    is_complete: bool  # False where there are more than were asked for
 
 
 class ContainerRegistry(Protocol):
@@ -46,7 +46,7 @@ class ContainerRegistry(Protocol):
         """False where the registry asks nobody to log in. Raises HeadwaterError."""
         ...
 
-    async def list_repositories(self) -> Names: ...
+    async def list_repositories(self, *, most: int = MOST_NAMES) -> Names: ...
 
     async def list_tags(self, repository: str) -> Names: ...
 
@@ -95,14 +95,16 @@ class OciRegistry:
             raise self._explained(answer, "/v2/")
         return self._authorization is not None
 
-    async def list_repositories(self) -> Names:
+    async def list_repositories(self, *, most: int = MOST_NAMES) -> Names:
         if not self.lists_repositories:
             raise BadRequest("Docker Hub lists no repositories to registry clients. Name the repository itself.")
         refused = FailedDependency(
             f"This user may not list the repositories of {self.host}. Images can still be pulled by their names."
         )
         missing = FailedDependency(f"{self.host} does not list its repositories. Name the repository itself.")
-        return await self._list("/v2/_catalog", "repositories", _REPOSITORY, refused=refused, missing=missing)
+        return await self._list(
+            "/v2/_catalog", "repositories", _REPOSITORY, most=most, refused=refused, missing=missing
+        )
 
     async def list_tags(self, repository: str) -> Names:
         name = checked_repository(repository)
@@ -113,18 +115,27 @@ class OciRegistry:
             "right to pull it."
         )
         missing = NotFound(f'There is no repository "{name}" in {self.host}.')
-        return await self._list(f"/v2/{name}/tags/list", "tags", _TAG, refused=refused, missing=missing)
+        return await self._list(
+            f"/v2/{name}/tags/list", "tags", _TAG, most=MOST_NAMES, refused=refused, missing=missing
+        )
 
     async def _list(
-        self, path: str, key: str, pattern: re.Pattern[str], *, refused: HeadwaterError, missing: HeadwaterError
+        self,
+        path: str,
+        key: str,
+        pattern: re.Pattern[str],
+        *,
+        most: int,
+        refused: HeadwaterError,
+        missing: HeadwaterError,
     ) -> Names:
-        """All pages; a list that goes in circles ends incomplete."""
+        """As many pages as hold `most` names; a list that goes in circles ends incomplete."""
         found: dict[str, None] = {}
         asked: set[str] = set()
         following: str | None = f"{path}?n={self._page_names}"
         while following is not None:
-            if following in asked or len(asked) >= _MOST_PAGES or len(found) > MOST_NAMES:
-                return Names(list(found)[:MOST_NAMES], is_complete=False)
+            if following in asked or len(asked) >= _MOST_PAGES or len(found) >= most:
+                return Names(list(found)[:most], is_complete=False)
             asked.add(following)
             answer = await self._get(following, refused=refused)
             if answer.status == 404:
@@ -134,7 +145,7 @@ class OciRegistry:
                 raise self._explained(answer, path)
             found |= dict.fromkeys(names)
             following = _next_page(answer, following)
-        return Names(list(found)[:MOST_NAMES], is_complete=len(found) <= MOST_NAMES)
+        return Names(list(found)[:most], is_complete=len(found) <= most)
 
     async def _get(self, target: str, *, refused: HeadwaterError) -> Answer:
         """With what was accepted before; a 401 is answered once. Raises `refused` when this user may not."""
@@ -176,10 +187,9 @@ class OciRegistry:
                 'that host is right, name it in the integration\'s metadata: {"loginHost": HOST}.'
             )
         answer = await self._transport.send(url, headers={"Authorization": self._basic})
-        if answer.status == 401 or (answer.status == 403 and "scope" not in challenge):
-            raise _told(self._login_refused(), "token", answer)
-        if answer.status == 403:
-            raise _told(refused, "token", answer)
+        if answer.status in (400, 401, 403):
+            is_about_scope = answer.status != 401 and "scope" in challenge
+            raise _told(refused if is_about_scope else self._login_refused(), "token", answer)
         given = answer.json()
         token = (given.get("token") or given.get("access_token")) if isinstance(given, dict) else None
         if answer.status != 200 or not isinstance(token, str) or not _TOKEN.fullmatch(token):

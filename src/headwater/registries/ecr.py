@@ -57,21 +57,21 @@ class EcrClient:
             raise self._not_ecr("GetAuthorizationToken", 200)
         return True
 
-    async def list_repositories(self) -> Names:
+    async def list_repositories(self, *, most: int = MOST_NAMES) -> Names:
         def read(page: dict[str, Any]) -> Iterable[Any]:
             return (entry["repositoryName"] for entry in page["repositories"])
 
-        return await self._list("DescribeRepositories", {}, read)
+        return await self._list("DescribeRepositories", {}, read, most)
 
     async def list_tags(self, repository: str) -> Names:
         def read(page: dict[str, Any]) -> Iterable[Any]:
             return (entry["imageTag"] for entry in page["imageIds"] if "imageTag" in entry)
 
         asked = {"repositoryName": checked_repository(repository), "filter": {"tagStatus": "TAGGED"}}
-        return await self._list("ListImages", asked, read)
+        return await self._list("ListImages", asked, read, MOST_NAMES)
 
     async def _list(
-        self, operation: str, asked: dict[str, Any], read: Callable[[dict[str, Any]], Iterable[Any]]
+        self, operation: str, asked: dict[str, Any], read: Callable[[dict[str, Any]], Iterable[Any]], most: int
     ) -> Names:
         request = {"registryId": self._registry.account, "maxResults": PAGE_NAMES} | asked
         found: dict[str, None] = {}
@@ -85,10 +85,10 @@ class EcrClient:
                 raise self._not_ecr(operation, 200)
             found |= dict.fromkeys(names)
             request["nextToken"] = page.get("nextToken")
-            if len(found) > MOST_NAMES or not request["nextToken"]:
+            if len(found) >= most or not request["nextToken"]:
                 break
-        is_complete = len(found) <= MOST_NAMES and not request["nextToken"]
-        return Names(list(found)[:MOST_NAMES], is_complete)
+        is_complete = len(found) <= most and not request["nextToken"]
+        return Names(list(found)[:most], is_complete)
 
     async def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         body = orjson.dumps(request)

@@ -12,7 +12,7 @@ from headwater.registries.ecr import EcrClient
 from headwater.registries.options import EcrRegistry, Registry, read_options
 from headwater.registries.transport import open_transport
 
-_WITHIN_S = 10
+CHECK_WITHIN_S = 10
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?")
 
 
@@ -22,7 +22,7 @@ async def open_registry(
     metadata: Mapping[str, Any],
     *,
     allow_private: bool,
-    within_s: float = _WITHIN_S,
+    within_s: float = CHECK_WITHIN_S,
 ) -> AsyncGenerator[ContainerRegistry]:
     """Everything asked of it ends within `within_s` together.
 
