@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 from headwater import __version__
 from headwater.api import (
     accounts,
+    audit,
     browser,
     commands,
     datasets,
@@ -20,6 +21,7 @@ from headwater.api import (
     login,
     notifications,
     projects,
+    quotas,
     registries,
     uploads,
 )
@@ -30,7 +32,7 @@ from headwater.settings import Settings
 from headwater.tokens import Signer
 from headwater.work.openid import OpenIdProvider
 from headwater.work.sign_in import Passwords
-from headwater.workplace import load_signing_key, load_vault, open_workplace
+from headwater.workplace import load_signing_key, open_workplace
 
 _DESCRIPTION = """
 Headwater keeps datasets in step with cloud buckets. It answers the protocol of the `dtlpy` SDK.
@@ -48,7 +50,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             app.state.server = Server(
                 settings=settings,
                 signer=Signer(load_signing_key(settings)),
-                vault=load_vault(settings),
+                vault=place.vault,
                 place=place,
                 passwords=Passwords(place.pool),
                 openid=None if settings.oidc_issuer is None else OpenIdProvider(settings),
@@ -83,6 +85,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for noun in (
         accounts,
         login,
+        audit,
         projects,
         integrations,
         registries,
@@ -91,6 +94,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         uploads,
         items,
         commands,
+        quotas,
         notifications,
     ):
         app.include_router(noun.router, prefix="/api/v1")

@@ -15,7 +15,7 @@ from headwater.catalog.rights import RULES, AnyRight
 from headwater.errors import Unauthorized
 from headwater.settings import Settings
 from headwater.tokens import Signer
-from headwater.vault.local import LocalVault
+from headwater.vault.both import Vaults
 from headwater.work.openid import OpenIdProvider
 from headwater.work.sign_in import Passwords
 from headwater.work.workplace import Workplace
@@ -27,7 +27,7 @@ class Server:
 
     settings: Settings
     signer: Signer
-    vault: LocalVault
+    vault: Vaults
     place: Workplace
     passwords: Passwords
     openid: OpenIdProvider | None
@@ -91,6 +91,8 @@ def wire_id(noun: str) -> Any:
 
 OrganizationId = Annotated[int, wire_id("organization")]
 ProjectId = Annotated[int, wire_id("project")]
+InvitationId = Annotated[int, wire_id("invitation")]
+KeyId = Annotated[int, wire_id("key")]
 IntegrationId = Annotated[int, wire_id("integration")]
 DriverId = Annotated[int, wire_id("driver")]
 DatasetId = Annotated[int, wire_id("dataset")]
