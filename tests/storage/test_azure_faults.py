@@ -193,6 +193,14 @@ async def test_a_page_has_the_facts_of_its_objects(server: ScriptedAzure, store:
     assert only.modified == ["2032-02-29T23:59:58Z", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z"]
 
 
+async def test_metadata_may_be_named_like_anything(server: ScriptedAzure, store: Store):
+    names = "<Name>n</Name><Etag>e</Etag><Blob>b</Blob><Properties>p</Properties><NextMarker>m</NextMarker>"
+    without_etag = entry("d/a").replace("<Etag>0x8D</Etag>", "").replace("<Metadata>", "<Metadata><Etag>e</Etag>")
+    server.script = [page(without_etag, entry("d/b", metadata=names))]
+    (only,) = await listed(store)
+    assert (only.keys, only.etags, only.is_last) == (["a", "b"], ["", "0x8D"], True)
+
+
 @pytest.mark.parametrize(
     "folder",
     [
