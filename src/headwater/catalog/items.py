@@ -227,11 +227,37 @@ async def put_item(
     """Add the item, or give the one at this path its new content. Returns it, and whether it is new.
 
     Call it under `lock_path`. A new content forgets what was derived of the old one; metadata that is not given stays.
+    Raises NotFound when the dataset was deleted meanwhile.
     """
-    before = await _lock_item_at(conn, dataset_id, written.path)
     folder = folder_of(written.path)
-    folder_ids = await ensure_folders(conn, dataset_id, [folder])
-    hidden = written.path.startswith(HIDDEN_FOLDER + "/")
+    folder_id = (await ensure_folders(conn, dataset_id, [folder]))[folder]
+    before = await _lock_item_at(conn, dataset_id, written.path)
+    item_id = await _write_item(conn, dataset_id, folder_id, written, creator_id, replaces=before is not None)
+    if item_id is None:  # a scan, which does not ask for the path's lock, was quicker
+        before = await _lock_item_at(conn, dataset_id, written.path)
+        item_id = await _write_item(conn, dataset_id, folder_id, written, creator_id, replaces=before is not None)
+    if item_id is None:
+        raise NotFound("The dataset was deleted meanwhile.")
+    await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s AND path = %s", [dataset_id, written.path])
+    hidden = _is_hidden(written.path)
+    if not hidden:
+        await events.record_items(conn, dataset_id, "Created" if before is None else "Updated", [item_id])
+    added = CounterChange() if before is None else _uncounted(before)
+    added.items += 1
+    added.bytes += written.size_bytes
+    added.hidden_items += hidden
+    await count(conn, dataset_id, added)
+    return await get_item(conn, item_id), before is None
+
+
+def _is_hidden(path: str) -> bool:
+    return path.startswith(HIDDEN_FOLDER + "/")
+
+
+async def _write_item(
+    conn: AsyncConnection[Any], dataset_id: int, folder_id: int, written: Written, creator_id: int, *, replaces: bool
+) -> int | None:
+    """The row's id; None when there is a row and it `replaces` none."""
     cursor = await conn.execute(
         """
         INSERT INTO item (
@@ -252,28 +278,21 @@ async def put_item(
                 || coalesce(excluded.system_metadata, '{}'),
             width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0, missing_since = NULL,
             changed_at = clock_timestamp(), updated_at = now(), updated_by_id = excluded.updated_by_id
+        WHERE %(replaces)s
         RETURNING id
         """,
         _row_of(written)
         | {
             "dataset_id": dataset_id,
-            "folder_id": folder_ids[folder],
-            "hidden": hidden,
+            "folder_id": folder_id,
+            "hidden": _is_hidden(written.path),
             "derived": _DERIVED_KEYS,
             "creator_id": creator_id,
+            "replaces": replaces,
         },
     )
     row = await cursor.fetchone()
-    assert row is not None
-    await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s AND path = %s", [dataset_id, written.path])
-    if not hidden:
-        await events.record_items(conn, dataset_id, "Created" if before is None else "Updated", [row[0]])
-    added = CounterChange() if before is None else _uncounted(before)
-    added.items += 1
-    added.bytes += written.size_bytes
-    added.hidden_items += hidden
-    await count(conn, dataset_id, added)
-    return await get_item(conn, row[0]), before is None
+    return None if row is None else row[0]
 
 
 def _row_of(written: Written) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from headwater.errors import QuotaExceeded, Unavailable
 WARN_PERCENT = (80, 95, 100)
 _LIMIT_LOCK_CLASS = 0x9A01  # shared: the limit stays as it is
 _TURN_LOCK_CLASS = 0x9A02  # who adds to an organisation with a limit
+_PATIENCE_MS = 5_000  # who adds waits behind who sets the limit
 _HOLD_S = 3600  # places of uploads that take longer are theirs while nobody else needs them
 
 
@@ -173,7 +174,7 @@ async def set_limit(conn: AsyncConnection[Any], organization_id: int, limit: int
 
     Raises Unavailable when somebody who adds items does not come to an end.
     """
-    await conn.execute("SELECT set_config('lock_timeout', '5s', true)")
+    await conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{_PATIENCE_MS}ms"])
     try:
         await conn.execute(
             "SELECT pg_advisory_xact_lock(%s, (%s::bigint %% 2147483647)::int)", [_LIMIT_LOCK_CLASS, organization_id]
