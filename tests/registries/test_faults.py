@@ -183,11 +183,14 @@ async def test_links_lead_to_the_registry_itself_whatever_host_they_name(listen)
     assert seen == []
 
 
-@pytest.mark.parametrize("following", ["/v2/_catalog?last={}", "/v2/_catalog?last=same"])
+@pytest.mark.parametrize(
+    "following", ["/v2/_catalog?last={}", "/v2/_catalog?last=same", "/admin?{}", "https://[", "/v2/_catalog?last=ü", ""]
+)
 async def test_a_list_without_end_is_left_incomplete(listen, following: str):
     asked = itertools.count()
 
     async def answer(request: web.Request) -> web.Response:
+        assert request.path == "/v2/_catalog"
         number = next(asked)
         link = {"Link": f'<{following.format(number)}>; rel="next"'}
         return web.json_response({"repositories": [f"r{number}"]}, headers=link)

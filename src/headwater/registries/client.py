@@ -253,9 +253,16 @@ def _names(answer: Answer, key: str, pattern: re.Pattern[str]) -> list[str] | No
 def _next_page(answer: Answer, current: str) -> str | None:
     """The path and query of the link to the next page; always asked of the same registry, whatever host it names."""
     for link in answer.headers.getall("Link", []):
-        found = re.match(r'\s*<([^>]*)>\s*;\s*rel="?next"?', link)
-        if found and _SENDABLE.fullmatch(found[1]):
-            parts = urlsplit(urljoin(f"https://registry{current}", found[1]))
-            if parts.path.startswith("/v2/"):
-                return f"{parts.path}?{parts.query}"
+        if found := re.match(r'\s*<([^>]*)>\s*;\s*rel="?next"?', link):
+            path, query = _parts(current, found[1])
+            return f"{path}?{query}" if path.startswith("/v2/") else current  # the same again ends a list, incomplete
     return None
+
+
+def _parts(current: str, link: str) -> tuple[str, str]:
+    """Path and query that a link leads to; empty for what is no link."""
+    try:
+        parts = urlsplit(urljoin(f"https://registry{current}", link))
+    except ValueError:
+        return "", ""
+    return (parts.path, parts.query) if _SENDABLE.fullmatch(parts.path + parts.query) else ("", "")
