@@ -190,6 +190,9 @@ ROUTES: dict[tuple[str, str], Route] = {
         sends(json=lambda _: {"name": unique("keys"), "type": "s3", "options": {"key": "k", "secret": "s"}}),
     ),
     ("GET", "/api/v1/orgs/{organization_id}/integrations/{integration_id}"): Route(sends()),
+    ("PATCH", "/api/v1/orgs/{organization_id}/integrations"): Route(
+        sends(json=lambda world: {"integrationId": world.integration_id})
+    ),
     ("DELETE", "/api/v1/orgs/{organization_id}/integrations/{integration_id}"): Route(
         about("integration_id", World.new_integration)
     ),
@@ -201,6 +204,9 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/orgs/{organization_id}/integrations/{integration_id}/repositories/{name}/tags"): Route(
         sends(), dict.fromkeys(["organisation owner", "admin"], 400)
     ),
+    ("GET", "/api/v1/orgs/{organization_id}/quota"): Route(sends()),
+    ("PUT", "/api/v1/orgs/{organization_id}/quota"): Route(sends(json={"limit": None})),
+    ("GET", "/api/v1/projects/{project_id}/usage"): Route(sends()),
     ("GET", "/api/v1/projects"): Route(sends()),
     ("POST", "/api/v1/projects"): Route(_new_project_elsewhere),
     ("GET", "/api/v1/projects/{project_name}/name"): Route(sends()),
@@ -218,6 +224,8 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/drivers"): Route(sends(params=lambda world: {"projectId": world.project_id})),
     ("POST", "/api/v1/drivers"): Route(sends(json=lambda world: world.driver_body(world.integration_id))),
     ("GET", "/api/v1/drivers/{driver_id}"): Route(sends()),
+    ("POST", "/api/v1/drivers/validate"): Route(sends(json=lambda world: world.driver_body(world.integration_id))),
+    ("POST", "/api/v1/drivers/{driver_id}/validate"): Route(sends()),
     ("PATCH", "/api/v1/drivers/{driver_id}"): Route(about("driver_id", _new_driver, json={})),
     ("DELETE", "/api/v1/drivers/{driver_id}"): Route(about("driver_id", _new_driver)),
     ("POST", "/api/v1/datasets"): Route(

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -49,6 +50,12 @@ def _base(request: Request) -> str:
     return f"{root}/api/v1"
 
 
+def _origin(base: Annotated[str, Depends(_base)]) -> str:
+    """Where our pages come from, as browsers name it."""
+    parts = urlsplit(base)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 _bearer = HTTPBearer(auto_error=False, description="A token of this server: headwater token, or POST /token.")
 
 
@@ -69,6 +76,7 @@ Caller = Annotated[Account, Depends(_caller)]
 # Scope "function": the transaction ends before the answer is sent, so that an answer never tells of what did not last.
 Connection = Annotated[AsyncConnection[Any], Depends(_connection, scope="function")]
 Base = Annotated[str, Depends(_base)]
+Origin = Annotated[str, Depends(_origin)]
 
 
 def needs(right: AnyRight | Literal["anybody", "account"]) -> dict[str, str]:

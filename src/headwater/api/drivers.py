@@ -4,13 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from headwater.api.caller import Caller, Connection, DriverId, Server, ServerDep, needs
+from headwater.api.caller import Caller, Connection, DriverId, Origin, Server, ServerDep, needs
 from headwater.catalog import audit, drivers, integrations, projects
 from headwater.catalog.accounts import Account
 from headwater.catalog.drivers import Driver, NewDriver
 from headwater.errors import NotFound
 from headwater.ids import from_wire
 from headwater.net.addresses import check_endpoint
+from headwater.wire import checks as wire_checks
 from headwater.wire import drivers as wire
 from headwater.work import checks
 from headwater.work.places import folder_of
@@ -19,32 +20,32 @@ router = APIRouter(prefix="/drivers", tags=["drivers"])
 
 
 @router.post("", openapi_extra=needs("manage_drivers"))
-async def create_driver(body: wire.NewDriverBody, caller: Caller, server: ServerDep) -> wire.DriverJson:
+async def create_driver(body: wire.NewDriverBody, caller: Caller, server: ServerDep, origin: Origin) -> wire.DriverJson:
     """What the driver needs is tried on the bucket first; one that may not list, read and write is not kept.
 
     No connection is held meanwhile: a bucket may take its time. The same driver asked for again is the one there is.
     """
     pool = server.place.pool
     async with pool.connection() as conn:
-        project, new = await _asked(conn, server, caller, body)
+        project, new = await asked(conn, server, caller, body)
         if (same := await drivers.find_same(conn, project.id, new)) is not None:
             return wire.driver(same)
-        async with conn.transaction(force_rollback=True):  # its name, too, is found out before the bucket is asked
-            driver = await drivers.create_driver(conn, caller, project.id, new)
-    report = await checks.check_new(server.place, driver)
+        driver = await imagined(conn, caller, project, new)
+    report = await checks.check_new(server.place, driver, origin=origin)
     async with pool.connection() as conn:
-        project, new = await _asked(conn, server, caller, body)
+        project, new = await asked(conn, server, caller, body)
         if (same := await drivers.find_same(conn, project.id, new)) is not None:
             return wire.driver(same)
         made = await drivers.create_driver(conn, caller, project.id, new)
-        await drivers.keep_report(conn, made.id, report)
+        await drivers.keep_report(conn, made.id, wire_checks.report(report))
         await _note(conn, caller, "driver.created", made, project.organization_id)
         return wire.driver(await drivers.get_driver(conn, made.id))
 
 
-async def _asked(
+async def asked(
     conn: Connection, server: Server, caller: Account, body: wire.NewDriverBody
 ) -> tuple[projects.Project, NewDriver]:
+    """What a request wants to be made, if the caller may. Raises HeadwaterError."""
     project = await projects.get_project(conn, caller, body.project_id, "manage_drivers")
     used = await integrations.get_integration(
         conn, project.organization_id, from_wire(body.integration_id, "integration")
@@ -55,6 +56,12 @@ async def _asked(
     if new.endpoint:
         check_endpoint(new.endpoint, allow_private=server.settings.allow_private_endpoints)
     return project, new
+
+
+async def imagined(conn: Connection, caller: Account, project: projects.Project, new: NewDriver) -> Driver:
+    """The driver as it would be. Raises Conflict when its name is taken, which is found out here."""
+    async with conn.transaction(force_rollback=True):
+        return await drivers.create_driver(conn, caller, project.id, new)
 
 
 async def _note(conn: Connection, caller: Account, action: str, driver: Driver, organization_id: int) -> None:
@@ -83,7 +90,7 @@ async def list_drivers(
 
 @router.get("/{driver_id}", openapi_extra=needs("read"))
 async def read_driver(driver_id: DriverId, caller: Caller, conn: Connection) -> wire.DriverJson:
-    return wire.driver(await _visible(conn, caller, driver_id))
+    return wire.driver(await visible(conn, caller, driver_id))
 
 
 @router.patch("/{driver_id}", openapi_extra=needs("manage_drivers"))
@@ -91,7 +98,7 @@ async def update_driver(
     driver_id: DriverId, body: wire.DriverPatch, caller: Caller, conn: Connection
 ) -> wire.DriverJson:
     """Its name, whether it deletes, its storage class. Uses of it that run take the change over within seconds."""
-    driver = await _visible(conn, caller, driver_id)
+    driver = await visible(conn, caller, driver_id)
     project = await projects.get_project(conn, caller, driver.project_id, "manage_drivers")
     changed = await drivers.update_driver(conn, driver, body.change(driver))
     await _note(conn, caller, "driver.changed", changed, project.organization_id)
@@ -101,14 +108,14 @@ async def update_driver(
 @router.delete("/{driver_id}", openapi_extra=needs("manage_drivers"))
 async def delete_driver(driver_id: DriverId, caller: Caller, conn: Connection) -> dict[str, bool]:
     """The bucket is not touched."""
-    driver = await _visible(conn, caller, driver_id)
+    driver = await visible(conn, caller, driver_id)
     project = await projects.get_project(conn, caller, driver.project_id, "manage_drivers")
     await drivers.delete_driver(conn, driver)
     await _note(conn, caller, "driver.deleted", driver, project.organization_id)
     return {"success": True}
 
 
-async def _visible(conn: Connection, caller: Caller, driver_id: int) -> Driver:
+async def visible(conn: Connection, caller: Caller, driver_id: int) -> Driver:
     """Raises NotFound, in the same words for one that is not there and one that is not the caller's."""
     driver = await drivers.get_driver(conn, driver_id)
     try:

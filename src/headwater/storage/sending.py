@@ -59,6 +59,12 @@ def observed() -> Generator[Traffic]:
         _observer.reset(token)
 
 
+def observing(operation: str) -> None:
+    """Say that a request is being sent."""
+    if (traffic := _observer.get()) is not None:
+        traffic.operations.append(operation)
+
+
 class Dialect(Protocol[C_contra]):
     """How one cloud wants its requests, for one bucket, and what its refusals mean."""
 
@@ -118,11 +124,9 @@ class Sender(Generic[C]):
 
     async def _try_repeatedly(self, request: Request, *, is_read_whole: bool) -> tuple[aiohttp.ClientResponse, bytes]:
         refresh = False
-        traffic = _observer.get()
         failures: list[str] = []
         while True:
-            if traffic is not None:
-                traffic.operations.append(request.operation)
+            observing(request.operation)
             try:
                 return await self._try_once(request, refresh=refresh, is_read_whole=is_read_whole)
             except Refused as refused:
@@ -134,7 +138,7 @@ class Sender(Generic[C]):
                     refresh = True
                     continue
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                if reason := _refused_address(error):
+                if reason := refused_address(error):
                     raise reason from error
                 failures.append(type(error).__name__)
                 if len(failures) >= self._attempts:
@@ -218,7 +222,7 @@ def _skew_s(date: str | None) -> float | None:
         return None
 
 
-def _refused_address(error: BaseException) -> HeadwaterError | None:
+def refused_address(error: BaseException) -> HeadwaterError | None:
     """Our own refusal to connect, which aiohttp wraps."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, HeadwaterError):

@@ -223,6 +223,9 @@ def driver(found: Driver) -> DriverJson:
 def _warning(found: Driver) -> str | None:
     if found.asks_delete and not found.allow_delete:
         return "The organisation forbids deleting objects in buckets, so this driver deletes none."
+    for check in (found.report or {}).get("checks", []):
+        if found.allow_delete and check["name"] == "delete" and check["ok"] is False:
+            return f"Items are deleted without their objects. {check['message']}"
     if found.allow_delete:
         return "Deleting an item deletes its object in the bucket, for good."
     return None

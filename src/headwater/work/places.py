@@ -32,9 +32,14 @@ class Places:
         self._pool = pool
         self._settings = settings
         self._session = open_session(connector)
-        self._clouds = Clouds(secrets, settings, connector, self._session)
+        self.clouds = Clouds(secrets, settings, connector, self._session)
         self._open: OrderedDict[str, Store] = OrderedDict()
         self._users: Counter[str] = Counter()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """For requests without credentials; it connects where stores may be, and nowhere else."""
+        return self._session
 
     @asynccontextmanager
     async def of_dataset(self, dataset_id: int) -> AsyncGenerator[Store]:
@@ -90,7 +95,7 @@ class Places:
         """A store for one use, to be closed by the caller. Raises BadRequest for a folder that is not allowed."""
         if driver.integration_kind in ("hostPath", "nfs"):
             return open_local(root=checked_folder(self._settings, driver.root, driver.prefix))
-        return await self._clouds.open(driver, patience or Patience())
+        return await self.clouds.open(driver, patience or Patience())
 
     async def close(self) -> None:
         for store in self._open.values():
