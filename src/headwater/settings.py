@@ -89,6 +89,15 @@ class Settings(BaseSettings):
         default=None, description="This server's own identity at AWS, which assumes roles of other accounts."
     )
     aws_secret_access_key: SecretStr | None = Field(default=None, description="The secret of that key.")
+    aws_sts_endpoint: str | None = Field(
+        default=None, description="Where AWS roles are assumed, when that is not sts.REGION.amazonaws.com."
+    )
+    google_credentials: Path | None = Field(
+        default=None, description="The file of a service account's JSON key: this server's own identity at Google."
+    )
+    google_iam_endpoint: str | None = Field(
+        default=None, description="Where Google lends tokens of other accounts, when not iamcredentials.googleapis.com."
+    )
     redirect_downloads: bool = Field(
         default=True, description="Send clients to signed URLs of the store instead of passing bytes through."
     )

@@ -36,6 +36,7 @@ class Driver:
     integration_id: int
     integration_kind: str
     integration_metadata: dict[str, Any]
+    integration_trust: dict[str, Any] | None
     name: str
     kind: str
     root: str
@@ -56,8 +57,8 @@ class Driver:
 _SELECT = """
 SELECT
     driver.id, driver.project_id, driver.integration_id, integration.kind AS integration_kind,
-    integration.metadata AS integration_metadata, driver.name, driver.kind, driver.root, driver.prefix,
-    driver.region, driver.storage_class, driver.endpoint,
+    integration.metadata AS integration_metadata, integration.trust AS integration_trust,
+    driver.name, driver.kind, driver.root, driver.prefix, driver.region, driver.storage_class, driver.endpoint,
     driver.allow_delete AND NOT organization.forbid_external_delete AS allow_delete,
     driver.allow_delete AS asks_delete, driver.read_only, driver.report, driver.checked_at,
     account.email AS creator, driver.created_at, greatest(driver.updated_at, integration.updated_at) AS changed_at

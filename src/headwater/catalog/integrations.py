@@ -37,6 +37,7 @@ class Integration:
     name: str
     kind: str
     metadata: dict[str, Any]
+    trust: dict[str, Any] | None  # of kinds whose account trusts this server: whom, and whether it was seen to
     has_secret: bool
     creator: str
     created_at: datetime
@@ -150,8 +151,8 @@ def _has_password(text: str) -> bool:
 _SELECT = """
 SELECT
     integration.id, integration.organization_id, integration.name, integration.kind, integration.metadata,
-    integration.secret_id IS NOT NULL AS has_secret, account.email AS creator, integration.created_at,
-    integration.updated_at
+    integration.trust, integration.secret_id IS NOT NULL AS has_secret, account.email AS creator,
+    integration.created_at, integration.updated_at
 FROM integration
 JOIN account ON account.id = integration.creator_id
 WHERE integration.organization_id = %(organization_id)s
@@ -173,17 +174,27 @@ async def insert_integration(
     integration_id: int,
     new: NewIntegration,
     secret_id: int | None,
+    trust: Mapping[str, Any] | None = None,
 ) -> Integration:
     """Raises Conflict."""
     try:
         async with conn.transaction():
             await conn.execute(
                 """
-                INSERT INTO integration (id, organization_id, name, kind, metadata, secret_id, creator_id)
+                INSERT INTO integration (id, organization_id, name, kind, metadata, trust, secret_id, creator_id)
                 OVERRIDING SYSTEM VALUE
-                VALUES (%s, %s, %s, %s, %s, %s, %s)
+                VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
                 """,
-                [integration_id, organization_id, new.name, new.kind, Jsonb(new.metadata), secret_id, caller.id],
+                [
+                    integration_id,
+                    organization_id,
+                    new.name,
+                    new.kind,
+                    Jsonb(new.metadata),
+                    None if trust is None else Jsonb(dict(trust)),
+                    secret_id,
+                    caller.id,
+                ],
             )
     except UniqueViolation:
         raise taken(new.name) from None
@@ -225,7 +236,12 @@ async def create_integration(
 
 
 async def change_integration(
-    conn: AsyncConnection[Any], caller: Account, found: Integration, change: Change, secret_id: int | None
+    conn: AsyncConnection[Any],
+    caller: Account,
+    found: Integration,
+    change: Change,
+    secret_id: int | None,
+    trust: Mapping[str, Any] | None = None,
 ) -> Place | None:
     """Returns where the secret before this one has to be destroyed. Raises Conflict, NotFound.
 
@@ -243,6 +259,7 @@ async def change_integration(
                 SET name = coalesce(%(name)s, name),
                     metadata = coalesce(%(metadata)s, metadata),
                     secret_id = coalesce(%(secret_id)s, secret_id),
+                    trust = coalesce(%(trust)s, trust),
                     updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
                 WHERE id = %(id)s
                 """,
@@ -251,6 +268,7 @@ async def change_integration(
                     "name": change.name,
                     "metadata": None if change.metadata is None else Jsonb(change.metadata),
                     "secret_id": secret_id,
+                    "trust": None if trust is None else Jsonb(dict(trust)),
                 },
             )
     except UniqueViolation:

@@ -39,7 +39,7 @@ class IntegrationChangeBody(BaseModel):
 def check_integration_metadata(metadata: dict[str, Any]) -> None:
     """What drivers take from it are texts. Raises BadRequest."""
     check_depth(metadata)
-    for key in ("path", "endpoint", "region"):
+    for key in ("path", "endpoint", "region", "stsEndpoint", "authority", "server"):
         value = metadata.get(key)
         if value is not None and not (isinstance(value, str) and value.isprintable()):
             raise BadRequest(f"metadata.{key} is a text without control characters.")
@@ -78,11 +78,13 @@ def integration(found: Integration, base: str) -> IntegrationJson:
         createdAt=times.to_wire(found.created_at),
         updatedAt=times.to_wire(found.updated_at),
         url=f"{base}/orgs/{organization_id}/integrations/{to_wire(found.id)}",
-        metadata=found.metadata or _facts(found),
+        metadata=_facts(found) if found.trust or not found.metadata else found.metadata,
     )
 
 
 def _facts(found: Integration) -> list[dict[str, Any]]:
     """What the SDK shows of an integration that has no metadata of its own, as names and values."""
+    if found.trust is not None:
+        return [{"name": name, "value": value} for name, value in (found.metadata | found.trust).items()]
     is_whole = found.has_secret or not kind_of(found.kind).needed_later
     return [{"name": "status", "value": "created" if is_whole else "waiting for its options"}]

@@ -23,6 +23,7 @@ from headwater.settings import Settings
 from headwater.vault.both import Vaults
 from headwater.vault.local import LocalVault
 from headwater.vault.vaults import Kept, Place
+from headwater.work import trust
 from headwater.work.places import checked_folder, folder_of
 from headwater.work.workplace import Workplace
 
@@ -49,17 +50,21 @@ async def create_integration(
         await _allowed(conn, caller, organization_id)
         new = integrations.check_new(name=name, kind=kind, options=options, metadata=metadata)
         _check_place(settings, new.kind, new.metadata)
+        place.places.clouds.check_secret(new.kind, new.secret)
         known = await integrations.find_by_name(conn, organization_id, new.name)
         integration_id = await integrations.new_id(conn)
         reserved = await _reserve(conn, vault) if new.secret and known is None else Reserved()
     if known is not None:
         return await _the_same(pool, vault, known, new)
+    trusted = await trust.introduce(place.places.clouds, new.kind)
     kept = await _keep(vault, reserved, new.secret, integration_id)
     try:
         async with pool.connection() as conn:
             await _allowed(conn, caller, organization_id)
             secret_id = None if kept is None else await secrets.insert(conn, vault.local, reserved, kept)
-            return await integrations.insert_integration(conn, caller, organization_id, integration_id, new, secret_id)
+            return await integrations.insert_integration(
+                conn, caller, organization_id, integration_id, new, secret_id, trusted
+            )
     except Conflict:  # another request was quicker: the same one, perhaps
         async with pool.connection() as conn:
             known = await integrations.find_by_name(conn, organization_id, new.name)
@@ -77,8 +82,9 @@ def _check_place(settings: Settings, kind: str, metadata: dict[str, Any]) -> Non
     """Where the integration leads is somewhere this server may go. Raises BadRequest."""
     if kind in ("hostPath", "nfs"):
         checked_folder(settings, folder_of(settings, kind, metadata))
-    if metadata.get("endpoint"):
-        check_endpoint(metadata["endpoint"], allow_private=settings.allow_private_endpoints)
+    for name in ("endpoint", "stsEndpoint", "authority"):
+        if metadata.get(name):
+            check_endpoint(metadata[name], allow_private=settings.allow_private_endpoints)
 
 
 async def _reserve(conn: AsyncConnection[Any], vault: Vaults) -> Reserved:
@@ -143,12 +149,18 @@ async def change_integration(
             return found
         if change.metadata is not None:
             _check_place(settings, found.kind, change.metadata)
+        if change.secret:
+            place.places.clouds.check_secret(found.kind, change.secret)
         reserved = await _reserve(conn, vault) if change.secret else Reserved()
+    trusted = None
+    if change.secret:
+        region = found.metadata.get("region")
+        trusted = await trust.prove(place.places.clouds, found.kind, found.trust, region, change.secret)
     kept = await _keep(vault, reserved, change.secret, integration_id)
     async with place.pool.connection() as conn:
         await _allowed(conn, caller, organization_id)
         secret_id = None if kept is None else await secrets.insert(conn, vault.local, reserved, kept)
-        replaced = await integrations.change_integration(conn, caller, found, change, secret_id)
+        replaced = await integrations.change_integration(conn, caller, found, change, secret_id, trusted)
         await _destroy_later(conn, replaced, after_s=_DESTROY_AFTER_S)
         return await integrations.get_integration(conn, organization_id, integration_id)
 

@@ -31,7 +31,7 @@ _CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a name
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
-_IAM = "https://iamcredentials.googleapis.com"
+IAM_URL = "https://iamcredentials.googleapis.com"
 _ASSERTION_LIFE_S = 3600
 _UNTOLD_LIFE_S = 600
 _RENEW_BEFORE_S = 300
@@ -111,7 +111,7 @@ def impersonated(
     own: CredentialsProvider[GcsCredentials],
     session: aiohttp.ClientSession,
     *,
-    iam_url: str = _IAM,
+    iam_url: str = IAM_URL,
     backoff_s: float = 0.25,
     now_s: Callable[[], float] = time.time,
 ) -> CredentialsProvider[GcsCredentials]:
