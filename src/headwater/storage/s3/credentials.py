@@ -53,14 +53,14 @@ class AssumedRole:
         self._dialect = _StsDialect(region, endpoint)
         self._backoff_s = backoff_s
         self._lent: S3Credentials | None = None
-        self._ends_at = datetime.min.replace(tzinfo=UTC)
+        self._renew_at = datetime.min.replace(tzinfo=UTC)
         self._turn = asyncio.Lock()
 
     async def __call__(self, anew: bool) -> S3Credentials:
         """Raises StoreDenied when a role may not be assumed."""
         refused = self._lent if anew else None
         async with self._turn:
-            is_fresh = datetime.now(UTC) < self._ends_at - _RENEW_BEFORE
+            is_fresh = datetime.now(UTC) < self._renew_at
             if self._lent is None or not is_fresh or self._lent is refused:
                 await self._renew()
             assert self._lent is not None
@@ -81,7 +81,7 @@ class AssumedRole:
         token, ends_at = element_text(text, "SessionToken", 16_384), element_text(text, "Expiration")
         if not (key and secret and token and ends_at):
             raise Unavailable("AWS STS answered AssumeRole without credentials. Try again later.")
-        self._ends_at = datetime.fromisoformat(ends_at)
+        self._renew_at = datetime.fromisoformat(ends_at) - _RENEW_BEFORE
         return S3Credentials(key, secret, token)
 
 
