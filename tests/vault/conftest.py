@@ -1,7 +1,7 @@
 """One OpenBao for all tests of this folder that leave it as it is, and what those need in it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,8 +45,8 @@ def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.VaultServe
 
 
 @pytest.fixture
-def own_bao(tmp_path: Path) -> Iterator[Callable[[], servers.VaultServer]]:
-    """One to break."""
+def own_bao(tmp_path: Path) -> Iterator[servers.VaultServer]:
+    """One to break, or to count in."""
     with servers.openbao(tmp_path / "openbao") as server:
         prepare(server)
         yield server

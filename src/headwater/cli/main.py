@@ -5,7 +5,20 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from headwater.cli import connecting, demo, listing, quota, registries, sdk, serving, status, syncing, users
+from headwater.cli import (
+    connecting,
+    demo,
+    integrations,
+    listing,
+    quota,
+    registries,
+    sdk,
+    serving,
+    status,
+    syncing,
+    users,
+    vault,
+)
 from headwater.cli.output import fail
 from headwater.errors import HeadwaterError
 
@@ -43,6 +56,8 @@ for panel, commands in _COMMANDS.items():
     for name, function in commands.items():
         app.command(name, rich_help_panel=panel)(function)
 app.add_typer(users.user_app, rich_help_panel="The server")
+app.add_typer(integrations.integration_app, rich_help_panel="The server")
+app.add_typer(vault.vault_app, rich_help_panel="The server")
 app.add_typer(quota.quota_app, rich_help_panel="The server")
 app.add_typer(registries.registry_app, rich_help_panel="The SDK and the API")
 
