@@ -10,7 +10,9 @@ from fastapi_offline import FastAPIOffline
 from headwater import __version__
 from headwater.api import (
     accounts,
+    api_keys,
     audit,
+    bots,
     browser,
     checks,
     commands,
@@ -87,6 +89,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         accounts,
         login,
         audit,
+        api_keys,
+        bots,
         projects,
         integrations,
         registries,

@@ -18,6 +18,8 @@ _ALGORITHM = "HS256"
 class Bearer:
     account_id: int
     issued_at: float  # seconds since 1970
+    expires_at: float
+    key_id: int | None = None  # of an API key, which counts while its row is there: see catalog/api_keys.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ class Signer:
         claims = {"sub": str(account_id), "email": email, "use": use, "iat": now, "exp": int(now) + life_s}
         return jwt.encode(claims, self.key, algorithm=_ALGORITHM)
 
+    def sign_key(self, *, account_id: int, email: str, key_id: int, expires_at: int) -> str:
+        """An API key: an access token that its row in the database ends as well."""
+        claims = {"sub": str(account_id), "email": email, "use": "access", "key": str(key_id)}
+        return jwt.encode(claims | {"iat": time.time(), "exp": expires_at}, self.key, algorithm=_ALGORITHM)
+
     def read(self, token: str, *, use: Use = "access") -> Bearer:
         """Raises Unauthorized."""
         try:
@@ -44,7 +51,12 @@ class Signer:
             raise Unauthorized("The token was not signed by this server. Log in again.") from None
         if claims.get("use") != use or not str(claims["sub"]).isdecimal():
             raise Unauthorized(f"This is not a token for {use}. Log in again.")
-        return Bearer(account_id=int(claims["sub"]), issued_at=float(claims.get("iat", 0)))
+        return Bearer(
+            account_id=int(claims["sub"]),
+            issued_at=float(claims.get("iat", 0)),
+            expires_at=float(claims["exp"]),
+            key_id=int(claims["key"]) if "key" in claims else None,
+        )
 
     def sign_note(self, purpose: str, content: dict[str, str], *, life_s: int) -> str:
         """Something a browser keeps for us and cannot change; it can read it."""

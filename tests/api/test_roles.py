@@ -105,6 +105,22 @@ async def _invitation(world: World) -> str:
 _NOT_THEIRS = dict.fromkeys([*PEOPLE, "outsider"], 404)
 
 
+async def _key(world: World) -> str:
+    made = await world.callers["stranger"].post("/apiKeys", json={"userId": "stranger@project.test"})
+    assert made.status_code == 200
+    return made.json()["id"]
+
+
+# What is asked about is the stranger's.
+_STRANGERS = _NOT_THEIRS | {"stranger": 200}
+
+
+async def _bot(world: World) -> str:
+    made = await world.owner.post(f"/projects/{world.project_id}/bots", json={"name": unique("bot")})
+    assert made.status_code == 200
+    return made.json()["id"]
+
+
 async def _member(world: World) -> str:
     email = await _account(world)
     async with world.pool.connection() as conn:
@@ -207,6 +223,20 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/orgs/{organization_id}/quota"): Route(sends()),
     ("PUT", "/api/v1/orgs/{organization_id}/quota"): Route(sends(json={"limit": None})),
     ("GET", "/api/v1/projects/{project_id}/usage"): Route(sends()),
+    ("GET", "/api/v1/apiKeys"): Route(sends()),
+    ("POST", "/api/v1/apiKeys"): Route(
+        # For somebody else, which nobody may; test_people_keys.py asks for everybody's own.
+        sends(json={"userId": "stranger@project.test"}),
+        dict.fromkeys([*PEOPLE, "outsider"], 404) | {"stranger": 200},
+    ),
+    ("PATCH", "/api/v1/apiKeys/{key_id}"): Route(about("key_id", _key, json={"name": "n"}), _STRANGERS),
+    ("DELETE", "/api/v1/apiKeys/{key_id}"): Route(about("key_id", _key), _STRANGERS),
+    ("GET", "/api/v1/projects/{project_id}/bots"): Route(sends()),
+    ("POST", "/api/v1/projects/{project_id}/bots"): Route(
+        sends(json=lambda _: {"name": unique("bot"), "returnCredentials": True})
+    ),
+    ("GET", "/api/v1/projects/{project_id}/bots/{bot_id}"): Route(about("bot_id", _bot)),
+    ("DELETE", "/api/v1/projects/{project_id}/bots/{bot_id}"): Route(about("bot_id", _bot)),
     ("GET", "/api/v1/projects"): Route(sends()),
     ("POST", "/api/v1/projects"): Route(_new_project_elsewhere),
     ("GET", "/api/v1/projects/{project_name}/name"): Route(sends()),

@@ -10,12 +10,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from psycopg import AsyncConnection
 
 from headwater import ids
-from headwater.catalog import accounts
+from headwater.catalog import accounts, api_keys
 from headwater.catalog.accounts import Account
 from headwater.catalog.rights import RULES, AnyRight
 from headwater.errors import Unauthorized
 from headwater.settings import Settings
-from headwater.tokens import Signer
+from headwater.tokens import Bearer, Signer
 from headwater.vault.both import Vaults
 from headwater.work.openid import OpenIdProvider
 from headwater.work.sign_in import Passwords
@@ -59,16 +59,30 @@ def _origin(base: Annotated[str, Depends(_base)]) -> str:
 _bearer = HTTPBearer(auto_error=False, description="A token of this server: headwater token, or POST /token.")
 
 
-async def _caller(
+async def _bearer_of(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Account:
-    """Takes a connection of its own, so that a streamed answer does not hold one."""
+) -> Bearer:
     if credentials is None:
         raise Unauthorized("This needs a token: send the header authorization: Bearer TOKEN.")
-    server = _server(request)
-    bearer = server.signer.read(credentials.credentials)
+    return _server(request).signer.read(credentials.credentials)
+
+
+BearerDep = Annotated[Bearer, Depends(_bearer_of)]
+
+
+async def account_of(server: Server, bearer: Bearer) -> Account:
+    """Whom a token speaks for, if it still counts. Raises Unauthorized.
+
+    Takes a connection of its own, so that a streamed answer does not hold one.
+    """
     async with server.place.pool.connection() as conn:
+        if bearer.key_id is not None:
+            return await api_keys.get_holder(conn, bearer.account_id, bearer.key_id)
         return await accounts.get_bearer(conn, bearer.account_id, issued_at=bearer.issued_at)
+
+
+async def _caller(request: Request, bearer: BearerDep) -> Account:
+    return await account_of(_server(request), bearer)
 
 
 ServerDep = Annotated[Server, Depends(_server)]

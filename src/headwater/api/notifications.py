@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -11,12 +12,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from psycopg import AsyncConnection
 
-from headwater.api.caller import Base, Caller, Server, ServerDep, needs
+from headwater.api.caller import Base, BearerDep, Caller, Server, ServerDep, account_of, needs
 from headwater.api.quotas import quota_for
 from headwater.catalog import commands, datasets
 from headwater.catalog.accounts import Account
 from headwater.errors import HeadwaterError
 from headwater.ids import from_wire
+from headwater.tokens import Bearer
 from headwater.wire import commands as wire_commands
 from headwater.wire import datasets as wire_datasets
 from headwater.wire.events import server_sent_event
@@ -25,6 +27,8 @@ router = APIRouter(prefix="/notifications", tags=["notifications"])
 
 _AT_MOST_EVERY_S = 0.2
 _SIGN_OF_LIFE_S = 15.0
+_WAIT_S = 1.0
+_ASK_AGAIN_S = 2.0  # whether the listener's token still counts: a revoked key is told nothing more within 5 s
 _RECONNECT_S = 2.0
 _log = logging.getLogger(__name__)
 
@@ -70,7 +74,7 @@ class _Listener:
     async def next_topics(self) -> set[str]:
         """Empty when nothing happened for a while."""
         try:
-            await asyncio.wait_for(self.woken.wait(), _SIGN_OF_LIFE_S)
+            await asyncio.wait_for(self.woken.wait(), _WAIT_S)
         except TimeoutError:
             return set()
         self.woken.clear()
@@ -82,6 +86,7 @@ class _Listener:
 async def stream(
     request: Request,
     caller: Caller,
+    bearer: BearerDep,
     server: ServerDep,
     base: Base,
     dataset: Annotated[str | None, Query(description="Only news of this dataset.")] = None,
@@ -96,25 +101,47 @@ async def stream(
             await datasets.get_dataset(conn, caller, only)
     news: News = request.app.state.news
     return StreamingResponse(
-        _events(news, server, caller, base, only),
+        _events(news, server, caller, bearer, base, only),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _events(news: News, server: Server, caller: Account, base: str, only: int | None) -> AsyncIterator[str]:
+async def _events(
+    news: News, server: Server, caller: Account, bearer: Bearer, base: str, only: int | None
+) -> AsyncIterator[str]:
+    now = asyncio.get_running_loop().time
     with news.listening() as listener:
         yield ": connected\n\n"
+        asked_at = told_at = now()
         while True:
             topics = await listener.next_topics()
-            if not topics:
+            # A client that leaves must not cut a query off in the middle of its answer.
+            if now() - asked_at >= _ASK_AGAIN_S:
+                if not await asyncio.shield(_may_listen(server, bearer, only)):
+                    return
+                asked_at = now()
+            if now() - told_at >= _SIGN_OF_LIFE_S:
+                told_at = now()
                 yield ": still here\n\n"
             for topic in sorted(topics):
-                # A client that leaves must not cut a query off in the middle of its answer.
                 event = await asyncio.shield(_event(server, caller, base, topic, only))
                 if event is not None:
                     yield event
             await asyncio.sleep(_AT_MOST_EVERY_S)
+
+
+async def _may_listen(server: Server, bearer: Bearer, only: int | None) -> bool:
+    if bearer.expires_at <= time.time():
+        return False
+    try:
+        caller = await account_of(server, bearer)
+        if only is not None:
+            async with server.place.pool.connection() as conn:
+                await datasets.get_dataset(conn, caller, only)
+    except HeadwaterError:
+        return False
+    return True
 
 
 async def _event(server: Server, caller: Account, base: str, topic: str, only: int | None) -> str | None:

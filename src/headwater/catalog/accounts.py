@@ -144,12 +144,15 @@ async def set_password_hash(conn: AsyncConnection[Any], account: Account, passwo
 async def get_bearer(conn: AsyncConnection[Any], account_id: int, *, issued_at: float) -> Account:
     """The account of a token made at that time, in seconds since 1970 of our own clock. Raises Unauthorized."""
     cursor = await conn.execute(
-        "SELECT id, email, coalesce(tokens_valid_after > to_timestamp(%s), false) FROM account WHERE id = %s",
+        "SELECT coalesce(tokens_valid_after > to_timestamp(%s), false), "
+        + COLUMNS
+        + " FROM account WHERE id = %s AND deleted_at IS NULL",
         [issued_at, account_id],
     )
     row = await cursor.fetchone()
     if row is None:
         raise Unauthorized("The account of this token is no longer there.")
-    if row[2]:
+    is_called_in, *account = row
+    if is_called_in:
         raise Unauthorized("The password was changed after this token was made. Log in again.")
-    return Account(id=row[0], email=row[1])
+    return Account(*account)
