@@ -291,6 +291,7 @@ UNREADABLE = {
     ("DELETE", "/api/v1/orgs/{organization_id}/members/{email}"),
     ("DELETE", "/api/v1/orgs/{organization_id}/invitations/{invitation_id}"),
     ("DELETE", "/api/v1/invitations/{invitation_id}"),
+    ("DELETE", "/api/v1/apiKeys/{key_id}"),
 }
 # Routes whose dataset is in a bucket.
 IN_BUCKET = {("POST", "/api/v1/datasets/{dataset_id}/sync")}
