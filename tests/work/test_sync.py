@@ -33,7 +33,7 @@ async def bucket(request: pytest.FixtureRequest, world: World):
     if request.param == "folder":
         dataset, root = await world.local_dataset()
         store = open_local(root=root, page_keys=3)
-        world.place.places._open[f"driver:{dataset.driver_id}"] = store
+        await world.substitute(dataset, store)
     else:
         dataset, store = await world.s3_dataset(request.getfixturevalue("weed"))
     await fill(store, OBJECTS)

@@ -156,8 +156,14 @@ class World:
         async with self.connection() as conn:
             made = await make_dataset(conn, vault=self.vault, **given)
         if store is not None:
-            self.place.places._open[f"driver:{made.driver_id}"] = store
+            await self.substitute(made, store)
         return made
+
+    async def substitute(self, dataset: Dataset, store: Store) -> None:
+        """The store is the dataset's bucket from now on."""
+        async with self.connection() as conn:
+            driver = await drivers.get_driver(conn, dataset.driver_id)
+        self.place.places._open[f"driver:{driver.id}:{driver.changed_at.isoformat()}"] = store
 
     async def local_dataset(self, **given: Any) -> tuple[Dataset, Path]:
         root = self.folders / secrets.token_hex(6)

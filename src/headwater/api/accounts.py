@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from headwater.api.caller import Base, Caller, Connection, InvitationId, OrganizationId, needs
+from headwater.api.caller import Base, Caller, Connection, InvitationId, OrganizationId, ServerDep, needs
 from headwater.catalog import accounts, audit, members, organizations, projects
 from headwater.catalog.organizations import Organization
 from headwater.catalog.rights import MemberRole
@@ -38,14 +38,19 @@ class NewOrganizationBody(BaseModel):
 
 
 @router.post("/orgs", openapi_extra=needs("create_organization"))
-async def create_organization(body: NewOrganizationBody, caller: Caller, conn: Connection) -> wire.OrganizationJson:
+async def create_organization(
+    body: NewOrganizationBody, caller: Caller, conn: Connection, server: ServerDep
+) -> wire.OrganizationJson:
     """Another organisation, with an owner of its own; for the operator: owners of the first organisation."""
     if not await organizations.is_operator(conn, caller):
         raise Forbidden("Only the operator, an owner of the first organisation of this server, creates organisations.")
     owner = await accounts.find_account(conn, body.owner)
     if owner is None or owner.kind == "bot":
         raise NotFound(f"There is no account {body.owner}. Make one: headwater user add {body.owner}")
-    return await _shaped(conn, await organizations.create_organization(conn, caller, body.name, owner))
+    made = await organizations.create_organization(
+        conn, caller, body.name, owner, data_point_limit=server.settings.data_points
+    )
+    return await _shaped(conn, made)
 
 
 @router.get("/orgs/{organization_id}", openapi_extra=needs("read_organization"))

@@ -50,10 +50,12 @@ async def install(
     return owner
 
 
-async def create_organization(conn: AsyncConnection[Any], caller: Account, name: str, owner: Account) -> Organization:
+async def create_organization(
+    conn: AsyncConnection[Any], caller: Account, name: str, owner: Account, *, data_point_limit: int | None = None
+) -> Organization:
     """Another one, for the operator to make. Raises Conflict, BadRequest, Forbidden."""
     rights.require_in_organization(["operator"] if await is_operator(conn, caller) else [], [], "create_organization")
-    organization_id = await _insert_organization(conn, name)
+    organization_id = await _insert_organization(conn, name, data_point_limit)
     await add_member(conn, organization_id, owner, "owner")
     await audit.record(
         conn, caller, "organization.created", name.strip(), organization_id=organization_id, owner=owner.email
