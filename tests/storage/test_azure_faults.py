@@ -13,7 +13,7 @@ from aiohttp import web
 from headwater.errors import BadRequest, FailedDependency, HeadwaterError, StoreDenied, StoreMissing, Unavailable
 from headwater.storage import sending
 from headwater.storage.azure.signing import AccessToken, AccountKey, AzureCredentials, SharedAccessSignature
-from headwater.storage.azure.uploads import SMALLEST_BLOCK_BYTES, block_bytes
+from headwater.storage.azure.uploads import SMALLEST_BLOCK_BYTES, block_bytes, block_id
 from headwater.storage.opening import open_azure
 from headwater.storage.requests import Request
 from headwater.storage.stores import ListingPage, Store
@@ -195,10 +195,11 @@ async def test_a_page_has_the_facts_of_its_objects(server: ScriptedAzure, store:
 
 async def test_metadata_may_be_named_like_anything(server: ScriptedAzure, store: Store):
     names = "<Name>n</Name><Etag>e</Etag><Blob>b</Blob><Properties>p</Properties><NextMarker>m</NextMarker>"
-    without_etag = entry("d/a").replace("<Etag>0x8D</Etag>", "").replace("<Metadata>", "<Metadata><Etag>e</Etag>")
-    server.script = [page(without_etag, entry("d/b", metadata=names))]
-    (only,) = await listed(store)
-    assert (only.keys, only.etags, only.is_last) == (["a", "b"], ["", "0x8D"], True)
+    without_etag = entry("d/a", metadata="<Etag>e</Etag>").replace("<Etag>0x8D</Etag>", "")
+    server.script = [page(without_etag, entry("d/b"), marker="m"), page(entry("d/c", metadata=names), entry("d/d"))]
+    first, second = await listed(store)
+    assert (first.keys, first.etags, first.is_last) == (["a", "b"], ["", "0x8D"], False)
+    assert (second.keys, second.etags, second.is_last) == (["c", "d"], ["0x8D", "0x8D"], True)
 
 
 @pytest.mark.parametrize(
@@ -445,6 +446,12 @@ async def test_each_credential_goes_where_it_belongs(server: ScriptedAzure, stor
     assert {request.headers["x-ms-version"] for request in server.requests} == {"2026-02-06"}
 
 
+async def test_a_sas_asks_for_no_key_to_sign_with(server: ScriptedAzure, store: Store):
+    server.credentials_given = SAS
+    assert await store.sign_get("a", expires_s=60) is None
+    assert server.requests == []
+
+
 # Reading
 
 
@@ -552,6 +559,12 @@ async def test_an_append_blob_is_not_overwritten(server: ScriptedAzure, store: S
     server.script = [refusal(409, "InvalidBlobType")]
     with pytest.raises(FailedDependency, match="append or page blob"):
         await store.put("a", b"1", content_type="text/plain")
+
+
+def test_the_ids_of_all_blocks_have_one_length():
+    ids = [block_id("0123456789abcdef", number) for number in range(50_000)]
+    assert {len(one) for one in ids} == {32}
+    assert len(set(ids)) == 50_000
 
 
 def test_blocks_grow_so_that_the_largest_object_fits_into_50_000():

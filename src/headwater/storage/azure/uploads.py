@@ -24,6 +24,11 @@ def block_bytes(block: int) -> int:
     return SMALLEST_BLOCK_BYTES << (block // _BLOCKS_OF_ONE_SIZE)
 
 
+def block_id(upload: str, block: int) -> str:
+    """The blocks of all uploads to one name lie together, so ids must differ; Azure wants them of one length."""
+    return base64.b64encode(f"{upload}{block:08}".encode()).decode()
+
+
 class AzureUpload(Upload):
     def __init__(
         self,
@@ -41,7 +46,6 @@ class AzureUpload(Upload):
         self._held = bytearray()
         self._size_bytes = 0
         self._blocks: list[str] = []
-        # The blocks of all uploads to a name lie together, so ids must differ; Azure wants them of one length.
         self._name = secrets.token_hex(8)
 
     async def write_block(self, block: bytes) -> None:
@@ -82,7 +86,7 @@ class AzureUpload(Upload):
     async def _send_block(self, body: bytes) -> None:
         if len(self._blocks) >= _MOST_BLOCKS:
             raise BadRequest(f'"{self._key}" is too large for Azure: it has more than {_MOST_BLOCKS:,} blocks.')
-        block = base64.b64encode(f"{self._name}{len(self._blocks):08}".encode()).decode()
+        block = block_id(self._name, len(self._blocks))
         request = Request("PutBlock", "PUT", self._key, {"comp": "block", "blockid": block}, body=body)
         await self._sender.send(request)
         self._blocks.append(block)
