@@ -225,6 +225,8 @@ def test_a_service_principal_is_told_by_its_ids(tenant: str):
         ({"key": "cameras", "secret": f"{CONNECTION};BlobEndpoint=http://127.0.0.1:10000/cameras"}, "emulator"),
         ({"key": "cameras", "secret": f"https://others.blob.core.windows.net/?{sas()}"}, "another account"),
         ({"key": "cameras", "secret": sas() + "\nHost: x"}, "not whole"),
+        ({"key": "cameras", "secret": sas() + " and more"}, "not whole"),
+        ({"key": "cameras", "secret": sas() + "&ü=1"}, "not whole"),
         ({"key": "cameras", "secret": sas(se="2020-01-01T00:00:00Z")}, r"expired at 2020-01-01 00:00 UTC"),
         ({"key": "cameras", "secret": sas(se="2020-01-01")}, r"expired at 2020-01-01"),
         ({"key": "cameras", "secret": sas(se="never")}, "does not tell its end"),
