@@ -141,7 +141,7 @@ async def test_inner_addresses_and_folders_are_refused_unless_the_operator_allow
         assert "HEADWATER_ALLOW_PRIVATE_ENDPOINTS" in message(await strict.post(url, json=body), 400)
         driver = {
             "name": "d", "type": "s3", "integrationId": made, "metadata": {"system": {"projectId": project}},
-            "payload": {"bucketName": "b", "endpoint": endpoint},
+            "payload": {"bucketName": "photos", "endpoint": endpoint},
         }  # fmt: skip
         assert "HEADWATER_ALLOW_PRIVATE_ENDPOINTS" in message(await strict.post("/drivers", json=driver), 400)
     # A name is looked up only by the connection.

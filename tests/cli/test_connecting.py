@@ -83,7 +83,26 @@ def test_a_dataset_name_that_is_taken_by_other_storage_is_not_reused(run: Run, p
 def test_allowing_deletion_later_is_refused_not_ignored(run: Run, pics: Connected):
     later = run("connect", str(pics.folder), "-d", "pics", "-p", "shared", "--allow-delete")
     assert later.returncode == 1
-    assert "--no-allow-delete" in later.stderr
+    assert "headwater driver update" in later.stderr
+
+
+def test_a_driver_is_listed_changed_and_deleted(run: Run, folder: Path, name: str):
+    run("connect", str(folder), "-d", name, "-p", name)
+    changed = run("driver", "update", str(folder), "-p", name, "--allow-delete", "--name", f"kept {name}")
+    assert changed.returncode == 0, changed.stderr
+    (driver,) = json.loads(run("driver", "list", "-p", name, "--json").stdout)
+    assert (driver["name"], driver["allowExternalDelete"]) == (f"kept {name}", True)
+    assert f"kept {name}" in run("driver", "list", "-p", name).stdout
+    assert run("connect", str(folder), "-d", name, "-p", name, "--allow-delete").returncode == 0
+    used = run("driver", "delete", f"kept {name}")
+    assert used.returncode == 1
+    assert "used by a dataset" in used.stderr
+
+
+def test_a_driver_change_without_a_change_is_refused(run: Run):
+    refused = run("driver", "update", "any")
+    assert refused.returncode == 1
+    assert "Nothing to change" in refused.stderr
 
 
 def test_connecting_a_bucket_takes_keys_from_the_environment_and_only_its_folder(
@@ -116,7 +135,10 @@ def test_a_bucket_that_refuses_the_keys_leaves_nothing_behind(
     ("source", "words"),
     [
         ("s3://somewhere/x", "AWS_ACCESS_KEY_ID"),
-        ("gs://somewhere/x", "gs:// are not supported yet"),
+        ("gs://somewhere/x", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("az://account/somewhere/x", "AZURE_STORAGE_KEY"),
+        ("az://account", "names no bucket"),
+        ("ftp://somewhere/x", "no sources of the kind ftp://"),
         ("s3://", "names no bucket"),
         ("/etc", "HEADWATER_LOCAL_ROOTS=/etc"),
     ],

@@ -138,7 +138,7 @@ class DriverChange:
 
     name: str | None = None
     allow_delete: bool | None = None
-    storage_class: str | None = None
+    storage_class: str | None = None  # '' for the bucket's standard
 
 
 async def update_driver(conn: AsyncConnection[Any], driver: Driver, change: DriverChange) -> Driver:
@@ -151,7 +151,7 @@ async def update_driver(conn: AsyncConnection[Any], driver: Driver, change: Driv
                 """
                 UPDATE driver
                 SET name = coalesce(%(name)s, name), allow_delete = coalesce(%(allow_delete)s, allow_delete),
-                    storage_class = coalesce(%(storage_class)s, storage_class), updated_at = now()
+                    storage_class = nullif(coalesce(%(storage_class)s, storage_class), ''), updated_at = now()
                 WHERE id = %(id)s
                 """,
                 {

@@ -9,12 +9,24 @@ from headwater.cli import options
 from headwater.cli.client import Client, connect
 from headwater.cli.finding import list_datasets, list_projects
 from headwater.cli.output import note, print_json
-from headwater.cli.sources import Bucket, Folder, S3Access, Source, parse_source, s3_access
+from headwater.cli.sources import Access, Bucket, Folder, Given, Source, access_of, parse_source
 from headwater.cli.syncing import followed, report_end
-from headwater.errors import Conflict, Forbidden, HeadwaterError
+from headwater.errors import Conflict, Forbidden, HeadwaterError, NotFound
 
 _DEFAULT_PROJECT = "Default"
 _MOST_NAMES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The storage to connect, and how."""
+
+    source: Source
+    access: Access | None = None  # None for folders, and with an integration that is there already
+    integration: str | None = None  # name of one that is there already
+    allow_delete: bool | None = None
+    read_only: bool = False
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +38,10 @@ class Connected:
 
 def connect_command(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="s3://BUCKET/FOLDER, file:///FOLDER or the path of a folder.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="s3://, gs:// or az://ACCOUNT/ and BUCKET/FOLDER; or the path of a folder."
+        ),
     ],
     dataset: Annotated[str, typer.Option("--dataset", "-d", metavar="NAME", help="The dataset's name.")],
     project: Annotated[
@@ -35,8 +50,18 @@ def connect_command(
     key: options.Key = None,
     secret: options.Secret = None,
     session_token: options.SessionToken = None,
+    key_file: options.KeyFile = None,
     endpoint: options.Endpoint = None,
     region: options.Region = None,
+    integration: Annotated[
+        str | None, typer.Option("--integration", metavar="NAME", help="Use the keys of an integration that is there.")
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Write nothing to the bucket; thumbnails are kept by Headwater.")
+    ] = False,
+    storage_class: Annotated[
+        str | None, typer.Option("--storage-class", help="Of the objects written, as the cloud names it.")
+    ] = None,
     allow_delete: Annotated[
         bool | None,
         typer.Option(
@@ -53,12 +78,18 @@ def connect_command(
 
     Run it again and nothing is added twice: it says what exists and syncs.
 
-    Example: headwater connect s3://photos/2024 --dataset photos --region eu-central-1
+    Examples: headwater connect s3://photos/2024 --dataset photos --region eu-central-1
+    headwater connect gs://photos/2024 --dataset photos --key-file key.json
+    headwater connect az://account/photos/2024 --dataset photos
     """
-    wanted = parse_source(source)
-    access = s3_access(key, secret, session_token, endpoint, region) if isinstance(wanted, Bucket) else None
+    parsed = parse_source(source)
+    given = Given(key, secret, session_token, key_file, endpoint, region)
+    access = Access({}, endpoint, region) if integration else None
+    if isinstance(parsed, Bucket) and integration is None:
+        access = access_of(parsed, given)
+    wanted = Wanted(parsed, access, integration, allow_delete, read_only, storage_class)
     with connect(data_dir) as client:
-        made = connect_source(client, wanted, access, dataset, project, allow_delete=allow_delete)
+        made = connect_source(client, wanted, dataset, project)
         command = client.post(f"/datasets/{made.dataset['id']}/sync")
         if follow and not detach:
             command = followed(client, made.dataset, command)
@@ -78,29 +109,24 @@ def connect_command(
         report_end(made.dataset, command, is_quiet=as_json)
 
 
-def connect_source(
-    client: Client,
-    source: Source,
-    access: S3Access | None,
-    dataset_name: str,
-    project_name: str,
-    *,
-    allow_delete: bool | None,
-) -> Connected:
+def connect_source(client: Client, wanted: Wanted, dataset_name: str, project_name: str) -> Connected:
     """Everything there, made where it is missing; says what it made. Safe to repeat. Raises HeadwaterError."""
     project = _ensure_project(client, project_name)
     existing = list_datasets(client, project["id"], dataset_name)
     if existing:
         driver = _driver_of(client, existing[0])
-        if driver is None or not _is_at(driver, source, access):
+        if driver is None or not _is_at(driver, wanted):
             raise Conflict(
                 f"Project {project['name']} has a dataset {dataset_name} on other storage "
                 f"({'its own' if driver is None else _place_of(driver)}). Choose another name with --dataset."
             )
-        _check_deletion(driver, allow_delete)
-        note(f"Dataset {project['name']}/{dataset_name} on {source} exists already, with the keys it was made with.")
+        _check_same(driver, wanted)
+        note(
+            f"Dataset {project['name']}/{dataset_name} on {wanted.source} exists already, with the keys it was made "
+            "with."
+        )
         return Connected(project, driver, existing[0])
-    driver = _ensure_driver(client, project, source, access, allow_delete)
+    driver = _ensure_driver(client, project, wanted)
     body = {"name": dataset_name, "projects": [project["id"]], "driver": driver["id"], "sync": False}
     dataset = client.post("/datasets", body)
     note(f"Made dataset {project['name']}/{dataset_name}.")
@@ -125,85 +151,116 @@ def _driver_of(client: Client, dataset: dict[str, Any]) -> dict[str, Any] | None
     return None if dataset["driver"] is None else client.get(f"/drivers/{dataset['driver']}")
 
 
-def _is_at(driver: dict[str, Any], source: Source, access: S3Access | None) -> bool:
+def _is_at(driver: dict[str, Any], wanted: Wanted) -> bool:
     """Whether the driver's storage is this source."""
+    source = wanted.source
     if isinstance(source, Folder):
         return driver["mountPath"] == str(source.path) and not driver["path"]
-    endpoint = access.endpoint if access is not None else None
-    return (driver["bucketName"], driver["path"], driver["endpoint"] or None) == (source.name, source.folder, endpoint)
+    endpoint = wanted.access.endpoint if wanted.access is not None else None
+    place = (_bucket_of(driver), driver["path"], driver["endpoint"] or None)
+    return driver["type"] == source.cloud and place == (source.name, source.folder, endpoint)
+
+
+def _bucket_of(driver: dict[str, Any]) -> str | None:
+    return driver["bucketName"] or driver["bucket"] or driver["containerName"]
 
 
 def _place_of(driver: dict[str, Any]) -> str:
-    return driver["mountPath"] or f"s3://{driver['bucketName']}/{driver['path']}".rstrip("/")
+    return driver["mountPath"] or f"{driver['type']} bucket {_bucket_of(driver)}/{driver['path']}".rstrip("/")
 
 
-def _check_deletion(driver: dict[str, Any], allow_delete: bool | None) -> None:
+def _check_same(driver: dict[str, Any], wanted: Wanted) -> None:
     """Raises Conflict: what may be deleted is not changed in passing."""
-    if allow_delete is not None and allow_delete != driver["allowExternalDelete"]:
-        kept = "--allow-delete" if driver["allowExternalDelete"] else "--no-allow-delete"
+    if wanted.allow_delete is not None and wanted.allow_delete != driver["allowExternalDelete"]:
+        option = "--allow-delete" if wanted.allow_delete else "--no-allow-delete"
         raise Conflict(
-            f"The storage driver {driver['name']} was made with {kept}, which cannot be changed. Leave the option "
-            "out, or connect under another project."
+            f"The storage driver {driver['name']} was made otherwise, and that is not changed in passing. "
+            f"Change it: headwater driver update {driver['name']!r} {option}"
+        )
+    if wanted.read_only and not driver["readOnly"]:
+        raise Conflict(
+            f"The storage driver {driver['name']} writes to its bucket. For one that only reads, connect under another "
+            "project."
         )
 
 
-def _ensure_driver(
-    client: Client, project: dict[str, Any], source: Source, access: S3Access | None, allow_delete: bool | None
-) -> dict[str, Any]:
+def _ensure_driver(client: Client, project: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
+    source = wanted.source
     drivers = client.get("/drivers", projectId=project["id"])
     for driver in drivers:
-        if _is_at(driver, source, access):
-            _check_deletion(driver, allow_delete)
+        if _is_at(driver, wanted):
+            _check_same(driver, wanted)
             note(f"Storage driver {driver['name']} exists already; it is used as it is, with the keys it has.")
             return driver
-    integration = _make_integration(client, project["org"]["id"], source, access)
+    organization_id = project["org"]["id"]
+    if wanted.integration is not None:
+        integration = _find_integration(client, organization_id, wanted.integration)
+    else:
+        integration = _make_integration(client, organization_id, source, wanted.access)
     taken = {driver["name"] for driver in drivers}
     body: dict[str, Any] = {
         "name": _free_name(str(source), taken),
-        "type": "s3" if isinstance(source, Bucket) else "storage",
+        "type": source.cloud if isinstance(source, Bucket) else "storage",
         "integrationId": integration["id"],
         "integrationType": integration["type"],
-        "allowExternalDelete": bool(allow_delete),
+        "allowExternalDelete": bool(wanted.allow_delete),
+        "readOnly": wanted.read_only,
         "metadata": {"system": {"projectId": project["id"]}},
-        "payload": _payload(source, access),
+        "payload": _payload(wanted),
     }
     try:
         driver = client.post("/drivers", body)
     except HeadwaterError:
-        client.delete(f"/orgs/{project['org']['id']}/integrations/{integration['id']}")
+        if wanted.integration is None:
+            client.delete(f"/orgs/{organization_id}/integrations/{integration['id']}")
         raise
-    note(f"Made integration {integration['name']} and storage driver {driver['name']}.")
-    note("Thumbnails go into the hidden folder .dataloop/ there; nothing else there is changed.")
+    note(f"Made storage driver {driver['name']} with integration {integration['name']}.")
+    if not wanted.read_only:
+        note("Thumbnails go into the hidden folder .dataloop/ there; nothing else there is changed.")
     return driver
 
 
-def _payload(source: Source, access: S3Access | None) -> dict[str, Any]:
+def _payload(wanted: Wanted) -> dict[str, Any]:
+    source, access = wanted.source, wanted.access
     if isinstance(source, Folder) or access is None:
         return {"directory": ""}
+    field = {"s3": "bucketName", "gcs": "bucket", "azureblob": "containerName"}[source.cloud]
     return {
-        "bucketName": source.name,
+        field: source.name,
         "path": source.folder,
         "region": access.region,
         "endpoint": access.endpoint,
+        "storageClass": wanted.storage_class,
     }
 
 
-def _make_integration(client: Client, organization_id: str, source: Source, access: S3Access | None) -> dict[str, Any]:
+def _find_integration(client: Client, organization_id: str, name: str) -> dict[str, Any]:
+    """Raises NotFound."""
+    found = client.get(f"/orgs/{organization_id}/availableIntegrations")
+    for integration in found:
+        if integration["name"] == name:
+            return integration
+    raise NotFound(
+        f"There is no integration {name!r} in this organisation. There are: "
+        f"{', '.join(integration['name'] for integration in found) or 'none'}."
+    )
+
+
+def _make_integration(client: Client, organization_id: str, source: Source, access: Access | None) -> dict[str, Any]:
     """Raises Forbidden, for members who are no admins."""
     try:
         found = client.get(f"/orgs/{organization_id}/integrations")
     except Forbidden:
         raise Forbidden(
-            "Only owners and admins of the organisation may connect new storage. Ask one of them."
+            "Only owners and admins of the organisation may bring new keys. Ask one of them, or use keys that are "
+            "there: --integration NAME"
         ) from None
     body: dict[str, Any] = {"name": _free_name(str(source), {integration["name"] for integration in found})}
     if isinstance(source, Folder) or access is None:
         body |= {"type": "hostPath", "options": {}, "metadata": {"path": str(source)}}
     else:
-        secret = {"key": access.key, "secret": access.secret}
-        if access.session_token:
-            secret["sessionToken"] = access.session_token
-        body |= {"type": "s3", "options": secret, "metadata": {"endpoint": access.endpoint, "region": access.region}}
+        metadata = {"endpoint": access.endpoint, "region": access.region}
+        body |= {"type": source.cloud, "options": access.options, "metadata": metadata}
     return client.post(f"/orgs/{organization_id}/integrations", body)
 
 

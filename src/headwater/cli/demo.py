@@ -16,13 +16,13 @@ import typer
 
 from headwater.cli import options
 from headwater.cli.client import Client, connect_as_operator
-from headwater.cli.connecting import Connected, connect_source
+from headwater.cli.connecting import Connected, Wanted, connect_source
 from headwater.cli.following import follow_preprocessing, follow_sync, reading_facts, sync_facts
 from headwater.cli.listing import query_items
 from headwater.cli.output import add_row, complain, console, counted, note, say, size, table, warn
 from headwater.cli.sdk import sdk_snippet
 from headwater.cli.server_file import read_server_file
-from headwater.cli.sources import Bucket, Folder, S3Access, Source, parse_source, s3_access
+from headwater.cli.sources import Access, Bucket, Folder, Given, Source, access_of, parse_source
 from headwater.errors import BadRequest, Conflict, HeadwaterError, Unavailable
 from headwater.settings import Settings, default_data_dir
 
@@ -66,6 +66,7 @@ def demo_command(
     key: options.Key = None,
     secret: options.Secret = None,
     session_token: options.SessionToken = None,
+    key_file: options.KeyFile = None,
     endpoint: options.Endpoint = None,
     region: options.Region = None,
     data_dir: Annotated[
@@ -81,7 +82,8 @@ def demo_command(
     """
     folder = (data_dir or default_demo_dir()).expanduser().absolute()
     wanted = parse_source(source) if source else Folder(folder / "sample-files")
-    access = s3_access(key, secret, session_token, endpoint, region) if isinstance(wanted, Bucket) else None
+    given = Given(key, secret, session_token, key_file, endpoint, region)
+    access = access_of(wanted, given) if isinstance(wanted, Bucket) else None
     _prepare(folder, is_fresh=fresh)
     if not source:
         _write_samples(folder / "sample-files")
@@ -128,7 +130,7 @@ def _write_samples(folder: Path) -> None:
     note(f"Wrote {counted(len(written), 'sample file')} to {folder}")
 
 
-def _settings(folder: Path, source: Source, access: S3Access | None, port: int | None) -> Settings:
+def _settings(folder: Path, source: Source, access: Access | None, port: int | None) -> Settings:
     """The operator's own, who is also the one who names the source: its folder and its endpoint are allowed."""
     given: dict[str, Any] = {"data_dir": folder}
     base = Settings(**given)
@@ -163,7 +165,7 @@ def _run(settings: Settings, show: "_Show") -> int:
 class _Show:
     settings: Settings
     source: Source
-    access: S3Access | None
+    access: Access | None
     is_once: bool
     exit_code: int = field(default=0, init=False)
 
@@ -202,7 +204,7 @@ class _Show:
         names = (self.source.label if number == 1 else f"{self.source.label} ({number})" for number in range(1, 100))
         for name in names:
             try:
-                return connect_source(client, self.source, self.access, name, _PROJECT, allow_delete=None)
+                return connect_source(client, Wanted(self.source, self.access), name, _PROJECT)
             except Conflict:
                 continue
         raise Conflict(f"Too many demo datasets are named {self.source.label}. Begin anew with --fresh.")

@@ -24,12 +24,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 Key = Annotated[str | None, typer.Option("--key", help="S3 access key id (AWS_ACCESS_KEY_ID).")]
 Secret = Annotated[
-    str | None, typer.Option("--secret", help="S3 secret key; others see options, so better by AWS_SECRET_ACCESS_KEY.")
+    str | None,
+    typer.Option(
+        "--secret",
+        help="S3 secret key, or Azure account key or SAS; others see options, so better by AWS_SECRET_ACCESS_KEY or "
+        "AZURE_STORAGE_KEY.",
+    ),
 ]
 SessionToken = Annotated[str | None, typer.Option("--session-token", help="Of temporary keys (AWS_SESSION_TOKEN).")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file", metavar="FILE", help="A Google service account's JSON key (GOOGLE_APPLICATION_CREDENTIALS)."
+    ),
+]
 Endpoint = Annotated[
     str | None,
-    typer.Option("--endpoint", metavar="URL", help="Address of an S3 server that is not AWS (AWS_ENDPOINT_URL)."),
+    typer.Option(
+        "--endpoint", metavar="URL", help="Address of a store that is not the cloud's own (AWS_ENDPOINT_URL)."
+    ),
 ]
 Region = Annotated[str | None, typer.Option("--region", help="Region of the bucket (AWS_REGION).")]
 

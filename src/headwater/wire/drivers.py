@@ -80,7 +80,7 @@ class DriverPatch(BaseModel):
 
     def change(self, driver: Driver) -> DriverChange:
         """Raises BadRequest."""
-        storage_class = None if self.storage_class is None else _storage_class(driver.kind, self.storage_class)
+        storage_class = None if self.storage_class is None else _storage_class(driver.kind, self.storage_class) or ""
         return DriverChange(name=self.name, allow_delete=self.allow_external_delete, storage_class=storage_class)
 
 
