@@ -61,6 +61,7 @@ def test_the_host_of_ecr_is_the_one_of_its_account_and_region():
         ({"name": "n", "spec": {"password": CANARY}}, "not base64"),
         ({"name": "n", "spec": {"password": 7}}, "not base64"),
         ({"name": "n", "spec": {"password": b64encode(b"\xff\xfe" + CANARY.encode()).decode()}}, "not base64"),
+        ({"name": "n", "spec": {"password": "!" + coded({"auths": {"a.io": {}}})}}, "not base64"),
         ({"name": "n", "spec": {"password": coded(CANARY)}}, "not JSON"),
         ({"name": "n", "spec": {"password": coded("[" * 5000)}}, "not JSON"),
         ({"name": "n", "spec": {"password": coded([CANARY])}}, "JSON object"),

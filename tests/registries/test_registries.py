@@ -166,6 +166,12 @@ async def test_a_registry_on_an_inner_address_needs_the_operator(host: str):
             await client.log_in()
 
 
+async def test_docker_hub_is_checked_by_its_login_alone(registry: RegistryServer):
+    hub = Registry("docker.io", registry.username, registry.password)
+    async with open_transport(allow_private=True, within_s=10) as transport:
+        assert await check_registry(OciRegistry(transport, hub, f"http://{registry.host}")) == [Check("login", ok=True)]
+
+
 async def test_docker_hub_answers_elsewhere_and_lists_no_repositories():
     async with open_registry(options("docker.io", "ana", "p"), {}, allow_private=False) as client:
         assert (client.host, client.lists_repositories) == ("docker.io", False)
