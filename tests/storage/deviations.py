@@ -1,0 +1,151 @@
+"""Where the stores that the suite runs over differ from what a store promises. docs/reference/stores.md shows it."""
+
+from dataclasses import dataclass
+
+KINDS = {
+    "local": "local folder",
+    "seaweedfs": "SeaweedFS",
+    "moto": "moto",
+    "azurite": "Azurite",
+    "gcs": "fake-gcs-server",
+}
+
+KEYS = [
+    "plain",
+    "a b",
+    " lead and trail ",
+    "a+b",
+    "a%b",
+    "a%2Bb",
+    "a%252Bb",
+    "a%00b",
+    "é",
+    "e\u0301",
+    "\N{GRINNING FACE}",
+    "漢字/仮名.jpg",
+    "a&b",
+    "a<b>",
+    'a"b"',
+    "a'b",
+    "a#b?c=d",
+    "a:b;c,d",
+    "~-_.!*()",
+    "a\x01b",
+    "a\x7fb",
+    "a\tb",
+    "a\nb",
+    "a\\b",
+    "\ufffd",
+    "\u2028",
+    "...",
+    "a/..b/.c",
+    "a//b",
+    "/lead",
+    "trail/",
+    "trail//",
+    "a/../b",
+    "./a",
+    "..",
+    ".",
+    ".dataloopx/a",
+    "a/.dataloop/b",
+    ".dataloop.jpg",
+    "x" * 200,
+    "x" * 1000,
+    "é" * 512,
+    "/".join(["x" * 204] * 5),
+]
+
+_NO_FILE = "a path has no empty parts, no `.` and no `..`"
+_LONG_PART = "a part of a path has 255 bytes at most"
+_FILE_KEYS = ["a//b", "/lead", "trail/", "trail//", "a/../b", "./a", "..", "."]
+_PATHS = dict.fromkeys(_FILE_KEYS, _NO_FILE) | {"x" * 1000: _LONG_PART, "é" * 512: _LONG_PART}
+CANNOT_HOLD: dict[str, dict[str, str]] = {
+    "local": _PATHS,
+    "seaweedfs": _PATHS | {"a\\b": "it turns a backslash into a slash"},
+    "moto": {"a\nb": "its XML does not escape a line break"},
+    "azurite": {
+        "a\x01b": "its listing does not escape control characters",
+        **dict.fromkeys(
+            ["...", "a/../b", "./a", "..", "."], "Azure takes no part of a path that ends with a dot"
+        ),
+        "a\\b": "Azure takes a backslash for a slash",
+    },
+    "gcs": {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    kind: str
+    does: str
+    so: str
+
+
+DEVIATIONS = [
+    Deviation("local", "Signs no URLs.", "`sign_get` gives None; Headwater passes the bytes through."),
+    Deviation("local", "Its etag is made of size, time and inode.", "A file that is written anew counts as changed."),
+    Deviation(
+        "seaweedfs",
+        "Lists `a-b` before `a/b` as folders do, not in byte order.",
+        "A sync notices an order that is not its own, stages the listing and sorts it.",
+    ),
+    Deviation(
+        "seaweedfs",
+        "After `b/c`, which was not listed, it skips what is inside the folder `b/c/`.",
+        "A listing goes on only after a key that was listed.",
+    ),
+    Deviation("seaweedfs", "The right Write includes delete.", "No test takes a key of SeaweedFS for one that may write but not delete."),
+    Deviation("moto", "Checks no keys and no rights, unless told to.", "Refusals are tested on SeaweedFS."),
+    Deviation("azurite", "Lists in the order of UTF-16, as Azure does.", "As SeaweedFS: staged and sorted."),
+    Deviation(
+        "gcs",
+        "Checks no tokens and no signatures.",
+        "`test_gcs_faults.py` plays the refusals and verifies signatures with the public key.",
+    ),
+    Deviation(
+        "gcs",
+        "Forgets the storage class and the headers of a signed URL's answer.",
+        "`test_gcs_faults.py` sees that they are asked for and signed.",
+    ),
+    Deviation(
+        "gcs",
+        "Asked how much of an upload arrived, it finishes the upload; a deleted session lives on.",
+        "Lost answers and cancelled uploads are played in `test_gcs_faults.py`.",
+    ),
+    Deviation(
+        "gcs",
+        "Ignores `ifGenerationMatch` when bytes are read.",
+        "Objects that change while they are read are played in `test_gcs_faults.py`.",
+    ),
+]
+
+
+def keys_for(kind: str) -> list[str]:
+    return [key for key in KEYS if key not in CANNOT_HOLD[kind]]
+
+
+def tables() -> str:
+    """Both tables as Markdown."""
+    head = f"| key | {' | '.join(KINDS.values())} |\n| --- |{' --- |' * len(KINDS)}\n"
+    rows = [
+        f"| {_shown(key)} | {' | '.join('no' if key in CANNOT_HOLD[kind] else '' for kind in KINDS)} |"
+        for key in KEYS
+        if any(key in cannot for cannot in CANNOT_HOLD.values())
+    ]
+    reasons = [
+        f"- {KINDS[kind]}: {'; '.join(dict.fromkeys(cannot.values()))}."
+        for kind, cannot in CANNOT_HOLD.items()
+        if cannot
+    ]
+    other = [f"| {KINDS[deviation.kind]} | {deviation.does} | {deviation.so} |" for deviation in DEVIATIONS]
+    return (
+        f"{head}{chr(10).join(rows)}\n\n{chr(10).join(reasons)}\n\n"
+        f"| where | what deviates | what we do about it |\n| --- | --- | --- |\n{chr(10).join(other)}\n"
+    )
+
+
+def _shown(key: str) -> str:
+    if len(key) > 100:
+        return f"{len(key.encode()):,} bytes in one part"
+    return f"`{key.encode('unicode_escape').decode() if not key.isprintable() else key}`"
