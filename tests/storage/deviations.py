@@ -66,9 +66,7 @@ CANNOT_HOLD: dict[str, dict[str, str]] = {
     "moto": {"a\nb": "its XML does not escape a line break"},
     "azurite": {
         "a\x01b": "its listing does not escape control characters",
-        **dict.fromkeys(
-            ["...", "a/../b", "./a", "..", "."], "Azure takes no part of a path that ends with a dot"
-        ),
+        **dict.fromkeys(["...", "a/../b", "./a", "..", "."], "Azure takes no part of a path that ends with a dot"),
         "a\\b": "Azure takes a backslash for a slash",
     },
     "gcs": {},
@@ -84,7 +82,7 @@ class Deviation:
 
 DEVIATIONS = [
     Deviation("local", "Signs no URLs.", "`sign_get` gives None; Headwater passes the bytes through."),
-    Deviation("local", "Its etag is made of size, time and inode.", "A file that is written anew counts as changed."),
+    Deviation("local", "Its etag is made of size and time of change.", "A file that is touched counts as changed."),
     Deviation(
         "seaweedfs",
         "Lists `a-b` before `a/b` as folders do, not in byte order.",
@@ -95,7 +93,11 @@ DEVIATIONS = [
         "After `b/c`, which was not listed, it skips what is inside the folder `b/c/`.",
         "A listing goes on only after a key that was listed.",
     ),
-    Deviation("seaweedfs", "The right Write includes delete.", "No test takes a key of SeaweedFS for one that may write but not delete."),
+    Deviation(
+        "seaweedfs",
+        "The right Write includes delete.",
+        "No test takes a key of SeaweedFS for one that may write but not delete.",
+    ),
     Deviation("moto", "Checks no keys and no rights, unless told to.", "Refusals are tested on SeaweedFS."),
     Deviation("azurite", "Lists in the order of UTF-16, as Azure does.", "As SeaweedFS: staged and sorted."),
     Deviation(
