@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from headwater.cli import (
     connecting,
     demo,
+    doctor,
     drivers,
     integrations,
     listing,
@@ -40,6 +41,7 @@ _COMMANDS = {
         "status": status.status_command,
         "ls": listing.ls_command,
         "abort": syncing.abort_command,
+        "doctor": doctor.doctor_command,
     },
     "The SDK and the API": {
         "sdk": sdk.sdk_command,
@@ -56,6 +58,7 @@ _COMMANDS = {
 for panel, commands in _COMMANDS.items():
     for name, function in commands.items():
         app.command(name, rich_help_panel=panel)(function)
+app.add_typer(drivers.driver_app, rich_help_panel="Start here")
 app.add_typer(drivers.driver_app, rich_help_panel="Start here")
 app.add_typer(users.user_app, rich_help_panel="The server")
 app.add_typer(integrations.integration_app, rich_help_panel="The server")
