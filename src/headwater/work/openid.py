@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx
-from authlib.oauth2 import OAuth2Error
+from authlib.integrations.base_client import OAuthError
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
@@ -73,7 +73,7 @@ class OpenIdProvider:
         Unauthorized for a code or a token that is not good.
         """
         known = await self._know()
-        if not hmac.compare_digest(answer.get("state", ""), flow["state"]):
+        if not hmac.compare_digest(answer.get("state", "").encode(), flow["state"].encode()):
             raise BadRequest(f"This is the answer to another sign-in than the one begun in this browser. {_AGAIN}")
         if answer.get("iss", known.metadata["issuer"]) != known.metadata["issuer"]:  # RFC 9207
             raise BadRequest(f"This is the answer of another provider than {self.name}. {_AGAIN}")
@@ -93,7 +93,7 @@ class OpenIdProvider:
             return await client.fetch_token(
                 known.metadata["token_endpoint"], code=code, code_verifier=flow["code_verifier"]
             )
-        except OAuth2Error as error:
+        except OAuthError as error:
             _log.warning("the OpenID provider refused a code%s", _told(error.error))
             if error.error == "invalid_grant":
                 raise Unauthorized(f"{self.name} no longer takes this code: it counts once. {_AGAIN}") from None

@@ -76,9 +76,7 @@ async def account_of_person(pool: Pool, settings: Settings, person: Person) -> A
         account = await accounts.find_account(conn, person.email)
         if account is None:
             if not settings.oidc_create_accounts:
-                raise Forbidden(
-                    f"There is no account {person.email}. Ask an owner of your organisation to add it."
-                )
+                raise Forbidden(f"There is no account {person.email}. Ask an owner of your organisation to add it.")
             account = await identities.create_member(conn, person.email)
         await identities.link(conn, account, person.issuer, person.subject)
         return account
