@@ -10,7 +10,9 @@ from headwater.cli.finding import list_projects
 from headwater.cli.output import add_row, console, note, print_json, table
 from headwater.errors import BadRequest, NotFound
 
-driver_app = typer.Typer(help="Storage drivers: list, change, delete.", no_args_is_help=True)
+driver_app = typer.Typer(
+    name="driver", help="Storage drivers: list, change, delete.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 
 DriverName = Annotated[str, typer.Argument(metavar="DRIVER", help="Its name or id.")]
 Project = Annotated[str | None, typer.Option("--project", "-p", metavar="NAME", help="Only in this project.")]
