@@ -117,9 +117,12 @@ class TestTwice:
         home = await homes(**in_vault(bao) if outside else {})
         made = await home.create("keys", metadata={"region": "r"})
         assert await home.create("keys ", metadata={"region": "r"}) == made
-        for other in ({"options": OPTIONS | {"secret": "another-one"}}, {"metadata": {}},
-                      {"kind": "key_value",
-                       "options": {"key": "k", "value": "v"}}, {"options": OPTIONS | {"sessionToken": "t"}}):  # fmt: skip
+        for other in (
+            {"options": OPTIONS | {"secret": "another-one"}},
+            {"options": OPTIONS | {"sessionToken": "t"}},
+            {"kind": "key_value", "options": {"key": "k", "value": "v"}},
+            {"metadata": {}},
+        ):
             with pytest.raises(Conflict, match="another integration named 'keys'") as told:
                 await home.create("keys", **({"metadata": {"region": "r"}} | other))
             assert "another-one" not in str(told.value)

@@ -1,13 +1,15 @@
 """The kinds of integrations, by the names of the SDK: which secret options each takes, and what it is for."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from headwater.errors import BadRequest
 from headwater.registries.options import check_options
 
+_NAME = re.compile(r"[A-Za-z_]{1,24}")
 _LARGEST_OPTION = 64 * 1024  # characters; a service account's key is about 2,400
 
 
@@ -69,12 +71,17 @@ def checked_options(kind: Kind, options: Mapping[str, Any], *, is_new: bool) -> 
     if not (needed <= given.keys() <= kind.options):
         raise BadRequest(
             f"An integration of type {kind.name} ({kind.about}) takes the options {sorted(kind.options)} "
-            f"({sorted(needed)} are needed), not {sorted(given)}."
+            f"({sorted(needed)} are needed), not {_told(given)}."
         )
     checked = {name: _checked_option(kind, name, value) for name, value in given.items()}
     if kind.name == "private-registry":
         check_options(checked)
     return checked
+
+
+def _told(names: Iterable[str]) -> list[str]:
+    """Names that may be a slip of the pen; what looks like a value in the place of a name is not repeated."""
+    return sorted({name if _NAME.fullmatch(name) else "(something that is no name)" for name in names})
 
 
 def _checked_option(kind: Kind, name: str, value: Any) -> str:
