@@ -109,7 +109,14 @@ def settings_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sett
     def make(**given: object) -> Settings:
         data_dir = tmp_path_factory.mktemp("data")
         return Settings(
-            **{"data_dir": data_dir, "local_roots": (base,), "allow_private_endpoints": True, "port": 0} | given
+            **{
+                "data_dir": data_dir,
+                "local_roots": (base,),
+                "allow_private_endpoints": True,
+                "port": 0,
+                "check_timeout_s": 30,
+            }
+            | given
         )
 
     return make
@@ -174,6 +181,7 @@ def start_server(data_dir: Path, **environment: str) -> RunningServer:
         "HEADWATER_ADMIN_EMAIL": OWNER,
         "HEADWATER_ADMIN_PASSWORD": PASSWORD,
         "HEADWATER_ALLOW_PRIVATE_ENDPOINTS": "true",
+        "HEADWATER_CHECK_TIMEOUT_S": "30",
     } | environment
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADWATER_")}
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:

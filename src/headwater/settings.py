@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     redirect_downloads: bool = Field(
         default=True, description="Send clients to signed URLs of the store instead of passing bytes through."
     )
+    check_timeout_s: float = Field(
+        default=3, gt=0, le=60, description="Longest time that a check of a storage driver may take."
+    )
     read_gps: bool = Field(default=False, description="Keep GPS positions found in EXIF (in system metadata only).")
     decoders: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="Child processes that decode images."

@@ -33,6 +33,7 @@ from tests.work.world import World, present
 
 ORIGIN = "http://headwater.test"
 MOST_CALLS = 12
+PATIENT = Limits.within(30)
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ async def driver_at(
 
 
 async def checked(world: World, driver: Driver, **given: Any) -> Report:
-    report = await checks.check(world.place, driver, origin=ORIGIN, **given)
+    report = await checks.check(world.place, driver, origin=ORIGIN, **{"limits": PATIENT} | given)
     assert report.calls <= MOST_CALLS
     json.dumps(wire.report(report))  # as it is kept
     return report
@@ -132,7 +133,7 @@ async def test_a_key_that_only_reads_lacks_put_and_the_policy_says_what_to_add(w
     ]
     assert report.check("get").ok is True, "it is tried on an object that was listed"
     with pytest.raises(StoreDenied) as refused:
-        await checks.check_new(world.place, driver, origin=ORIGIN)
+        await checks.check_new(world.place, driver, origin=ORIGIN, limits=PATIENT)
     told = str(refused.value)
     assert f'may not write to bucket "{bucket.name}" (403 AccessDenied on PutObject)' in told
     assert "the driver was not made" in told
@@ -143,7 +144,7 @@ async def test_a_key_that_only_reads_lacks_put_and_the_policy_says_what_to_add(w
 
 async def test_a_driver_that_only_reads_writes_nothing(world: World, bucket: Bucket):
     driver = await driver_on(world, bucket, keys=bucket.server.reader, read_only=True)
-    report = await checks.check_new(world.place, driver, origin=ORIGIN)
+    report = await checks.check_new(world.place, driver, origin=ORIGIN, limits=PATIENT)
     assert report.ok
     assert {name: ok for name, ok in verdicts(report).items() if name in ("get", "put", "multipart", "delete")} == {
         "get": None,  # the bucket is empty
@@ -175,7 +176,7 @@ async def test_wrong_keys_and_buckets_are_named_once_and_need_no_policy(
     assert {name for name, ok in verdicts(report).items() if ok is not None} <= {"list", "clock"}
     assert report.check("list").policy is None
     with pytest.raises(kind, match=sentence) as refused:
-        await checks.check_new(world.place, driver, origin=ORIGIN)
+        await checks.check_new(world.place, driver, origin=ORIGIN, limits=PATIENT)
     assert "Statement" not in str(refused.value)
     assert all_keys(bucket) == set()
 
@@ -184,7 +185,7 @@ async def test_a_single_file_is_no_folder(world: World, bucket: Bucket):
     bucket.put("shots/one.jpg", b"jpeg")
     driver = await driver_on(world, bucket, prefix="shots/one.jpg/")
     with pytest.raises(BadRequest, match=r'"shots/one.jpg" in bucket .* is a single file'):
-        await checks.check_new(world.place, driver, origin=ORIGIN)
+        await checks.check_new(world.place, driver, origin=ORIGIN, limits=PATIENT)
     assert all_keys(bucket) == {"shots/one.jpg"}
     assert (await checked(world, replace(driver, prefix="shots/new/"))).ok, "an empty folder is fine"
     bucket.put("shots/one.jpg/inner", b"both")
@@ -194,7 +195,7 @@ async def test_a_single_file_is_no_folder(world: World, bucket: Bucket):
 async def test_a_dry_run_leaves_nothing(world: World, bucket: Bucket):
     for allow_delete in (False, True):
         report = await checks.try_new(
-            world.place, await driver_on(world, bucket, allow_delete=allow_delete), origin=ORIGIN
+            world.place, await driver_on(world, bucket, allow_delete=allow_delete), origin=ORIGIN, limits=PATIENT
         )
         assert report.ok
         assert all_keys(bucket) == set()
@@ -252,7 +253,7 @@ SHORT = Limits(check_s=0.2, all_checks_s=0.3, removal_s=0.05)
 
 
 def test_the_limits_are_those_that_are_promised():
-    limits = Limits()
+    limits = Limits.within(3)
     assert limits.check_s <= limits.all_checks_s
     assert limits.all_checks_s + limits.removal_s < 3
 
@@ -320,7 +321,7 @@ async def test_mistakes_are_named_and_what_the_endpoint_says_is_not_repeated(
         assert "very-private" not in told
         assert len(server.requests) == 1, "nothing but the listing was asked for"
         with pytest.raises(kind, match=sentence):
-            await checks.check_new(world.place, driver, origin=ORIGIN)
+            await checks.check_new(world.place, driver, origin=ORIGIN, limits=PATIENT)
 
 
 async def test_the_region_is_named(world: World):
@@ -345,7 +346,7 @@ async def test_a_wrong_clock_is_told_and_stops_nothing(world: World, date: str, 
     async with Scripted.running() as server:
         server.script = [web.Response(text=LISTED, headers={"Date": date})]
         driver = await driver_at(world, server.url, read_only=True)
-        clock = (await checks.check_new(world.place, driver, origin=ORIGIN)).check("clock")
+        clock = (await checks.check_new(world.place, driver, origin=ORIGIN, limits=PATIENT)).check("clock")
         assert clock.ok is (None if told is None else False)
         assert (told or "does not tell") in clock.message
 
@@ -369,7 +370,7 @@ async def test_an_endpoint_that_leads_inside_is_refused(workplace: Any, database
             owner = await organizations.get_owner(conn)
         strict = World(place, owner, Path("/nowhere"), place.vault.local)
         driver = await driver_at(strict, weed.endpoint, keys=weed.admin)
-        report = await checks.check(place, driver, origin=ORIGIN)
+        report = await checks.check(place, driver, origin=ORIGIN, limits=PATIENT)
         assert "HEADWATER_ALLOW_PRIVATE_ENDPOINTS" in report.check("list").message
         assert verdicts(report)["signed_url"] is None
         for visit in (
@@ -407,7 +408,9 @@ async def test_what_browsers_may_do_is_told_with_the_rules_to_paste(world: World
 
     async with Scripted.running() as server:
         server.script = [answer]
-        report = await checks.check_new(world.place, await driver_at(world, server.url, read_only=True), origin=ORIGIN)
+        report = await checks.check_new(
+            world.place, await driver_at(world, server.url, read_only=True), origin=ORIGIN, limits=PATIENT
+        )
         unsigned = [request for request in server.requests if "X-Amz-Signature" in request.query_string]
     assert report.ok, "it is advice"
     assert {request.headers.get("Authorization") for request in unsigned} == {None}
@@ -520,7 +523,7 @@ async def test_delete_that_is_refused_leaves_one_object_however_often_it_is_trie
     with iam.user_with(document) as keys:
         driver = await driver_on(world, iam.bucket, keys=keys, prefix="photos/", allow_delete=True)
         for _ in range(3):
-            report = await checks.check_new(world.place, driver, origin=ORIGIN)
+            report = await checks.check_new(world.place, driver, origin=ORIGIN, limits=PATIENT)
             assert report.check("delete").ok is False
     assert all_keys(iam.bucket) - before == {f"photos/{TEST_KEY}"}
 
@@ -559,10 +562,10 @@ async def test_a_folder_that_is_a_file_is_refused(world: World):
     file = world.folders / f"{secrets.token_hex(4)}.jpg"
     file.write_bytes(b"jpeg")
     with pytest.raises(BadRequest, match="is a single file"):
-        await checks.check_new(world.place, await folder_driver(world, str(file)), origin=ORIGIN)
+        await checks.check_new(world.place, await folder_driver(world, str(file)), origin=ORIGIN, limits=PATIENT)
     driver = await folder_driver(world, str(world.folders), prefix=f"{file.name}/")
     with pytest.raises(BadRequest, match="is a single file"):
-        await checks.check_new(world.place, driver, origin=ORIGIN)
+        await checks.check_new(world.place, driver, origin=ORIGIN, limits=PATIENT)
 
 
 async def test_a_folder_that_may_not_be_written_lacks_put(workplace: Any, database_url: str):
@@ -572,14 +575,14 @@ async def test_a_folder_that_may_not_be_written_lacks_put(workplace: Any, databa
             owner = await organizations.get_owner(conn)
         there = World(place, owner, Path("/nowhere"), place.vault.local)
         driver = await folder_driver(there, "/sys/kernel")
-        report = await checks.check(place, driver, origin=ORIGIN)
+        report = await checks.check(place, driver, origin=ORIGIN, limits=PATIENT)
         assert {name: ok for name, ok in verdicts(report).items() if name in ("list", "put")} == {
             "list": True,
             "put": False,
         }
         assert "setfacl" in report.check("put").policy.text
         with pytest.raises(StoreDenied, match="readOnly"):
-            await checks.check_new(place, driver, origin=ORIGIN)
+            await checks.check_new(place, driver, origin=ORIGIN, limits=PATIENT)
 
 
 # Policies as such

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from headwater.api.caller import Caller, DriverId, Origin, ServerDep, needs
-from headwater.api.drivers import asked, imagined, visible
+from headwater.api.drivers import asked, imagined, limits_of, visible
 from headwater.catalog import drivers, projects
 from headwater.wire import checks as wire
 from headwater.wire.drivers import NewDriverBody
@@ -19,7 +19,7 @@ async def try_driver(body: NewDriverBody, caller: Caller, server: ServerDep, ori
         project, new = await asked(conn, server, caller, body)
         same = await drivers.find_same(conn, project.id, new)
         driver = await imagined(conn, caller, project, new) if same is None else same
-    return wire.report(await checks.try_new(server.place, driver, origin=origin))
+    return wire.report(await checks.try_new(server.place, driver, origin=origin, limits=limits_of(server)))
 
 
 @router.post("/{driver_id}/validate", openapi_extra=needs("manage_drivers"))
@@ -33,7 +33,7 @@ async def check_driver(driver_id: DriverId, caller: Caller, server: ServerDep, o
     async with pool.connection() as conn:
         driver = await visible(conn, caller, driver_id)
         await projects.get_project(conn, caller, driver.project_id, "manage_drivers")
-    report = wire.report(await checks.check(server.place, driver, origin=origin))
+    report = wire.report(await checks.check(server.place, driver, origin=origin, limits=limits_of(server)))
     async with pool.connection() as conn:
         await drivers.keep_report(conn, driver.id, report)
     return report

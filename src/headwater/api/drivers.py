@@ -31,7 +31,7 @@ async def create_driver(body: wire.NewDriverBody, caller: Caller, server: Server
         if (same := await drivers.find_same(conn, project.id, new)) is not None:
             return wire.driver(same)
         driver = await imagined(conn, caller, project, new)
-    report = await checks.check_new(server.place, driver, origin=origin)
+    report = await checks.check_new(server.place, driver, origin=origin, limits=limits_of(server))
     async with pool.connection() as conn:
         project, new = await asked(conn, server, caller, body)
         if (same := await drivers.find_same(conn, project.id, new)) is not None:
@@ -56,6 +56,10 @@ async def asked(
     if new.endpoint:
         check_endpoint(new.endpoint, allow_private=server.settings.allow_private_endpoints)
     return project, new
+
+
+def limits_of(server: Server) -> checks.Limits:
+    return checks.Limits.within(server.settings.check_timeout_s)
 
 
 async def imagined(conn: Connection, caller: Account, project: projects.Project, new: NewDriver) -> Driver:

@@ -12,6 +12,7 @@ from headwater.cli import (
     drivers,
     integrations,
     listing,
+    passwords,
     quota,
     registries,
     sdk,
@@ -59,6 +60,7 @@ for panel, commands in _COMMANDS.items():
     for name, function in commands.items():
         app.command(name, rich_help_panel=panel)(function)
 app.add_typer(drivers.driver_app, rich_help_panel="Start here")
+users.user_app.command("password")(passwords.password_command)
 app.add_typer(users.user_app, rich_help_panel="The server")
 app.add_typer(integrations.integration_app, rich_help_panel="The server")
 app.add_typer(vault.vault_app, rich_help_panel="The server")

@@ -67,17 +67,25 @@ _log = logging.getLogger(__name__)
 class Limits:
     """Of one report, in seconds."""
 
-    check_s: float = 2.0
-    all_checks_s: float = 2.5
-    removal_s: float = 0.4  # of the test object, after them
+    check_s: float
+    all_checks_s: float
+    removal_s: float  # of the test object, after them
+
+    @staticmethod
+    def within(total_s: float) -> "Limits":
+        """A little is kept for opening and closing."""
+        return Limits(check_s=0.75 * total_s, all_checks_s=0.85 * total_s, removal_s=0.1 * total_s)
 
 
-async def check(place: Workplace, driver: Driver, *, origin: str | None, limits: Limits | None = None) -> Report:
+_PROMISED = Limits.within(3)
+
+
+async def check(place: Workplace, driver: Driver, *, origin: str | None, limits: Limits = _PROMISED) -> Report:
     """The report on a driver; whatever the store does becomes a verdict. `origin` is where our pages come from."""
     return (await _examine(place, driver, origin, limits, "made"))[0]
 
 
-async def check_new(place: Workplace, driver: Driver, *, origin: str | None, limits: Limits | None = None) -> Report:
+async def check_new(place: Workplace, driver: Driver, *, origin: str | None, limits: Limits = _PROMISED) -> Report:
     """The report on a driver that is to be made. Raises what stands in its way, with the policy that mends it."""
     report, cause = await _examine(place, driver, origin, limits, "to be made")
     if not report.ok:
@@ -85,19 +93,19 @@ async def check_new(place: Workplace, driver: Driver, *, origin: str | None, lim
     return report
 
 
-async def try_new(place: Workplace, driver: Driver, *, origin: str | None) -> Report:
+async def try_new(place: Workplace, driver: Driver, *, origin: str | None, limits: Limits = _PROMISED) -> Report:
     """The same report for one that is not to be made yet; nothing is left in the bucket."""
-    return (await _examine(place, driver, origin, None, "thought of"))[0]
+    return (await _examine(place, driver, origin, limits, "thought of"))[0]
 
 
 _Purpose = Literal["made", "to be made", "thought of"]  # what becomes of the driver
 
 
 async def _examine(
-    place: Workplace, driver: Driver, origin: str | None, limits: Limits | None, purpose: _Purpose
+    place: Workplace, driver: Driver, origin: str | None, limits: Limits, purpose: _Purpose
 ) -> tuple[Report, HeadwaterError | None]:
     started = monotonic()
-    examination = _Examination(place, driver, origin, limits or Limits(), purpose)
+    examination = _Examination(place, driver, origin, limits, purpose)
     await examination.run()
     needed = policies.all_rights(read_only=driver.read_only, allow_delete=driver.allow_delete)
     report = Report(
@@ -338,7 +346,8 @@ class _Examination:
             except TimeoutError:
                 error = Unavailable(
                     f"The store did not answer in time ({self._limits.check_s:g} s for each check, "
-                    f"{self._limits.all_checks_s:g} s for all). Check the endpoint and the network, or try again later."
+                    f"{self._limits.all_checks_s:g} s for all). Check the endpoint and the network, or try again. For "
+                    "a store that is always so slow the operator sets HEADWATER_CHECK_TIMEOUT_S."
                 )
                 error.code = _TOO_LATE
             except HeadwaterError as failure:
