@@ -572,6 +572,18 @@ async def test_a_large_object_goes_chunk_by_chunk(server: Google, store: Store):
     assert server.queries("upload_id") == [None, *[f"{SECRETS[1]}+/1"] * 3]
 
 
+async def test_what_is_sealed_still_lacks_its_last_piece(server: Google, store: Store):
+    """Because the last byte makes the object visible."""
+    body = BODY[:CHUNK_BYTES] + b"x" * (2 * STEP)
+    server.script = begun(go_on(CHUNK_BYTES), go_on(CHUNK_BYTES + STEP), written(body))
+    await upload(store, body)
+    first, last = CHUNK_BYTES, len(body) - 1
+    assert ranges(server)[2:] == [
+        f"bytes {first}-{first + STEP - 1}/*",
+        f"bytes {first + STEP}-{last}/{last + 1}",
+    ]
+
+
 async def test_a_chunk_whose_answer_was_lost_is_not_sent_twice(server: Google, store: Store):
     server.script = begun(broken_off, go_on(CHUNK_BYTES), written(BODY))
     await upload(store, BODY)
@@ -706,7 +718,7 @@ def test_any_key_is_signed_as_it_is_sent(key: str, file_name: str, expires_s: in
         GcsBucket("cams", ""),
         key,
         UrlSigner(account.email, account.signer),
-        {"response-content-disposition": file_name},
+        {"response-content-type": "image/png", "response-content-disposition": file_name},
         expires_s=expires_s,
         now=now,
     )
