@@ -99,7 +99,15 @@ DEVIATIONS = [
         "No test takes a key of SeaweedFS for one that may write but not delete.",
     ),
     Deviation("moto", "Checks no keys and no rights, unless told to.", "Refusals are tested on SeaweedFS."),
-    Deviation("azurite", "Lists in the order of UTF-16, as Azure does.", "As SeaweedFS: staged and sorted."),
+    Deviation(
+        "azurite", "Lists in the order of UTF-16; Data Lake Gen2 folder by folder.", "As SeaweedFS: staged and sorted."
+    ),
+    Deviation(
+        "azurite", "Calls a wrong key AuthorizationFailure.", "`test_azure_faults.py` plays Azure's own answers."
+    ),
+    Deviation(
+        "azurite", "Takes a token of any signer.", "Its end, issuer and audience are checked; Entra ID is played."
+    ),
     Deviation(
         "gcs",
         "Checks no tokens and no signatures.",
