@@ -20,7 +20,7 @@ from headwater.work import secrets
 from headwater.work.workplace import Workplace
 from headwater.workplace import load_vault, open_workplace
 from tests import servers
-from tests.vault.conftest import token_of
+from tests.vault.conftest import role_of, token_of
 from tests.vault.test_local import text_of
 
 OPTIONS = {"key": "AKIA-visible-nowhere", "secret": "hush-hush-hush"}
@@ -236,6 +236,15 @@ class TestOutside:
         assert await home.run_jobs()
         assert await secrets.move(home.place.pool, home.place.vault, to_outside=False) == 1
         assert waits >= 5
+
+    async def test_the_settings_of_an_approle_reach_the_vault(self, homes, bao):
+        login = role_of(bao)
+        given = {"vault_url": bao.url + "/", "vault_role_id": login.role_id, "vault_secret_id": login.secret_id}
+        home = await homes(vault_prefix="headwater/one", **given)
+        made = await home.create("keys")
+        assert await home.opened(made) == OPTIONS
+        assert [place.path.rpartition("/")[0] for place in await home.places()] == ["headwater/one"]
+        assert login.secret_id not in repr(home.settings) + repr(home.place)
 
     async def test_a_server_without_the_settings_says_which_are_missing(self, homes, bao, new_database):
         url = new_database()

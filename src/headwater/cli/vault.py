@@ -112,7 +112,7 @@ def rotate_command(data_dir: options.DataDir = None) -> None:
 
     settings = settings_with(data_dir)
     count = _run(settings, lambda pool, vault: secrets.rotate(pool, vault.local))
-    say(f"Sealed {counted(count, 'secret')} under a new key." if count else "No secret was under an older key.")
+    say(f"Sealed {counted(count, 'secret')} anew. No other key is needed for any of them now.")
     if settings.master_key is None:
         say(f"Back up {settings.data_dir / 'master-key'} now: a back-up of it from before opens nothing any more.")
     else:
