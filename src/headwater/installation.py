@@ -8,7 +8,7 @@ from pathlib import Path
 
 from psycopg import AsyncConnection
 
-from headwater.catalog import accounts, organizations
+from headwater.catalog import accounts, organizations, passwords
 from headwater.catalog.accounts import Account
 from headwater.db.embedded import running_database
 from headwater.db.migrate import migrate
@@ -77,3 +77,16 @@ async def _account(url: str, email: str | None) -> Account:
         if account is None:
             raise NotFound(f"There is no account {email}. Add it: headwater user add {email}")
         return account
+
+
+def set_password(settings: Settings, email: str, password: str) -> None:
+    """Raises NotFound, or BadRequest for a password that cannot be one."""
+    password_hash = accounts.hash_password(password)
+    with open_installation(settings) as installation:
+        asyncio.run(_set_password(installation.database_url, email, password_hash))
+
+
+async def _set_password(url: str, email: str, password_hash: str) -> None:
+    account = await _account(url, email)
+    async with await AsyncConnection.connect(url) as conn:
+        await passwords.replace(conn, await organizations.get_owner(conn), account, password_hash)

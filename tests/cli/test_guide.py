@@ -25,6 +25,9 @@ def settings_table() -> str:
             "data_dir": "`/var/lib/headwater` for root, else the user's own data folder",
             "decoders": "the number of processors",
             "local_roots": "none",
+            "nfs_mounts": "none",
+            "trusted_proxies": "none",
+            "oidc_email_domains": "all",
         }.get(name, "" if field.default is None else f"`{str(field.default).lower()}`")
         if isinstance(field.default, str):
             default = f"`{field.default}`"

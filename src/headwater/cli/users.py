@@ -48,7 +48,7 @@ def add_command(
     """
     with connect(data_dir) as client:
         chosen = None if project is None else _get_project(client, project)
-        body = {"email": email, "password": password or _ask_password(), "role": role.value}
+        body = {"email": email, "password": password or ask_password(), "role": role.value}
         client.post(f"/orgs/{_organization(client)['id']}/accounts", body)
         say(f"Added {email} as {role.value}.")
         if chosen is not None:
@@ -57,7 +57,7 @@ def add_command(
             say(f"{email} is {project_role.value} in project {chosen['name']}.")
 
 
-def _ask_password() -> str:
+def ask_password() -> str:
     """Raises BadRequest when there is nobody to ask."""
     if sys.stdin.isatty():
         return typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)

@@ -4,7 +4,7 @@ import asyncio
 import os
 from dataclasses import dataclass, field
 
-from headwater.catalog import accounts, audit, identities, logins, organizations
+from headwater.catalog import accounts, identities, logins, passwords
 from headwater.catalog.accounts import Account
 from headwater.catalog.logins import Attempt
 from headwater.db.pool import Pool
@@ -47,11 +47,7 @@ class Passwords:
             raise Forbidden("The old password is wrong, or this account signs in without one.") from None
         password_hash = await asyncio.to_thread(accounts.hash_password, new)
         async with self.pool.connection() as conn:
-            await accounts.set_password_hash(conn, account, password_hash)
-            for organization in await organizations.list_organizations(conn, account):
-                await audit.record(
-                    conn, account, "account.password_changed", account.email, organization_id=organization.id
-                )
+            await passwords.replace(conn, account, account, password_hash)
         return account
 
 
@@ -74,6 +70,8 @@ async def account_of_person(pool: Pool, settings: Settings, person: Person) -> A
         if account is not None:
             return account
         account = await accounts.find_account(conn, person.email)
+        if account is not None and account.kind == "bot":
+            raise Forbidden(f"{person.email} is a bot, which has keys instead.")
         if account is None:
             if not settings.oidc_create_accounts:
                 raise Forbidden(f"There is no account {person.email}. Ask an owner of your organisation to add it.")
