@@ -25,6 +25,7 @@ check: dev-setup sdk ## lint, format, types, layers, generated pages
 	$(BIN)/lint-imports
 	tools/check-locks.sh
 	.venv-sdk/bin/python tools/compatibility.py --check
+	$(BIN)/python tools/permissions.py --check
 
 bench: dev-setup ## print one JSON line per figure, each with a ratio to a floor measured in the same run
 	$(BIN)/python -m bench
@@ -35,6 +36,7 @@ format: dev-setup ## format and mend what can be mended
 
 reference: dev-setup sdk ## write the generated pages of docs/ anew
 	.venv-sdk/bin/python tools/compatibility.py
+	$(BIN)/python tools/permissions.py
 
 lock: .venv/.uv ## resolve the pinned versions anew
 	tools/lock.sh

@@ -15,6 +15,22 @@ def list_projects(client: Client) -> list[dict[str, Any]]:
     return client.get("/projects")
 
 
+def get_organization(client: Client, wanted: str | None) -> dict[str, Any]:
+    """By name or id; without, the first one. Raises NotFound."""
+    for organization in client.get("/orgs"):
+        if wanted in (None, organization["name"], organization["id"]):
+            return organization
+    raise NotFound("You belong to no organisation." if wanted is None else f"You see no organisation {wanted!r}.")
+
+
+def get_project(client: Client, wanted: str) -> dict[str, Any]:
+    """By name or id. Raises NotFound."""
+    for project in list_projects(client):
+        if wanted in (project["name"], project["id"]):
+            return project
+    raise NotFound(f"There is no project {wanted!r} that you may see. List them: headwater ls")
+
+
 def list_datasets(client: Client, project_id: str | None = None, name: str | None = None) -> list[dict[str, Any]]:
     """Those the caller may see."""
     query: dict[str, Any] = {"page": 0, "pageSize": _PAGE}

@@ -11,8 +11,10 @@ from headwater.cli import (
     doctor,
     drivers,
     integrations,
+    keys,
     listing,
     passwords,
+    organizations,
     quota,
     registries,
     sdk,
@@ -61,7 +63,16 @@ for panel, commands in _COMMANDS.items():
         app.command(name, rich_help_panel=panel)(function)
 app.add_typer(drivers.driver_app, rich_help_panel="Start here")
 users.user_app.command("password")(passwords.password_command)
-app.add_typer(users.user_app, rich_help_panel="The server")
+for people in (
+    users.user_app,
+    organizations.org_app,
+    organizations.project_app,
+    organizations.invitation_app,
+    keys.key_app,
+    keys.bot_app,
+):
+    app.add_typer(people, rich_help_panel="People")
+app.command("audit", rich_help_panel="People")(organizations.audit_command)
 app.add_typer(integrations.integration_app, rich_help_panel="The server")
 app.add_typer(vault.vault_app, rich_help_panel="The server")
 app.add_typer(quota.quota_app, rich_help_panel="The server")

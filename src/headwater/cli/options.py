@@ -20,6 +20,9 @@ ServerDataDir = Annotated[
         "HEADWATER_TOKEN, or else to the server on the default data directory.",
     ),
 ]
+Organization = Annotated[
+    str | None, typer.Option("--org", metavar="NAME", help="Which organisation; without it, your first one.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 Key = Annotated[str | None, typer.Option("--key", help="S3 access key id (AWS_ACCESS_KEY_ID).")]
