@@ -57,8 +57,11 @@ async def standing(conn: AsyncConnection[Any], organization_id: int) -> Standing
 
 
 async def checked_standing(conn: AsyncConnection[Any], organization_id: int) -> Standing:
-    """While nobody writes: the numbers that people are told are those of the rows."""
+    """While nobody writes: the numbers that people are told, and that writers are held to, are those of the rows."""
     truth = await standing(conn, organization_id)
     told = await quotas.load_quota(conn, organization_id)
     assert (told.limit, told.used, told.held) == (truth.limit, truth.rows, truth.held if truth.limit is not None else 0)
+    room = await quotas._load_room(conn, organization_id)
+    assert (None if room is None else Standing(room.limit, room.used, room.held)) in (truth, None)
+    assert (room is None) == (truth.limit is None)
     return truth

@@ -477,3 +477,18 @@ async def test_the_sum_never_exceeds_the_limit_and_never_drifts(world, steps, li
         command, _ = await world.sync(made[number])
         assert command.status == "success"
         assert {f"/{key}" for key in stores[number].objects} == present(await world.index(made[number]))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limit=st.integers(1, 52))
+async def test_many_who_add_at_once_end_at_exactly_the_limit(world, limit):
+    """Nobody is let in too many, and nobody is refused while there is room."""
+    async with world.connection() as conn:
+        own = Organization(world, await make_organization(conn, limit))
+    made = [await own.dataset(ScriptedStore(objects(12))) for _ in range(3)]
+    uploads_to, folder = await own.own_dataset()
+    crowd = Crowd(world, own, [*made, uploads_to])
+    steps = [("sync", 0), ("sync", 1), ("sync", 2), *(("upload", 3, name, "skip") for name in range(12))]
+    await asyncio.gather(*(crowd.do(step) for step in steps))
+    assert await own.standing() == Standing(limit, rows=min(limit, 48), held=0)
+    assert len(files(folder)) == len(present(await world.index(uploads_to)))
