@@ -372,3 +372,21 @@ async def test_an_account_that_may_only_read_is_told_what_to_allow(place_on, kin
         async with await store.begin_upload("b", content_type="text/plain") as upload:
             await upload.write(bytes(SMALLEST_PART_BYTES + 1))
     assert await keys_of(store) == ["a"]
+
+
+async def test_multipart_is_proven_without_leaving_an_unfinished_upload(store: Store):
+    await store.put("probe", b"before", content_type="text/plain")
+    await store.probe_multipart("probe", b"after")
+    assert await bytes_of(store, "probe") in (b"before", b"after")
+    await store.probe_multipart("fresh", b"after")
+    listed = {key for key in await keys_of(store) if not key.startswith(".dataloop/")}
+    assert listed - {"fresh"} == {"probe"}
+
+
+async def test_a_listing_check_shows_a_few_objects(store: Store):
+    assert [key for key in (await store.check_listing()).keys if not key.startswith(".dataloop/")] == []
+    for number in range(5):
+        await store.put(f"folder/{number}", b"1", content_type="text/plain")
+    page = await store.check_listing()
+    assert {f"folder/{number}" for number in range(5)} <= set(page.keys)
+    assert len(page.keys) == len(page.sizes)

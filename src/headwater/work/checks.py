@@ -87,9 +87,9 @@ async def check(place: Workplace, driver: Driver, *, origin: str | None, limits:
 
 async def check_new(place: Workplace, driver: Driver, *, origin: str | None, limits: Limits = _PROMISED) -> Report:
     """The report on a driver that is to be made. Raises what stands in its way, with the policy that mends it."""
-    report, cause = await _examine(place, driver, origin, limits, "to be made")
+    report, examination = await _examine(place, driver, origin, limits, "to be made")
     if not report.ok:
-        raise _refusal(report, driver, cause)
+        raise _refusal(report, examination)
     return report
 
 
@@ -103,7 +103,7 @@ _Purpose = Literal["made", "to be made", "thought of"]  # what becomes of the dr
 
 async def _examine(
     place: Workplace, driver: Driver, origin: str | None, limits: Limits, purpose: _Purpose
-) -> tuple[Report, HeadwaterError | None]:
+) -> "tuple[Report, _Examination]":
     started = monotonic()
     examination = _Examination(place, driver, origin, limits, purpose)
     await examination.run()
@@ -115,7 +115,7 @@ async def _examine(
         took_ms=_ms_since(started),
         calls=examination.calls,
     )
-    return report, next((examination.errors[check.name] for check in report.failures), None)
+    return report, examination
 
 
 class _Skipped(Exception):
@@ -425,21 +425,19 @@ def _refuse_bucket_in_host(driver: Driver) -> None:
 _KINDS = (BadRequest, StoreDenied, StoreMissing, FailedDependency, Unavailable)
 
 
-def _refusal(report: Report, driver: Driver, cause: HeadwaterError | None) -> HeadwaterError:
+def _refusal(report: Report, examination: _Examination) -> HeadwaterError:
     """One sentence after another: what is missing, that nothing was made, and what to paste."""
     failures = report.failures
     told = " ".join(dict.fromkeys(check.message or check.name for check in failures))
     told += " So the driver was not made."
     missing: list[Right] = [_RIGHTS[check.name] for check in failures if check.policy is not None]
     if missing:
-        where = _where(driver, None)
-        told += f" This would allow it: {policies.smallest(where, missing).text}"
+        told += f" This would allow it: {policies.smallest(examination.where, missing).text}"
         if missing == ["put"]:
             told += " Or make it with readOnly, then nothing is written to the bucket."
-    kind = next((kind for kind in _KINDS if isinstance(cause, kind)), FailedDependency)
-    refusal = kind(told)
-    if cause is not None:
-        refusal.operation, refusal.code = cause.operation, cause.code
+    cause = examination.errors[failures[0].name]
+    refusal = next((kind for kind in _KINDS if isinstance(cause, kind)), FailedDependency)(told)
+    refusal.operation, refusal.code = cause.operation, cause.code
     return refusal
 
 
