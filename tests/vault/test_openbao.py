@@ -171,6 +171,19 @@ async def test_a_role_whose_token_nears_its_longest_life_logs_in_anew(bao):
     bao.client().auth.approle.create_or_update_approle("headwater", **longer)
 
 
+async def test_a_token_in_its_last_second_is_not_taken_for_one_without_an_end(bao):
+    clock = Clock()
+    token = token_of(bao, ttl="1h")
+    vault = with_token(bao, token, clock=clock)
+    bao.client().auth.token.renew(token, increment="1s")
+    kept = await kept_by(vault)  # the lease that it looks up is rounded down to 0
+    assert vault._renew_at_s < clock.now_s + 3600
+    assert bao.client(token).auth.token.lookup_self()["data"]["ttl"] > 60
+    root = with_token(bao, bao.root_token, clock=clock)
+    assert await root.open(kept) == SECRET
+    assert root._renew_at_s == float("inf")
+
+
 async def until(is_so: Callable[[], bool]) -> None:
     while not is_so():  # noqa: ASYNC110 - of another server
         await asyncio.sleep(0.01)

@@ -173,16 +173,16 @@ class OpenBao:
             return
         try:
             known = self._client.auth.token.lookup_self()["data"]
-            if known["ttl"] and known["renewable"]:
+            lease_s = known["ttl"]  # whole seconds: 0 in the last one
+            if known["expire_time"] is None:
+                lease_s = math.inf
+            elif known["renewable"]:
                 renewed = self._client.auth.token.renew_self(increment=f"{known['creation_ttl']}s")
                 lease_s = renewed["auth"]["lease_duration"]
-            else:
-                lease_s = known["ttl"]
         except exceptions.Forbidden:
             self._log_in()
             return
-        is_ending = lease_s and lease_s < known.get("creation_ttl", 0) / 2  # its longest life is near
-        if is_ending and self._login.is_role:
+        if self._login.is_role and lease_s < known["creation_ttl"] / 2:  # its longest life is near
             self._log_in()
         else:
             self._lives_for(lease_s)
@@ -199,11 +199,10 @@ class OpenBao:
                 "auth method approle is enabled"
             ) from None
         self._client.token = auth["client_token"]
-        self._lives_for(auth["lease_duration"])
+        self._lives_for(auth["lease_duration"] or math.inf)
 
     def _lives_for(self, lease_s: float) -> None:
-        """A token without an end is never renewed."""
-        self._renew_at_s = self._clock() + lease_s * _RENEW_AT if lease_s else math.inf
+        self._renew_at_s = self._clock() + lease_s * _RENEW_AT
 
     @contextmanager
     def _translated(self, place: Place | None) -> Generator[None]:
