@@ -82,6 +82,8 @@ async def test_a_sync_finds_nothing_new_in_what_was_uploaded(world, dataset):
 @pytest.mark.parametrize("path", [
     "", "/", "/a//b", "/./a", "/a/../b", "/a/", "/a\0b", "/a\nb", "/a\x7f", "/a\x85", "/\udcff", "/" + "é" * 513,
     "/.dataloop/thumbnails/x.webp",
+    "/.dataloop/permission-test",
+    "/.dataloop/permission-test-0123",
 ])  # fmt: skip
 def test_paths_that_are_refused(path):
     with pytest.raises(BadRequest):

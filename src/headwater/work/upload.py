@@ -16,6 +16,7 @@ from headwater.errors import BadRequest
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import LARGEST_KEY_BYTES, Store, Upload
 from headwater.work.deletion import DELETE_OBJECT_TASK
+from headwater.work.checks import TEST_KEY
 from headwater.work.workplace import Workplace
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the latter: what is no Unicode text
@@ -53,8 +54,8 @@ def checked_path(path: str) -> str:
         )
     if len(path.encode()) - 1 > LARGEST_KEY_BYTES:
         raise BadRequest(f"The path is {len(path.encode()) - 1} bytes long; buckets take {LARGEST_KEY_BYTES}.")
-    if path.startswith(f"{HIDDEN_FOLDER}/thumbnails/"):
-        raise BadRequest(f"{HIDDEN_FOLDER}/thumbnails/ is where Headwater keeps its own files. Choose another folder.")
+    if path.startswith((f"{HIDDEN_FOLDER}/thumbnails/", f"/{TEST_KEY}")):
+        raise BadRequest(f"{path[:200]!r} is where Headwater keeps its own files. Choose another folder.")
     return path
 
 
