@@ -15,8 +15,8 @@ from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
 from headwater.errors import BadRequest
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import LARGEST_KEY_BYTES, Store, Upload
-from headwater.work.deletion import DELETE_OBJECT_TASK
 from headwater.work.checks import TEST_KEY
+from headwater.work.deletion import DELETE_OBJECT_TASK
 from headwater.work.workplace import Workplace
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the latter: what is no Unicode text
