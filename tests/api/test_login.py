@@ -19,6 +19,7 @@ async def test_a_password_gives_tokens_that_the_sdk_can_read(world: World) -> No
     assert me.json()["email"] == OWNER
     refreshed = await nobody.post(URL, json={"type": "refresh_token", "refresh_token": told["refresh_token"]})
     assert refreshed.json()["id_token"]
+    assert refreshed.json()["refresh_token"] == told["refresh_token"]  # else a stolen one would last for ever
     message(await nobody.post(URL, json={"type": "refresh_token", "refresh_token": told["id_token"]}), 401)
 
 

@@ -25,11 +25,13 @@ class LoginBody(BaseModel):
 async def log_in(body: LoginBody, request: Request, server: ServerDep) -> dict[str, str]:
     """What the SDK's `login_m2m` asks: a token for an e-mail address and a password, or for a refresh token.
 
+    A refresh token is not prolonged by its use: after 30 days somebody logs in again.
     429 with `Retry-After` after too many failures. The SDK does not wait for it: it asks for tokens outside of its
     retries, and tells its user at once.
     """
     if body.type == "refresh_token":
         account = await _refreshing(server, body.refresh_token or "")
+        return _tokens(server, account, body.refresh_token or "")
     elif body.type == "user_credentials" and body.username and body.password:
         account = await server.passwords.account_of(attempt_of(request, body.username), body.password)
     else:
@@ -50,8 +52,12 @@ def attempt_of(request: Request, email: str) -> Attempt:
 
 
 def tokens_for(server: Server, account: Account) -> dict[str, str]:
-    token = server.signer.sign(account_id=account.id, email=account.email)
     refresh = server.signer.sign(account_id=account.id, email=account.email, use="refresh", life_s=REFRESH_LIFE_S)
+    return _tokens(server, account, refresh)
+
+
+def _tokens(server: Server, account: Account, refresh: str) -> dict[str, str]:
+    token = server.signer.sign(account_id=account.id, email=account.email)
     return {"id_token": token, "access_token": token, "refresh_token": refresh, "token_type": "Bearer"}
 
 
