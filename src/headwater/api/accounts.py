@@ -60,6 +60,11 @@ async def read_organization(organization_id: OrganizationId, caller: Caller, con
 
 class OrganizationPatch(BaseModel):
     name: str | None = None
+    forbid_external_delete: bool | None = Field(
+        default=None,
+        alias="forbidExternalDelete",
+        description="Whether no object in a bucket is ever deleted, whatever its driver says.",
+    )
 
 
 @router.patch("/orgs/{organization_id}", openapi_extra=needs("manage_organization"))
@@ -69,6 +74,8 @@ async def update_organization(
     organization = await organizations.get_organization(conn, caller, organization_id, "manage_organization")
     if body.name is not None and body.name != organization.name:
         await organizations.rename_organization(conn, caller, organization, body.name)
+    if body.forbid_external_delete is not None:
+        await organizations.forbid_external_delete(conn, caller, organization, body.forbid_external_delete)
     return await _shaped(conn, await organizations.get_organization(conn, caller, organization_id))
 
 

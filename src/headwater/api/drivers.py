@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from headwater.api.caller import Caller, Connection, DriverId, Origin, Server, ServerDep, needs
-from headwater.catalog import audit, drivers, integrations, projects
+from headwater.catalog import audit, drivers, integrations, notices, projects
 from headwater.catalog.accounts import Account
 from headwater.catalog.drivers import Driver, NewDriver
-from headwater.errors import NotFound
+from headwater.errors import Conflict, NotFound
 from headwater.ids import from_wire
 from headwater.net.addresses import check_endpoint
 from headwater.wire import checks as wire_checks
@@ -25,6 +25,18 @@ async def create_driver(body: wire.NewDriverBody, caller: Caller, server: Server
 
     No connection is held meanwhile: a bucket may take its time. The same driver asked for again is the one there is.
     """
+    try:
+        return await _make_driver(body, caller, server, origin)
+    except Conflict:  # another request was quicker: the same one, perhaps
+        async with server.place.pool.connection() as conn:
+            project, new = await asked(conn, server, caller, body)
+            same = await drivers.find_same(conn, project.id, new)
+        if same is None:
+            raise
+        return wire.driver(same)
+
+
+async def _make_driver(body: wire.NewDriverBody, caller: Account, server: Server, origin: str) -> wire.DriverJson:
     pool = server.place.pool
     async with pool.connection() as conn:
         project, new = await asked(conn, server, caller, body)
@@ -39,6 +51,7 @@ async def create_driver(body: wire.NewDriverBody, caller: Caller, server: Server
         made = await drivers.create_driver(conn, caller, project.id, new)
         await drivers.keep_report(conn, made.id, wire_checks.report(report))
         await _note(conn, caller, "driver.created", made, project.organization_id)
+        await _tell_of_deletion(conn, caller, made, project)
         return wire.driver(await drivers.get_driver(conn, made.id))
 
 
@@ -84,6 +97,22 @@ async def _note(conn: Connection, caller: Account, action: str, driver: Driver, 
     )
 
 
+async def _tell_of_deletion(conn: Connection, caller: Account, driver: Driver, project: projects.Project) -> None:
+    """The SDK allows deletion unless told otherwise, so owners hear of it."""
+    if not driver.asks_delete:
+        return
+    forbidden = " Your organisation forbids that, so none is deleted." if not driver.allow_delete else ""
+    await notices.tell_owners(
+        conn,
+        project.organization_id,
+        "warning",
+        f"Driver {driver.name} of project {project.name} may delete",
+        f"{caller.email} allowed that deleting an item deletes its object in {driver.root}/{driver.prefix}.{forbidden} "
+        f"To change it: headwater driver update {driver.name!r} --no-allow-delete",
+        project_id=project.id,
+    )
+
+
 @router.get("", openapi_extra=needs("read"))
 async def list_drivers(
     project_id: Annotated[str, Query(alias="projectId")], caller: Caller, conn: Connection
@@ -106,6 +135,8 @@ async def update_driver(
     project = await projects.get_project(conn, caller, driver.project_id, "manage_drivers")
     changed = await drivers.update_driver(conn, driver, body.change(driver))
     await _note(conn, caller, "driver.changed", changed, project.organization_id)
+    if not driver.asks_delete:
+        await _tell_of_deletion(conn, caller, changed, project)
     return wire.driver(changed)
 
 

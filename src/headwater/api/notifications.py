@@ -12,15 +12,16 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from psycopg import AsyncConnection
 
-from headwater.api.caller import Base, BearerDep, Caller, Server, ServerDep, account_of, needs
+from headwater.api.caller import Base, BearerDep, Caller, Connection, Server, ServerDep, account_of, needs
 from headwater.api.quotas import quota_for
-from headwater.catalog import commands, datasets
+from headwater.catalog import commands, datasets, notices
 from headwater.catalog.accounts import Account
 from headwater.errors import HeadwaterError
 from headwater.ids import from_wire
 from headwater.tokens import Bearer
 from headwater.wire import commands as wire_commands
 from headwater.wire import datasets as wire_datasets
+from headwater.wire import notices as wire_notices
 from headwater.wire.events import server_sent_event
 
 router = APIRouter(prefix="/notifications", tags=["notifications"])
@@ -82,6 +83,21 @@ class _Listener:
         return topics
 
 
+@router.get("", openapi_extra=needs("account"))
+async def list_notices(
+    caller: Caller,
+    conn: Connection,
+    before: Annotated[str | None, Query(description="The id of the last notice of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[wire_notices.NoticeJson]:
+    """What the owners and admins of an organisation were told, the latest first; empty for everybody else."""
+    before_id = None if before is None else from_wire(before, "notice")
+    return [
+        wire_notices.notice(found)
+        for found in await notices.list_notices(conn, caller, before_id=before_id, limit=limit)
+    ]
+
+
 @router.get("/stream", openapi_extra=needs("account"), response_class=StreamingResponse)
 async def stream(
     request: Request,
@@ -93,7 +109,8 @@ async def stream(
 ) -> StreamingResponse:
     """Events `command` (a command's JSON) and `dataset` (a dataset's JSON with its counts), as they change.
 
-    Owners and admins hear `quota` (an organisation's quota) when 80, 95 or 100 % of the data points come into use.
+    Owners and admins hear `quota` (an organisation's quota) when 80, 95 or 100 % of the data points come into use, and
+    `notice` (a notice's JSON).
     """
     only = None if dataset is None else from_wire(dataset, "dataset")
     if only is not None:
@@ -153,6 +170,10 @@ async def _event(server: Server, caller: Account, base: str, topic: str, only: i
                 command = await commands.get_command(conn, caller, int(number))
                 if only in (None, command.dataset_id):
                     return server_sent_event("command", wire_commands.command(command, base))
+            elif kind == "notice":
+                if only is None:
+                    told = await notices.get_notice(conn, caller, int(number))
+                    return server_sent_event("notice", wire_notices.notice(told))
             elif kind == "quota":
                 if only is None:
                     return server_sent_event("quota", await quota_for(conn, caller, int(number)))

@@ -196,17 +196,3 @@ async def delete_driver(conn: AsyncConnection[Any], driver: Driver) -> None:
             await conn.execute("DELETE FROM driver WHERE id = %s", [driver.id])
     except ForeignKeyViolation:
         raise Conflict(f"Driver {driver.name!r} is used by a dataset. Delete its datasets first.") from None
-
-
-async def is_delete_forbidden(conn: AsyncConnection[Any], organization_id: int) -> bool:
-    cursor = await conn.execute("SELECT forbid_external_delete FROM organization WHERE id = %s", [organization_id])
-    row = await cursor.fetchone()
-    return row is not None and row[0]
-
-
-async def forbid_delete(conn: AsyncConnection[Any], organization_id: int, *, is_forbidden: bool) -> None:
-    """The organisation's word on deleting objects in buckets, whatever its drivers say."""
-    await conn.execute(
-        "UPDATE organization SET forbid_external_delete = %s, updated_at = now() WHERE id = %s",
-        [is_forbidden, organization_id],
-    )

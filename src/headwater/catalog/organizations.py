@@ -19,6 +19,7 @@ from headwater.errors import Conflict, NotFound
 class Organization:
     id: int
     name: str
+    forbid_external_delete: bool
     created_at: datetime
     updated_at: datetime
     roles: list[OrganizationRole]  # of the account that asked
@@ -94,6 +95,18 @@ async def rename_organization(
     )
 
 
+async def forbid_external_delete(
+    conn: AsyncConnection[Any], caller: Account, organization: Organization, is_forbidden: bool
+) -> None:
+    """The organisation's word on deleting objects in buckets, whatever its drivers say; jobs under way ask for it."""
+    await conn.execute(
+        "UPDATE organization SET forbid_external_delete = %s, updated_at = now() WHERE id = %s",
+        [is_forbidden, organization.id],
+    )
+    action = "organization.external-delete-" + ("forbidden" if is_forbidden else "left-to-drivers")
+    await audit.record(conn, caller, action, organization.name, organization_id=organization.id)
+
+
 async def add_member(conn: AsyncConnection[Any], organization_id: int, account: Account, role: MemberRole) -> None:
     """Raises Conflict."""
     try:
@@ -134,7 +147,8 @@ EXISTS (
 _SELECT = (
     """
 SELECT
-    organization.id, organization.name, organization.created_at, organization.updated_at,
+    organization.id, organization.name, organization.forbid_external_delete, organization.created_at,
+    organization.updated_at,
     CASE WHEN member.role IS NULL THEN '{}' ELSE ARRAY[member.role] END
         || CASE WHEN operator.is_it THEN ARRAY['operator'] ELSE '{}' END AS roles,
     ARRAY(

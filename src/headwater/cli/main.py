@@ -13,6 +13,7 @@ from headwater.cli import (
     integrations,
     keys,
     listing,
+    notices,
     organizations,
     passwords,
     quota,
@@ -44,6 +45,7 @@ _COMMANDS = {
         "status": status.status_command,
         "ls": listing.ls_command,
         "abort": syncing.abort_command,
+        "notices": notices.notices_command,
         "doctor": doctor.doctor_command,
     },
     "The SDK and the API": {

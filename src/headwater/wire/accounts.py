@@ -49,6 +49,7 @@ class OrganizationJson(TypedDict):
     groups: list[Any]
     owner: str | None
     creator: str | None
+    forbidExternalDelete: bool
     roles: list[str]  # of the caller; operator: an owner of the installation's first organisation
     createdAt: str
     updatedAt: str
@@ -182,6 +183,7 @@ def organization(found: Organization, members: Sequence[Member]) -> Organization
         owner=owner,
         creator=owner,
         roles=list(found.roles),
+        forbidExternalDelete=found.forbid_external_delete,
         createdAt=times.to_wire(found.created_at),
         updatedAt=times.to_wire(found.updated_at),
     )

@@ -98,6 +98,8 @@ class Clouds:
             check_service_account(secret["content"], allow_private=allow_private)
         elif kind == "gcp-workload-identity-federation":
             check_federation(secret["content"], allow_private=allow_private)
+            if bool(secret.get("clientId")) != bool(secret.get("secret")):
+                raise BadRequest("clientId and secret of a workload identity go together. Give both, or neither.")
         elif kind == "aws-sts" or (kind == "aws-cross" and secret):
             _roles_of(secret, None)
 
