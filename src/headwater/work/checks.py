@@ -434,7 +434,7 @@ def _refusal(report: Report, examination: _Examination) -> HeadwaterError:
     if missing:
         told += f" This would allow it: {policies.smallest(examination.where, missing).text}"
         if missing == ["put"]:
-            told += " Or make it with readOnly, then nothing is written to the bucket."
+            told += " Or make it read-only (readOnly, --read-only): then nothing is written to the bucket."
     cause = examination.errors[failures[0].name]
     refusal = next((kind for kind in _KINDS if isinstance(cause, kind)), FailedDependency)(told)
     refusal.operation, refusal.code = cause.operation, cause.code
