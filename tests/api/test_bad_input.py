@@ -161,13 +161,9 @@ async def test_a_project_of_any_printable_name_is_found_by_it(world: World, name
 async def test_names_are_taken_once(world: World) -> None:
     name = unique("twice")
     organization = f"/orgs/{world.organization_id}"
-    integration = {"name": name, "type": "s3", "options": {"key": "k", "secret": "s"}}
-    driver = world.driver_body(world.integration_id, name=name)
     dataset = {"name": name, "projects": [world.project_id]}
     calls = [
         ("/projects", {"name": name}),
-        (f"{organization}/integrations", integration),
-        ("/drivers", driver),
         ("/datasets", dataset),
         (f"{organization}/accounts", {"email": f"{name}@x.test", "password": "12345678"}),
     ]
@@ -177,6 +173,15 @@ async def test_names_are_taken_once(world: World) -> None:
     other = await world.new_project()
     message(await world.owner.patch(f"/projects/{other}", json={"name": name}), 409)
     message(await world.owner.patch(f"/datasets/{world.dataset_id}", json={"name": name}), 409)
+
+
+async def test_the_same_integration_or_driver_again_is_the_one_there_is(world: World) -> None:
+    name = unique("again")
+    integration = {"name": name, "type": "s3", "options": {"key": "k", "secret": "s"}}
+    driver = world.driver_body(world.integration_id, name=name)
+    for url, body in ((f"/orgs/{world.organization_id}/integrations", integration), ("/drivers", driver)):
+        first, again = [await world.owner.post(url, json=body) for _ in range(2)]
+        assert first.json()["id"] == again.json()["id"]
 
 
 async def test_a_dataset_of_the_same_name_in_another_project_is_fine(world: World) -> None:

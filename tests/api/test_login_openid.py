@@ -204,7 +204,7 @@ async def test_an_operator_may_let_newcomers_in_as_members(open_site: Open) -> N
     found = await site.execute(
         "SELECT email, role, password_hash FROM account JOIN member ON account_id = account.id ORDER BY account.id"
     )
-    assert found[1:] == [("newcomer@headwater.test", "member", None)]
+    assert found[1:] == [("newcomer@headwater.test", "worker", None)]
     assert await site.execute("SELECT action, target FROM audit") == [("member.added", "newcomer@headwater.test")]
     assert "verified" in shown(await sign_in(site, "unverified-bob"), 403)
 

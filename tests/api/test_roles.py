@@ -1,5 +1,7 @@
 """Every route, asked by everybody: who may, who may not, and who may not even know."""
 
+import importlib
+import pkgutil
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -7,7 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
 
+from headwater import api
 from headwater.catalog import accounts, organizations, projects, rights
 from headwater.work.preprocess import thumbnail_key
 from tests.api.world import BOUNDARY, NOBODY, World, file_form, message, new_account, unique
@@ -334,6 +339,26 @@ def test_every_route_declares_its_right_and_is_walked(api_app: Any) -> None:
     told = declared(api_app)
     assert [route for route, right in told.items() if right not in (*rights.RULES, "anybody", "account")] == []
     assert told.keys() == ROUTES.keys() | ELSEWHERE
+
+
+def test_a_route_that_the_description_leaves_out_is_a_page_for_people(api_app: Any) -> None:
+    """Who may log in at those is asked in test_login_pages.py and test_login_openid.py."""
+    modules = [importlib.import_module(found.name) for found in pkgutil.iter_modules(api.__path__, "headwater.api.")]
+    routers = [thing for module in modules for thing in vars(module).values() if isinstance(thing, APIRouter)]
+    assert len(routers) > 10
+    left_out = {
+        (method, route.path)
+        for router in routers
+        for route in router.routes
+        if isinstance(route, APIRoute) and not (route.include_in_schema and router.include_in_schema)
+        for method in route.methods
+    }
+    assert left_out == {
+        ("GET", "/login"),
+        ("POST", "/login"),
+        ("POST", "/login/openid"),
+        ("GET", "/login/openid/callback"),
+    }
 
 
 def expected(world: World, route: tuple[str, str]) -> dict[str, int]:

@@ -37,7 +37,7 @@ INTEGRATION = {"id", "name", "type", "org", "creator", "createdAt", "updatedAt",
 DRIVER = {
     "id", "name", "type", "creator", "createdAt", "integrationId", "integrationType", "allowExternalDelete",
     "allowExternalModification", "metadata", "path", "bucketName", "directory", "mountPath", "region", "storageClass",
-    "endpoint",
+    "endpoint", "readOnly", "bucket", "containerName", "warning", "checkedAt", "report",
 }  # fmt: skip
 COMMAND = {"id", "url", "type", "status", "progress", "spec", "warning", "error", "createdAt", "updatedAt"}
 

@@ -14,6 +14,7 @@ RIGHTS = {
     "sync": ["owner", "developer"],
     "manage_datasets": ["owner", "developer"],
     "manage_drivers": ["owner", "developer"],
+    "manage_bots": ["owner", "developer"],
     "manage_project": ["owner"],
 }
 
@@ -93,6 +94,45 @@ async def test_every_role_may_do_exactly_its_own(conn, dataset, command_id, role
     assert not await projects.remove_member(conn, dataset.project_id, caller)
     with pytest.raises(NotFound):
         await projects.get_project(conn, caller, dataset.project_id)
+
+
+def test_every_right_in_a_project_is_asked_for_here():
+    assert RIGHTS.keys() == {right for right, rule in rights.RULES.items() if rule.scope == "project"}
+
+
+ORGANIZATION_RIGHTS = {
+    "owner": {
+        "read_organization", "create_project", "use_integrations", "manage_integrations", "manage_members",
+        "manage_organization", "read_audit", "read_quota",
+    },
+    "admin": {
+        "read_organization", "create_project", "use_integrations", "manage_integrations", "manage_members",
+        "read_quota",
+    },
+    "member": {"read_organization", "create_project"},
+    "worker": {"read_organization"},
+    "operator": {
+        "read_organization", "manage_members", "manage_organization", "read_audit", "read_quota", "manage_quota",
+        "create_organization",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ORGANIZATION_RIGHTS)
+def test_every_role_in_an_organisation_may_do_exactly_its_own(role):
+    may = {right for right, rule in rights.RULES.items() if rights.may_in_organization([role], [], right)}
+    assert may == ORGANIZATION_RIGHTS[role]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_developers_of_any_project_may_use_integrations_and_nothing_else(role):
+    may = {
+        right
+        for right, rule in rights.RULES.items()
+        if rule.scope != "project" and rights.may_in_organization(["member"], [role], right)
+    }
+    more = {"use_integrations"} if role in ("owner", "developer") else set()
+    assert may == ORGANIZATION_RIGHTS["member"] | more
 
 
 def test_roles_are_named_as_the_sdk_names_them():

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from headwater.api.caller import BearerDep, Caller, Connection, KeyId, Server, ServerDep, needs
 from headwater.catalog import api_keys
 from headwater.catalog.accounts import Account
+from headwater.catalog.api_keys import ApiKey
 from headwater.errors import BadRequest, Forbidden
 from headwater.tokens import Bearer
 from headwater.wire import accounts as wire
@@ -37,7 +38,8 @@ async def create_key(
     check_may_make_keys(bearer)
     holder = await api_keys.find_holder(conn, caller, body.user_id)
     name = body.name or body.description or "API key"
-    return await make_key(conn, server, caller, holder, name=name, expires_at=_expiry(body))
+    key, jwt = await make_key(conn, server, caller, holder, name=name, expires_at=_expiry(body))
+    return wire.api_key(key, jwt=jwt)
 
 
 def check_may_make_keys(bearer: Bearer) -> None:
@@ -48,13 +50,13 @@ def check_may_make_keys(bearer: Bearer) -> None:
 
 async def make_key(
     conn: Connection, server: Server, caller: Account, holder: Account, *, name: str, expires_at: datetime
-) -> wire.ApiKeyJson:
-    """With its `jwt`. Raises BadRequest."""
+) -> tuple[ApiKey, str]:
+    """The key's row and the key itself. Raises BadRequest."""
     key = await api_keys.create_key(conn, caller, holder, name=name, expires_at=expires_at)
     jwt = server.signer.sign_key(
         account_id=holder.id, email=holder.email, key_id=key.id, expires_at=int(key.expires_at.timestamp())
     )
-    return wire.ApiKeyJson(**wire.api_key(key), jwt=jwt)
+    return key, jwt
 
 
 def _expiry(body: NewKeyBody) -> datetime:

@@ -38,8 +38,8 @@ async def create_bot(
         return wire.bot(bot)
     holder = await api_keys.find_holder(conn, caller, bot.email)
     expires_at = datetime.now(UTC).replace(microsecond=0) + DEFAULT_LIFE
-    key = await make_key(conn, server, caller, holder, name="made with the bot", expires_at=expires_at)
-    return wire.BotJson(**wire.bot(bot), password=key.get("jwt", ""))
+    _, key = await make_key(conn, server, caller, holder, name="made with the bot", expires_at=expires_at)
+    return wire.bot(bot, key=key)
 
 
 @router.get("", openapi_extra=needs("read"))

@@ -31,11 +31,14 @@ async def link(conn: AsyncConnection[Any], account: Account, issuer: str, subjec
 
 
 async def create_member(conn: AsyncConnection[Any], email: str) -> Account:
-    """An account without a password, in the installation's first organisation."""
+    """An account without a password, in the installation's first organisation: a worker, who sees nothing there yet.
+
+    A member could make a project and read the organisation's buckets in it.
+    """
     account = await accounts.create_account(conn, email=email, password=None)
     cursor = await conn.execute("SELECT min(id) FROM organization")
     row = await cursor.fetchone()
     assert row is not None
-    await organizations.add_member(conn, row[0], account, "member")
-    await audit.record(conn, account, "member.added", email, organization_id=row[0], role="member", by="OpenID Connect")
+    await organizations.add_member(conn, row[0], account, "worker")
+    await audit.record(conn, account, "member.added", email, organization_id=row[0], role="worker", by="OpenID Connect")
     return account

@@ -57,7 +57,7 @@ def ls_org_command(data_dir: options.ServerDataDir = None, as_json: options.AsJs
     Example: headwater org ls
     """
     with connect(data_dir) as client:
-        found = [
+        found: list[dict[str, Any]] = [
             {
                 "id": organization["id"],
                 "name": organization["name"],

@@ -103,8 +103,11 @@ class BotJson(UserJson):
     password: NotRequired[str]  # an API key of the bot's: for login_api_key, and told only once
 
 
-def bot(found: Bot) -> BotJson:
-    return BotJson(**user(found), projectId=to_wire(found.project_id), orgBot=False)
+def bot(found: Bot, *, key: str | None = None) -> BotJson:
+    shown = BotJson(**user(found), projectId=to_wire(found.project_id), orgBot=False)
+    if key is not None:
+        shown["password"] = key
+    return shown
 
 
 class InvitationJson(TypedDict):
@@ -137,8 +140,8 @@ class ApiKeyJson(TypedDict):
     jwt: NotRequired[str]  # only in the answer that makes it
 
 
-def api_key(found: ApiKey) -> ApiKeyJson:
-    return ApiKeyJson(
+def api_key(found: ApiKey, *, jwt: str | None = None) -> ApiKeyJson:
+    shown = ApiKeyJson(
         id=to_wire(found.id),
         name=found.name,
         userId=found.email,
@@ -146,6 +149,9 @@ def api_key(found: ApiKey) -> ApiKeyJson:
         expiresAt=times.to_wire(found.expires_at),
         lastUsedAt=None if found.last_used_at is None else times.to_wire(found.last_used_at),
     )
+    if jwt is not None:
+        shown["jwt"] = jwt
+    return shown
 
 
 class AuditEntryJson(TypedDict):
