@@ -170,6 +170,7 @@ async def _new_project_elsewhere(world: World) -> tuple[dict[str, str], dict[str
 ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/healthz"): Route(sends()),
     ("GET", "/readyz"): Route(sends()),
+    ("GET", "/login"): Route(sends(params={"callback": "http://localhost:3001"})),
     ("POST", "/token"): Route(
         sends(json={"type": "refresh_token", "refresh_token": "none"}), dict.fromkeys(EVERYBODY, 401)
     ),
@@ -284,6 +285,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("DELETE", "/api/v1/items/{item_id}"): Route(about("item_id", _item)),
     ("GET", "/api/v1/items/{item_id}/stream"): Route(sends()),
     ("GET", "/api/v1/items/{item_id}/thumbnail"): Route(about("item_id", _with_thumbnail)),
+    ("GET", "/api/v1/notifications"): Route(sends()),
     ("GET", "/api/v1/commands"): Route(sends()),
     ("GET", "/api/v1/commands/{command_id}"): Route(sends()),
     ("POST", "/api/v1/commands/{command_id}/abort"): Route(about("command_id", World.new_command)),

@@ -8,10 +8,10 @@ from typing import Annotated
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from headwater.api import pages
-from headwater.api.caller import Base, Server, ServerDep
+from headwater.api.caller import Base, Server, ServerDep, needs
 from headwater.api.login import attempt_of, tokens_for
 from headwater.api.pages import Markup
 from headwater.catalog.accounts import Account
@@ -19,7 +19,7 @@ from headwater.errors import BadRequest, Forbidden, NotFound, TooManyRequests, U
 from headwater.work.openid import OpenIdProvider
 from headwater.work.sign_in import account_of_person
 
-router = APIRouter(route_class=pages.PageRoute, include_in_schema=False)
+router = APIRouter(route_class=pages.PageRoute, tags=["log-in"])
 
 _COOKIE = "headwater_sign_in"
 _FLOW_LIFE_S = 600
@@ -53,8 +53,11 @@ Callback = Annotated[str, Depends(_callback)]
 OwnForm = Depends(_sent_by_our_page)
 
 
-@router.get("/login")
+@router.get("/login", response_class=HTMLResponse, openapi_extra=needs("anybody"))
 async def show_login(callback: Callback, server: ServerDep) -> Response:
+    """The log-in page, for `dl.login()`: afterwards the browser goes to the callback, a port of the user's computer,
+    with `id_token`, `access_token` and `refresh_token`.
+    """
     return _login_page(server, callback)
 
 
@@ -80,7 +83,7 @@ def _login_page(
     return pages.respond("Sign in", body, status=status, forms_lead_to=f"'self' {onward}", headers=headers)
 
 
-@router.post("/login", dependencies=[OwnForm])
+@router.post("/login", dependencies=[OwnForm], include_in_schema=False)
 async def log_in(callback: Callback, request: Request, server: ServerDep) -> Response:
     email, password = await _credentials(request)
     if not email or not password:
@@ -125,7 +128,7 @@ Provider = Annotated[OpenIdProvider, Depends(_openid)]
 RedirectUri = Annotated[str, Depends(_redirect_uri)]
 
 
-@router.post("/login/openid", dependencies=[OwnForm])
+@router.post("/login/openid", dependencies=[OwnForm], include_in_schema=False)
 async def start_openid(
     callback: Callback, server: ServerDep, provider: Provider, redirect_uri: RedirectUri
 ) -> Response:
@@ -147,7 +150,7 @@ async def start_openid(
     return response
 
 
-@router.get("/login/openid/callback")
+@router.get("/login/openid/callback", include_in_schema=False)
 async def finish_openid(request: Request, server: ServerDep, provider: Provider, redirect_uri: RedirectUri) -> Response:
     flow = server.signer.read_note("openid", request.cookies.get(_COOKIE, ""))
     if flow is None:

@@ -32,11 +32,9 @@ async def log_in(body: LoginBody, request: Request, server: ServerDep) -> dict[s
     if body.type == "refresh_token":
         account = await _refreshing(server, body.refresh_token or "")
         return _tokens(server, account, body.refresh_token or "")
-    elif body.type == "user_credentials" and body.username and body.password:
-        account = await server.passwords.account_of(attempt_of(request, body.username), body.password)
-    else:
-        raise BadRequest("Log in with type user_credentials, username and password, or with a refresh_token.")
-    return tokens_for(server, account)
+    if body.type == "user_credentials" and body.username and body.password:
+        return tokens_for(server, await server.passwords.account_of(attempt_of(request, body.username), body.password))
+    raise BadRequest("Log in with type user_credentials, username and password, or with a refresh_token.")
 
 
 async def _refreshing(server: Server, token: str) -> Account:
