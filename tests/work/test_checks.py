@@ -482,6 +482,15 @@ async def test_the_smallest_policy_lets_all_pass(world: World, iam: Iam, given: 
     assert report.policy.document == whole_policy(iam, **given)
 
 
+async def test_the_smallest_policy_deletes_what_is_ours_and_nothing_else(world: World, iam: Iam):
+    with iam.user_with(whole_policy(iam)) as keys:
+        store = await world.place.places.open(await driver_on(world, iam.bucket, keys=keys, prefix="photos/"))
+        await store.delete(".dataloop/thumbnails/x.webp")
+        with pytest.raises(StoreDenied):
+            await store.delete("a.jpg")
+        await store.close()
+
+
 @pytest.mark.parametrize(
     ("action", "name"),
     [
