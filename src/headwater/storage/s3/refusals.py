@@ -69,7 +69,8 @@ def read_refusal(status: int, body: bytes, region: str | None) -> S3Refused:
         region=region or element_text(text, "Region"),
         is_transient=code in _TRANSIENT_CODES,
         # An answer to HEAD has no body, hence no code; AWS then says 400 for an expired token.
-        may_be_expired=code in _EXPIRED_CODES or (status == 400 and not code),
+        # A key that is refused may have been replaced meanwhile, here and in the cloud.
+        may_be_expired=code in _WRONG_KEYS or (status == 400 and not code),
     )
     refused.cause = next((cause for cause in Cause if cause.value.search(text)), None)
     return refused
