@@ -24,7 +24,6 @@ def run_api(parent_pid: int, settings: Settings, database_url: str, listener: so
         access_log=False,
         timeout_graceful_shutdown=3,
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
     )
     uvicorn.Server(config).run(sockets=[listener])

@@ -1,6 +1,7 @@
 """Signing in with OpenID Connect, at a certified provider that runs beside the tests."""
 
 import html
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from joserfc.jwk import KeySet, RSAKey
 
 from headwater.app import create_app
+from headwater.errors import Unauthorized
 from tests import servers
 from tests.api.test_login_pages import CALLBACK, SITE, form_of, page, shown
 from tests.conftest import OWNER
@@ -316,9 +318,25 @@ async def test_an_id_token_for_another_client_signs_nobody_in(open_site: Open, i
         tokens = await provider._redeem(client, known, flow, parse_qs(urlsplit(back).query)["code"][0])
     assert (await provider._verify(known, flow, tokens))["sub"] == "owner"
     ours = (await open_site()).app.state.server.openid
-    with pytest.raises(Exception, match="not meant for this sign-in") as refused:
+    with pytest.raises(Unauthorized, match="not meant for this sign-in"):
         await ours._verify(known, flow, tokens)
-    assert refused.value.status == 401
+
+
+async def test_nothing_secret_is_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    browser = await site.browser()
+    with caplog.at_level(logging.DEBUG):
+        back = await at_provider(browser, await begin(browser), "owner")
+        flow = site.app.state.server.signer.read_note("openid", kept_by(browser))
+        seen = len(caplog.records)  # what the browser of the test logs is its own affair
+        transport = httpx.ASGITransport(app=site.app)
+        request = browser.build_request("GET", back)
+        answer = await transport.handle_async_request(request)
+    logged = " ".join(record.getMessage() for record in caplog.records[seen:])
+    assert "/token" in logged
+    tokens = parse_qs(urlsplit(answer.headers["location"]).query)
+    code = parse_qs(urlsplit(back).query)["code"][0]
+    for secret in ("secret-of-headwater", code, *flow.values(), tokens["id_token"][0], tokens["refresh_token"][0]):
+        assert secret not in logged
 
 
 async def test_a_wrong_client_secret_is_the_operators_business(open_site: Open) -> None:
@@ -372,20 +390,50 @@ async def test_keys_that_the_provider_changed_are_read_again(site: Site) -> None
     assert email_of(await sign_in(site, "owner")) == OWNER
 
 
-async def test_tokens_signed_by_a_secret_or_by_nobody_are_refused(site: Site) -> None:
+GOOD = {"aud": "headwater", "sub": "owner", "nonce": "n", "email": OWNER, "email_verified": True}
+
+
+async def test_an_id_token_counts_only_when_all_of_it_is_right(site: Site) -> None:
+    """With the provider's keys replaced by one of the test, which can sign what the provider would not."""
     provider = site.app.state.server.openid
     known = await provider._know()
-    claims = {
-        "iss": known.metadata["issuer"], "sub": "owner", "aud": "headwater", "nonce": "n",
-        "iat": int(time.time()), "exp": int(time.time()) + 60, "email": OWNER, "email_verified": True,
-    }  # fmt: skip
-    for token in (
-        jwt.encode(claims, "secret-of-headwater-secret-of-headwater", algorithm="HS256"),
-        jwt.encode(claims, None, algorithm="none"),
-        "no token",
-        None,
-    ):
-        with pytest.raises(Exception, match="not signed as it should be"):
-            await provider._verify(known, {"nonce": "n"}, {"id_token": token})
-    with pytest.raises(Exception, match="not signed as it should be"):
-        await provider._verify(known, {"nonce": "n"}, {})
+    key = RSAKey.generate_key(2048, {"kid": "k", "use": "sig", "alg": "RS256"})
+    known.keys = KeySet([key])
+    now = int(time.time())
+    good = GOOD | {"iss": known.metadata["issuer"], "iat": now, "exp": now + 60}
+
+    async def verified(claims: dict[str, Any], secret: Any = None, algorithm: str = "RS256") -> dict[str, Any]:
+        signing = key.private_key if secret is None else secret
+        token = jwt.encode(claims, signing, algorithm=algorithm, headers={"kid": "k"})
+        return await provider._verify(known, {"nonce": "n"}, {"id_token": token, "access_token": "a"})
+
+    for right in ({}, {"aud": ["headwater"]}, {"aud": ["headwater", "x"], "azp": "headwater"}):
+        assert (await verified(good | right))["email"] == OWNER
+    wrong: list[dict[str, Any]] = [
+        {"aud": "another"},
+        {"aud": "another", "azp": "headwater"},
+        {"aud": ["headwater", "another"]},
+        {"aud": ["headwater", "another"], "azp": "another"},
+        {"aud": []},
+        {"iss": "http://evil.test"},
+        {"exp": now - 600},
+        {"exp": "tomorrow"},
+        {"iat": now + 600},
+        {"nbf": now + 600},
+        {"nonce": "other"},
+        {"nonce": ["n"]},
+        {"at_hash": "AAAA"},
+    ]
+    wrong += [{name: None} for name in ("aud", "iss", "exp", "iat", "nonce", "sub")]
+    for changed in wrong:
+        claims = {name: value for name, value in (good | changed).items() if value is not None}
+        with pytest.raises(Unauthorized, match="not meant for this sign-in"):
+            await verified(claims)
+    for secret, algorithm in (("secret-of-headwater-secret-of-headwater", "HS256"), ("", "none")):
+        with pytest.raises(Unauthorized):
+            await verified(good, secret, algorithm)
+    with pytest.raises(Unauthorized):
+        await verified(good, RSAKey.generate_key(2048).private_key)
+    for tokens in ({}, {"id_token": None}, {"id_token": "no token"}, {"id_token": 7}):
+        with pytest.raises(Unauthorized):
+            await provider._verify(known, {"nonce": "n"}, tokens)
