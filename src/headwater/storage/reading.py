@@ -1,15 +1,30 @@
-"""Downloads that go on where a connection broke."""
+"""What an object is by the headers of an answer, and downloads that go on where a connection broke."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from email.utils import parsedate_to_datetime
 
 import aiohttp
+from multidict import CIMultiDictProxy
 
 from headwater.errors import Unavailable
 from headwater.storage.stores import ObjectInfo
 
 _CHUNK_BYTES = 256 * 1024
 _MOST_BREAKS = 3  # of one download
+
+
+def info_of(key: str, headers: CIMultiDictProxy[str]) -> ObjectInfo:
+    """Of a whole object or a range of it, as S3 and Azure answer. Its size is that of the whole."""
+    modified = headers.get("Last-Modified")
+    total = headers.get("Content-Range", "").rpartition("/")[2]
+    return ObjectInfo(
+        key=key,
+        size_bytes=int(total if total.isdigit() else headers["Content-Length"]),
+        etag=headers.get("ETag", "").strip('"'),
+        modified_at=parsedate_to_datetime(modified) if modified else None,
+        content_type=headers.get("Content-Type"),
+    )
 
 
 async def unbroken_chunks(

@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import aiohttp
 from azure.storage.blob import UserDelegationKey
-from multidict import CIMultiDictProxy
 
 from headwater.errors import BadRequest, StoreMissing, Unavailable
 from headwater.storage.azure.delegation import DelegationKeys
@@ -19,7 +17,7 @@ from headwater.storage.azure.requests import Container, check_new_name
 from headwater.storage.azure.signing import AccountKey, AzureCredentials, SharedAccessSignature, signed_url
 from headwater.storage.azure.uploads import AzureUpload, written
 from headwater.storage.progress import ParsedPage, pages_ahead
-from headwater.storage.reading import unbroken_chunks
+from headwater.storage.reading import info_of, unbroken_chunks
 from headwater.storage.requests import Request
 from headwater.storage.sending import CredentialsProvider, Sender
 from headwater.storage.stores import FEW_KEYS, ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
@@ -66,14 +64,14 @@ class AzureStore(Store):
 
     async def head(self, key: str) -> ObjectInfo:
         answer = await self._sender.send(Request("GetBlobProperties", "HEAD", key))
-        return _info(key, answer.headers)
+        return info_of(key, answer.headers)
 
     @asynccontextmanager
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[ObjectReader]:
         check_range(start, end)
         async with AsyncExitStack() as opened:
             response = await opened.enter_async_context(self._sender.open(_get_request(key, start, end)))
-            info = _info(key, response.headers)
+            info = info_of(key, response.headers)
             if start and start >= info.size_bytes:  # Azurite answers it, with nothing
                 raise BadRequest(f'"{key}" has {info.size_bytes:,} bytes, so none from byte {start:,} on.')
             chunks = unbroken_chunks(
@@ -191,15 +189,3 @@ def _get_request(key: str, start: int, end: int | None, *, same_as: str | None =
     if start != 0 or end is not None:
         headers["x-ms-range"] = f"bytes={start}-{'' if end is None else end - 1}"
     return Request("GetBlob", "GET", key, headers=headers)
-
-
-def _info(key: str, headers: CIMultiDictProxy[str]) -> ObjectInfo:
-    modified = headers.get("Last-Modified")
-    total = headers.get("Content-Range", "").rpartition("/")[2]
-    return ObjectInfo(
-        key=key,
-        size_bytes=int(total if total.isdigit() else headers["Content-Length"]),
-        etag=headers.get("ETag", "").strip('"'),
-        modified_at=parsedate_to_datetime(modified) if modified else None,
-        content_type=headers.get("Content-Type"),
-    )

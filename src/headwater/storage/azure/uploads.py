@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 
 from headwater.errors import BadRequest
 from headwater.storage.azure.signing import AzureCredentials
+from headwater.storage.parts import PartBuffer
 from headwater.storage.requests import Request
 from headwater.storage.sending import Answer, Sender
 from headwater.storage.stores import ObjectInfo, Upload
@@ -43,45 +44,36 @@ class AzureUpload(Upload):
         self._key = key
         self._content_type = content_type
         self._headers = headers  # of the finished blob
-        self._held = bytearray()
-        self._size_bytes = 0
+        self._parts = PartBuffer(block_bytes)
         self._blocks: list[str] = []
         self._name = secrets.token_hex(8)
 
     async def write_block(self, block: bytes) -> None:
         """The bytes as a block, however few they are."""
-        self._size_bytes += len(block)
+        self._parts.size_bytes += len(block)
         await self._send_block(block)
 
     async def write(self, chunk: bytes) -> None:
-        self._size_bytes += len(chunk)
-        self._held += chunk
-        # More than a block, so that an object of exactly the smallest size still goes as one Put Blob.
-        while len(self._held) > (size := block_bytes(len(self._blocks))):
-            with memoryview(self._held) as view:
-                block = bytes(view[:size])
-            del self._held[:size]
+        for block in self._parts.cut(chunk):
             await self._send_block(block)
 
     async def seal(self) -> None:
-        if self._blocks and self._held:
-            block = bytes(self._held)
-            self._held.clear()
-            await self._send_block(block)
+        if self._blocks and (rest := self._parts.take_rest()):
+            await self._send_block(rest)
 
     async def finish(self) -> ObjectInfo:
         if not self._blocks:
-            return await self._put(self._key, bytes(self._held), content_type=self._content_type)
+            return await self._put(self._key, self._parts.rest, content_type=self._content_type)
         await self.seal()
         # Repeated after an answer that was lost it finds the blocks committed, and commits them again.
         request = Request(
             "PutBlockList", "PUT", self._key, {"comp": "blocklist"}, self._headers, _list_document(self._blocks)
         )
-        return written(self._key, self._size_bytes, self._content_type, await self._sender.send(request))
+        return written(self._key, self._parts.size_bytes, self._content_type, await self._sender.send(request))
 
     async def abort(self) -> None:
         """Nothing to send: blocks that no list names are never seen, and Azure drops them after a week."""
-        self._held.clear()
+        self._parts.drop()
 
     async def _send_block(self, body: bytes) -> None:
         if len(self._blocks) >= _MOST_BLOCKS:

@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import aiohttp
-from multidict import CIMultiDictProxy
 
 from headwater.errors import StoreDenied, Unavailable
 from headwater.storage.progress import ParsedPage, pages_ahead
-from headwater.storage.reading import unbroken_chunks
+from headwater.storage.reading import info_of, unbroken_chunks
 from headwater.storage.requests import Request
 from headwater.storage.s3.dialect import S3Dialect
 from headwater.storage.s3.listing import find_token, parse_page
@@ -55,14 +53,14 @@ class S3Store(Store):
 
     async def head(self, key: str) -> ObjectInfo:
         answer = await self._sender.send(Request("HeadObject", "HEAD", key))
-        return _info(key, answer.headers)
+        return info_of(key, answer.headers)
 
     @asynccontextmanager
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[ObjectReader]:
         check_range(start, end)
         async with AsyncExitStack() as opened:
             response = await opened.enter_async_context(self._sender.open(_get_request(key, start, end)))
-            info = _info(key, response.headers)
+            info = info_of(key, response.headers)
             content_range = response.headers.get("Content-Range")
             chunks = unbroken_chunks(
                 opened,
@@ -142,15 +140,3 @@ def _get_request(key: str, start: int, end: int | None, *, same_as: str | None =
     if start != 0 or end is not None:
         headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
     return Request("GetObject", "GET", key, headers=headers)
-
-
-def _info(key: str, headers: CIMultiDictProxy[str]) -> ObjectInfo:
-    modified = headers.get("Last-Modified")
-    total = headers.get("Content-Range", "").rpartition("/")[2]
-    return ObjectInfo(
-        key=key,
-        size_bytes=int(total if total.isdigit() else headers["Content-Length"]),
-        etag=headers.get("ETag", "").strip('"'),
-        modified_at=parsedate_to_datetime(modified) if modified else None,
-        content_type=headers.get("Content-Type"),
-    )

@@ -5,6 +5,7 @@ from contextlib import suppress
 from xml.sax.saxutils import escape, unescape
 
 from headwater.errors import BadRequest, StoreMissing, Unavailable
+from headwater.storage.parts import PartBuffer
 from headwater.storage.requests import Request
 from headwater.storage.s3.refusals import element_text
 from headwater.storage.s3.requests import S3Credentials
@@ -38,8 +39,7 @@ class S3Upload(Upload):
         self._key = key
         self._content_type = content_type
         self._headers = headers
-        self._held = bytearray()
-        self._size_bytes = 0
+        self._parts = PartBuffer(part_bytes)
         self._upload_id: str | None = None
         self._etags: list[str] = []
         self._is_over = False
@@ -49,24 +49,16 @@ class S3Upload(Upload):
         self._upload_id = await self._create()
 
     async def write(self, chunk: bytes) -> None:
-        self._size_bytes += len(chunk)
-        self._held += chunk
-        # More than a part, so that an object of exactly the smallest size still goes as one PUT.
-        while len(self._held) > (size := part_bytes(len(self._etags))):
-            with memoryview(self._held) as view:
-                part = bytes(view[:size])
-            del self._held[:size]
+        for part in self._parts.cut(chunk):
             await self._send_part(part)
 
     async def seal(self) -> None:
-        if self._upload_id is not None and self._held:
-            part = bytes(self._held)
-            self._held.clear()
-            await self._send_part(part)
+        if self._upload_id is not None and (rest := self._parts.take_rest()):
+            await self._send_part(rest)
 
     async def finish(self) -> ObjectInfo:
         if self._upload_id is None:
-            info = await self._put(self._key, bytes(self._held), content_type=self._content_type)
+            info = await self._put(self._key, self._parts.rest, content_type=self._content_type)
         else:
             await self.seal()
             info = await self._complete(self._upload_id)
@@ -74,7 +66,7 @@ class S3Upload(Upload):
         return info
 
     async def abort(self) -> None:
-        self._held.clear()
+        self._parts.drop()
         if self._upload_id is not None and not self._is_over:
             request = Request("AbortMultipartUpload", "DELETE", self._key, {"uploadId": self._upload_id})
             with suppress(StoreMissing):
@@ -113,7 +105,7 @@ class S3Upload(Upload):
                 "finished without its answer reaching us. Upload it again."
             ) from error
         etag = unescape(element_text(answer.body.decode(), "ETag") or "", {"&quot;": '"', "&#34;": '"'})
-        return ObjectInfo(self._key, self._size_bytes, etag.strip('"'), None, self._content_type)
+        return ObjectInfo(self._key, self._parts.size_bytes, etag.strip('"'), None, self._content_type)
 
 
 def _parts_document(etags: list[str]) -> bytes:
