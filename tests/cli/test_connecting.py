@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from headwater.cli.sources import endpoint_of, parse_source
 from tests.cli.conftest import Connected, Run
 from tests.conftest import RunningServer
 
@@ -114,6 +115,32 @@ def test_connecting_a_bucket_takes_keys_from_the_environment_and_only_its_folder
     assert s3_environment["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
     again = run("connect", f"s3://{bucket}/img_7/", "-d", "texts", "-p", name, **s3_environment)
     assert "3 unchanged" in again.stdout, again.stderr
+
+
+def test_connecting_with_an_integration_that_knows_its_endpoint_can_be_repeated(
+    run: Run, bucket: str, s3_environment: dict[str, str], name: str
+):
+    keys = [("key", "AWS_ACCESS_KEY_ID"), ("secret", "AWS_SECRET_ACCESS_KEY")]
+    given = [word for option, variable in keys for word in ("--option", f"{option}=env:{variable}")]
+    endpoint = f"endpoint={s3_environment['AWS_ENDPOINT_URL']}"
+    made = run("integration", "create", name, "--type", "s3", *given, "--metadata", endpoint, **s3_environment)
+    assert made.returncode == 0, made.stderr
+    for found in ("3 new", "3 unchanged"):
+        done = run("connect", f"s3://{bucket}/img_7", "-d", "texts", "-p", name, "--integration", name)
+        assert found in done.stdout, done.stderr
+    assert len(json.loads(run("driver", "list", "-p", name, "--json").stdout)) == 1
+    listed = json.loads(run("integration", "list", "--org", "Headwater", "--json").stdout)
+    assert name in [integration["name"] for integration in listed]
+    elsewhere = run("integration", "list", "--org", "Nowhere")
+    assert "no organisation 'Nowhere'" in elsewhere.stderr
+
+
+def test_containers_of_two_accounts_are_told_apart_by_their_endpoint():
+    one, two = (parse_source(f"az://{account}/photos/2024") for account in ("one", "two"))
+    assert endpoint_of(one, None) == "https://one.blob.core.windows.net"
+    assert endpoint_of(two, None) == "https://two.blob.core.windows.net"
+    assert endpoint_of(two, "http://127.0.0.1:10000/") == "http://127.0.0.1:10000"
+    assert endpoint_of(parse_source("s3://photos"), None) is None
 
 
 def test_a_bucket_that_refuses_the_keys_leaves_nothing_behind(

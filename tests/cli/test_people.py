@@ -56,6 +56,20 @@ def test_an_organisation_from_its_making_to_its_log(run, as_somebody, token_of):
     assert "member.removed" in as_somebody(token, "audit", "--org", f"{name}-new", "--limit", "3")
 
 
+def test_an_organisation_forbids_deletes_and_allows_them_again(run):
+    name = f"org-{secrets.token_hex(4)}"
+    ok(run("user", "add", f"ana-{name}@example.org", text=PASSWORD + "\n"))
+    ok(run("org", "create", name, "--owner", f"ana-{name}@example.org"))
+    assert "No storage driver" in ok(run("org", "update", name, "--forbid-delete"))
+    ok(run("org", "update", name, "--allow-delete"))
+    assert run("org", "update", name).returncode == 2, "which of the two has to be said"
+    log = json.loads(ok(run("audit", "--org", name, "--json")))
+    assert [entry["action"] for entry in log[:2]] == [
+        "organization.external-delete-left-to-drivers",
+        "organization.external-delete-forbidden",
+    ]
+
+
 def test_somebody_of_elsewhere_is_invited_and_accepts(run, as_somebody, token_of):
     name = f"org-{secrets.token_hex(4)}"
     ana, cara, guest = (f"{who}-{name}@example.org" for who in ("ana", "cara", "guest"))

@@ -9,7 +9,7 @@ from headwater.cli import options
 from headwater.cli.client import Client, connect
 from headwater.cli.finding import list_datasets, list_projects
 from headwater.cli.output import note, print_json
-from headwater.cli.sources import Access, Bucket, Folder, Given, Source, access_of, parse_source
+from headwater.cli.sources import Access, Bucket, Folder, Given, Source, access_of, endpoint_of, parse_source
 from headwater.cli.syncing import followed, report_end
 from headwater.errors import Conflict, Forbidden, HeadwaterError, NotFound
 
@@ -22,7 +22,7 @@ class Wanted:
     """The storage to connect, and how."""
 
     source: Source
-    access: Access | None = None  # None for folders, and with an integration that is there already
+    access: Access | None = None  # None for folders; without options where an integration is there already
     integration: str | None = None  # name of one that is there already
     allow_delete: bool | None = None
     read_only: bool = False
@@ -78,15 +78,17 @@ def connect_command(
 
     Run it again and nothing is added twice: it says what exists and syncs.
 
-    Examples: headwater connect s3://photos/2024 --dataset photos --region eu-central-1
-    headwater connect gs://photos/2024 --dataset photos --key-file key.json
-    headwater connect az://account/photos/2024 --dataset photos
+    Example: headwater connect s3://photos/2024 --dataset photos --region eu-central-1
+
+    Example: headwater connect gs://photos/2024 --dataset photos --key-file key.json
+
+    Example: headwater connect az://account/photos/2024 --dataset photos
     """
     parsed = parse_source(source)
     given = Given(key, secret, session_token, key_file, endpoint, region)
-    access = Access({}, endpoint, region) if integration else None
-    if isinstance(parsed, Bucket) and integration is None:
-        access = access_of(parsed, given)
+    access = None
+    if isinstance(parsed, Bucket):
+        access = Access({}, endpoint_of(parsed, endpoint), region) if integration else access_of(parsed, given)
     wanted = Wanted(parsed, access, integration, allow_delete, read_only, storage_class)
     with connect(data_dir) as client:
         made = connect_source(client, wanted, dataset, project)
@@ -156,9 +158,12 @@ def _is_at(driver: dict[str, Any], wanted: Wanted) -> bool:
     source = wanted.source
     if isinstance(source, Folder):
         return driver["mountPath"] == str(source.path) and not driver["path"]
+    if (driver["type"], _bucket_of(driver), driver["path"]) != (source.cloud, source.name, source.folder):
+        return False
     endpoint = wanted.access.endpoint if wanted.access is not None else None
-    place = (_bucket_of(driver), driver["path"], driver["endpoint"] or None)
-    return driver["type"] == source.cloud and place == (source.name, source.folder, endpoint)
+    if endpoint is None and wanted.integration is not None:
+        return True  # the integration may know an endpoint
+    return (driver["endpoint"] or None) == endpoint
 
 
 def _bucket_of(driver: dict[str, Any]) -> str | None:

@@ -11,6 +11,7 @@ import typer
 
 from headwater.cli import options
 from headwater.cli.client import Client, connect
+from headwater.cli.finding import get_organization
 from headwater.cli.output import add_row, console, note, print_json, say, table
 from headwater.errors import BadRequest, NotFound
 
@@ -45,6 +46,7 @@ def create_command(
     kind: Annotated[str, typer.Option("--type", "-t", help="s3, gcs, azureblob, private-registry, key_value, …")],
     option: OptionValues = None,
     metadata: Metadata = None,
+    organization: options.Organization = None,
     data_dir: options.ServerDataDir = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -56,7 +58,7 @@ def create_command(
     """
     body = {"name": name, "type": kind, "options": _read(option or []), "metadata": _pairs(metadata or [])}
     with connect(data_dir) as client:
-        made = client.post(f"{_organization(client)}/integrations", body)
+        made = client.post(f"{_path(client, organization)}/integrations", body)
     _show(made, f"Integration {made['name']} has the id {made['id']}.", as_json=as_json)
 
 
@@ -66,6 +68,7 @@ def update_command(
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Its new name.")] = None,
     option: OptionValues = None,
     metadata: Metadata = None,
+    organization: options.Organization = None,
     data_dir: options.ServerDataDir = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -78,8 +81,8 @@ def update_command(
     if name is None and not option and metadata is None:
         raise BadRequest("Say what to change: --name, --option or --metadata.")
     with connect(data_dir) as client:
-        organization = _organization(client)
-        found = _get(client, organization, integration)
+        path = _path(client, organization)
+        found = _get(client, path, integration)
         body: dict[str, Any] = {"integrationId": found["id"]}
         if name is not None:
             body["name"] = name
@@ -87,18 +90,22 @@ def update_command(
             body["credentials"] = {"options": _read(option), "type": found["type"]}
         if metadata is not None:
             body["metadata"] = _pairs(metadata)
-        changed = client.patch(f"{organization}/integrations", body)
+        changed = client.patch(f"{path}/integrations", body)
     _show(changed, f"Changed {changed['name']}.", as_json=as_json)
 
 
 @integration_app.command("list")
-def list_command(data_dir: options.ServerDataDir = None, as_json: options.AsJson = False) -> None:
+def list_command(
+    organization: options.Organization = None,
+    data_dir: options.ServerDataDir = None,
+    as_json: options.AsJson = False,
+) -> None:
     """List the integrations of the organisation; their secrets are never shown.
 
     Example: headwater integration list
     """
     with connect(data_dir) as client:
-        found = client.get(f"{_organization(client)}/integrations")
+        found = client.get(f"{_path(client, organization)}/integrations")
     if as_json:
         print_json(found)
         return
@@ -109,28 +116,26 @@ def list_command(data_dir: options.ServerDataDir = None, as_json: options.AsJson
 
 
 @integration_app.command("delete")
-def delete_command(integration: Wanted, data_dir: options.ServerDataDir = None) -> None:
+def delete_command(
+    integration: Wanted, organization: options.Organization = None, data_dir: options.ServerDataDir = None
+) -> None:
     """Delete an integration that no storage driver uses, and its secret.
 
     Example: headwater integration delete photos
     """
     with connect(data_dir) as client:
-        organization = _organization(client)
-        found = _get(client, organization, integration)
-        client.delete(f"{organization}/integrations/{found['id']}")
+        path = _path(client, organization)
+        found = _get(client, path, integration)
+        client.delete(f"{path}/integrations/{found['id']}")
     say(f"Deleted {found['name']}.")
 
 
-def _organization(client: Client) -> str:
-    """Its path."""
-    found = client.get("/orgs")
-    if not found:
-        raise NotFound("You belong to no organisation.")
-    return f"/orgs/{found[0]['id']}"
+def _path(client: Client, organization: str | None) -> str:
+    return f"/orgs/{get_organization(client, organization)['id']}"
 
 
-def _get(client: Client, organization: str, wanted: str) -> dict[str, Any]:
-    for found in client.get(f"{organization}/integrations"):
+def _get(client: Client, path: str, wanted: str) -> dict[str, Any]:
+    for found in client.get(f"{path}/integrations"):
         if wanted in (found["name"], found["id"]):
             return found
     raise NotFound(f"There is no integration {wanted!r}. List them: headwater integration list")

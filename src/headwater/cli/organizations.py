@@ -50,6 +50,31 @@ def rename_org_command(
     say(f"{name} is {new_name} now.")
 
 
+@org_app.command("update")
+def update_org_command(
+    name: Name,
+    forbid_delete: Annotated[
+        bool,
+        typer.Option(
+            "--forbid-delete/--allow-delete",
+            help="Whether no object in a bucket is ever deleted, whatever its storage driver says.",
+        ),
+    ],
+    data_dir: options.ServerDataDir = None,
+) -> None:
+    """Forbid that deleting items deletes objects in buckets, or leave it to the storage drivers.
+
+    Example: headwater org update Labelling --forbid-delete
+    """
+    with connect(data_dir) as client:
+        organization = get_organization(client, name)
+        client.patch(f"/orgs/{organization['id']}", {"forbidExternalDelete": forbid_delete})
+    if forbid_delete:
+        say(f"No storage driver of {organization['name']} deletes objects, whatever it says itself.")
+    else:
+        say(f"Storage drivers of {organization['name']} delete objects where they are allowed to.")
+
+
 @org_app.command("ls")
 def ls_org_command(data_dir: options.ServerDataDir = None, as_json: options.AsJson = False) -> None:
     """List your organisations; the operator sees all.

@@ -103,14 +103,17 @@ def access_of(source: Bucket, given: Given) -> Access:
     """What was given, over what the environment has. Raises BadRequest when there are no credentials."""
     found = ClientEnvironment()
     if source.cloud == "gcs":
-        return Access(_google(given, found), _endpoint(given.endpoint), given.region)
+        return Access(_google(given, found), endpoint_of(source, given.endpoint), given.region)
     if source.cloud == "azureblob":
-        return Access(_azure(source, given, found), _endpoint(given.endpoint), given.region)
-    return Access(_s3(given, found), _endpoint(given.endpoint or found.s3_endpoint), given.region or found.s3_region)
+        return Access(_azure(source, given, found), endpoint_of(source, given.endpoint), given.region)
+    endpoint = endpoint_of(source, given.endpoint or found.s3_endpoint)
+    return Access(_s3(given, found), endpoint, given.region or found.s3_region)
 
 
-def _endpoint(url: str | None) -> str | None:
-    return (url or "").rstrip("/") or None
+def endpoint_of(source: Bucket, given: str | None) -> str | None:
+    """None for the cloud's own. Azure's names the account: containers of two accounts may be named alike."""
+    own = f"https://{source.account}.blob.core.windows.net" if source.cloud == "azureblob" else None
+    return (given or "").rstrip("/") or own
 
 
 def _s3(given: Given, found: ClientEnvironment) -> dict[str, str]:
