@@ -104,6 +104,7 @@ async def test_a_driver_that_only_reads_takes_no_upload(world: World) -> None:
         ({"bucketName": "a b"}, "not a bucket's name"),
         ({"bucketName": "photos", "path": "a\nb"}, "path"),
         ({"bucketName": "photos", "path": "x" * 2000}, "1,024 bytes"),
+        ({"bucketName": "photos", "region": "me@elsewhere.test/"}, "region, as eu-west-1"),
         ({"bucketName": "photos", "storageClass": "GLACIER"}, "restored"),
         ({"bucketName": "photos", "storageClass": "no class!"}, "storage class"),
         ({"bucketName": "photos", "endpoint": "http://user:secret@host"}, "user name or password"),
@@ -119,3 +120,39 @@ async def test_what_cannot_be_a_driver_is_refused_with_what_would_be_right(
     assert words in told
     assert "secret@" not in told
     assert await world.execute("SELECT FROM driver WHERE name = %s", body["name"]) == []
+
+
+async def test_who_may_not_read_a_secret_does_not_say_where_it_is_sent(world: World) -> None:
+    """Of credentials that travel with each request, as a SAS does."""
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n"))
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    sas = "?sv=2024-11-04&ss=b&srt=sco&sp=rwlc&se=2099-01-01T00:00:00Z&sig=dGhlIHNpZ25hdHVyZQ%3D%3D"
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as thief:
+        endpoint = f"http://127.0.0.1:{thief.sockets[0].getsockname()[1]}"
+        keys = {"name": unique("sas"), "type": "azureblob", "options": {"key": "photos", "secret": sas}}
+        url = f"/orgs/{world.organization_id}/integrations"
+        answers = [await world.owner.post(url, json=keys)]
+        named = {"name": unique("sas"), "metadata": {"endpoint": endpoint}}
+        answers.append(await world.owner.post(url, json=keys | named))
+        open_one, tied_one = (answer.json()["id"] for answer in answers)
+
+        def body(integration_id: str, **payload: str) -> dict[str, Any]:
+            payload = {"containerName": "photos"} | payload
+            given = {"type": "azureblob", "integrationType": "azureblob", "payload": payload}
+            return world.driver_body(integration_id, **given)
+
+        for path in ("/drivers", "/drivers/validate"):
+            told = message(await world.callers["developer"].post(path, json=body(open_one, endpoint=endpoint)), 403)
+            assert "metadata" in told
+            assert "sig" not in told
+            assert heard == []
+        for who, asked in (("admin", body(open_one, endpoint=endpoint)), ("developer", body(tied_one))):
+            answer = await world.callers[who].post("/drivers/validate", json=asked)
+            assert answer.status_code != 403, answer.text
+            assert heard
+            heard.clear()

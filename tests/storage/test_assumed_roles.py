@@ -119,6 +119,7 @@ async def test_a_chain_of_roles_is_walked_with_what_the_one_before_lent(
         (403, "InvalidClientTokenId", StoreDenied, "key"),
         (400, "ExpiredTokenException", StoreDenied, "key"),
         (503, "ServiceUnavailable", Unavailable, "again"),
+        (400, "Throttling", Unavailable, "again"),
     ],
 )
 async def test_a_refusal_says_what_to_do_and_nothing_that_was_answered(

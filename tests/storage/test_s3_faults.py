@@ -330,6 +330,8 @@ def denial(text: str) -> web.Response:
         (refusal(403, "RequestTimeTooSkewed"), FailedDependency, "clock"),
         (refusal(403, "AccessDenied"), StoreDenied, r"Allow s3:ListBucket on arn:aws:s3:::cams\."),
         (refusal(400, "Odd"), FailedDependency, "400 Odd on ListObjectsV2"),
+        (refusal(400, "x" * 65), FailedDependency, r"\(400 on ListObjectsV2\)"),
+        (refusal(400, "Odd", region="hush of yours"), FailedDependency, "400 Odd on ListObjectsV2"),
     ],
 )
 async def test_a_refusal_says_what_to_do(

@@ -350,7 +350,10 @@ async def find_by_name(conn: AsyncConnection[Any], organization_id: int, name: s
 
 def differing(found: Integration, new: NewIntegration) -> Conflict | None:
     """Whether `new` is another one of the same name, its secret aside."""
-    is_same = found.kind == new.kind and found.metadata == new.metadata and found.has_secret == bool(new.secret)
+    # What is made empty and told more later is the same when a script makes it empty again.
+    is_told_later = bool(kind_of(found.kind).needed_later) and not new.secret
+    has_same = is_told_later or found.has_secret == bool(new.secret)
+    is_same = found.kind == new.kind and found.metadata == new.metadata and has_same
     return None if is_same else taken(new.name)
 
 

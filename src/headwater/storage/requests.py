@@ -1,8 +1,12 @@
 """Requests to object stores before they are signed, and the answers that refuse them: the same for every cloud."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# These are shown to people, and anything may answer at an endpoint: what looks like no code or region is not repeated.
+_CODE = re.compile(r"[A-Za-z0-9_.]{1,64}")
+_REGION = re.compile(r"[a-z0-9-]{1,32}")
 _TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -28,9 +32,11 @@ class Refused(Exception):
         is_transient: bool = False,
         may_be_expired: bool = False,
     ) -> None:
+        code = code if _CODE.fullmatch(code) else ""
         super().__init__(f"{status} {code}".strip())
         self.status = status
         self.code = code
-        self.region = region  # where the bucket really is, if the answer says so
+        # Where the bucket really is, if the answer says so.
+        self.region = region if _REGION.fullmatch(region or "") else None
         self.is_transient = is_transient or status in _TRANSIENT_STATUSES
         self.may_be_expired = may_be_expired

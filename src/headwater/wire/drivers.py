@@ -10,6 +10,9 @@ from headwater.catalog.drivers import Driver, DriverChange, NewDriver, folder_pr
 from headwater.catalog.integrations import Integration
 from headwater.errors import BadRequest
 from headwater.ids import from_wire, to_wire
+from headwater.storage.azure.store import access_tier
+from headwater.storage.gcs.requests import checked_class
+from headwater.storage.s3.requests import check_region
 from headwater.storage.stores import LARGEST_KEY_BYTES
 from headwater.wire import times
 
@@ -114,13 +117,16 @@ def new_driver(body: NewDriverBody, used: Integration, folder: str | None) -> Ne
     for name, text in (("path", inner), ("region", given.region), ("endpoint", given.endpoint)):
         if text is not None and (not text.isprintable() or len(text.encode()) > LARGEST_KEY_BYTES):
             raise BadRequest(f"The driver's {name} is a text without control characters, of at most 1,024 bytes.")
+    region = given.region or used.metadata.get("region") or None
+    if region is not None and used.kind in _USES["s3"]:
+        check_region(region)
     return NewDriver(
         name=body.name.strip(),
         kind=body.type,
         integration_id=used.id,
         root=root,
         prefix=folder_prefix(inner),
-        region=given.region or used.metadata.get("region") or None,
+        region=region,
         storage_class=_storage_class(body.type, given.storage_class),
         endpoint=None if folder is not None else given.endpoint or used.metadata.get("endpoint") or None,
         allow_delete=body.allow_external_delete and not body.read_only,
@@ -161,6 +167,10 @@ def _storage_class(kind: str, given: str | None) -> str | None:
             f"Objects of the class {name} cannot be read until they are restored, so nothing could be shown of them. "
             "Choose a class that can be read at once."
         )
+    if kind in _AZURE:
+        access_tier(name)
+    elif kind == "gcs":
+        checked_class(name)
     return name
 
 

@@ -229,6 +229,6 @@ def role_arns(text: str) -> list[str]:
     """One ARN, several with commas between them, or a JSON list."""
     try:
         told = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         told = text.split(",")
     return [str(arn).strip() for arn in (told if isinstance(told, list) else [told]) if str(arn).strip()]

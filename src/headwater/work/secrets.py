@@ -57,6 +57,9 @@ async def create_integration(
     if known is not None:
         return await _the_same(pool, vault, known, new)
     trusted = await trust.introduce(place.places.clouds, new.kind)
+    if new.secret:
+        region = new.metadata.get("region")
+        trusted = await trust.prove(place.places.clouds, new.kind, trusted, region, new.secret)
     kept = await _keep(vault, reserved, new.secret, integration_id)
     try:
         async with pool.connection() as conn:

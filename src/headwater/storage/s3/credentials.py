@@ -19,7 +19,7 @@ from typing_extensions import override
 from headwater.errors import FailedDependency, HeadwaterError, StoreDenied, Unavailable
 from headwater.storage.requests import Refused, Request
 from headwater.storage.s3.refusals import element_text, read_refusal
-from headwater.storage.s3.requests import S3Credentials
+from headwater.storage.s3.requests import S3Credentials, check_region
 from headwater.storage.sending import Dialect, Sender
 
 _LIFE_S = 3600  # the most that STS lends to a role assumed by a role
@@ -116,6 +116,8 @@ async def _ask(
 
 class _StsDialect(Dialect[S3Credentials]):
     def __init__(self, region: str, endpoint: str | None) -> None:
+        """Raises BadRequest."""
+        check_region(region)
         suffix = ".cn" if region.startswith("cn-") else ""
         self._url = f"{endpoint.rstrip('/')}/" if endpoint else f"https://sts.{region}.amazonaws.com{suffix}/"
         self._region = region
@@ -141,10 +143,10 @@ class _StsDialect(Dialect[S3Credentials]):
                 f"The role may not be assumed {said}. Check its ARN, that its trust policy names the one who asks, "
                 "and that the external id is the same on both sides."
             )
-        if refused.status in (400, 401, 403):
-            return StoreDenied(f"AWS does not accept the key that is to assume the role {said}. Renew it.")
         if refused.is_transient:
             return Unavailable(f"AWS STS is busy or failing {said}. Try again later.")
+        if refused.status in (400, 401, 403):
+            return StoreDenied(f"AWS does not accept the key that is to assume the role {said}. Renew it.")
         return FailedDependency(f"AWS STS refused {said}.")
 
     def describe(self) -> str:

@@ -3,6 +3,7 @@
 What is signed must be sent letter by letter, so a URL is percent-encoded once, here, and never touched again.
 """
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -23,12 +24,26 @@ class S3Credentials:
     session_token: str | None = field(default=None, repr=False)
 
 
+_REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def check_region(region: str) -> str:
+    """Raises BadRequest for what cannot be one: it becomes part of a host's name."""
+    if not _REGION.fullmatch(region):
+        raise BadRequest(f"{region[:60]!r} is not the name of a region, as eu-west-1 is one: letters, digits, hyphens.")
+    return region
+
+
 @dataclass(frozen=True, slots=True)
 class Bucket:
     name: str
     prefix: str  # '' or ending with a slash
     region: str
     endpoint: str | None  # None: AWS itself
+
+    def __post_init__(self) -> None:
+        """Raises BadRequest."""
+        check_region(self.region)
 
     @property
     def url(self) -> str:
