@@ -223,6 +223,36 @@ async def test_an_invitation_can_be_declined_or_withdrawn(world: World, place: P
         assert email not in await place.roles()
 
 
+async def test_who_was_put_out_does_not_come_back_by_an_old_invitation(world: World, place: Place) -> None:
+    for is_added_first in (True, False):
+        email, client = await somebody(world)
+        await place.add("owner", email, role="admin")
+        invitation = (await client.get("/invitations")).json()[0]["id"]
+        if is_added_first:
+            assert (await place.add("operator", email)).status_code == 200
+            assert (await client.get("/invitations")).json() == []
+        else:  # both at the same moment, or before there was this rule
+            await world.execute(
+                "INSERT INTO member (organization_id, account_id, role) SELECT %s, id, 'member' FROM account "
+                "WHERE email = %s",
+                int(place.id, 16),
+                email,
+            )
+        assert (await place.remove("admin", email)).status_code == 200
+        message(await client.post(f"/invitations/{invitation}/accept"), 404)
+        assert email not in await place.roles()
+
+
+async def test_nobody_but_the_operator_makes_an_account_whose_password_is_then_known(world: World) -> None:
+    """Somebody's invitation to another organisation would be theirs to accept."""
+    body = {"email": f"{unique('invited')}@elsewhere.test", "password": "12345678"}
+    for who in ("admin", "stranger"):
+        message(await world.callers[who].post(f"/orgs/{world.organization_id}/accounts", json=body), 403)
+    assert "address" in message(
+        await world.callers["admin"].post(f"/orgs/{world.organization_id}/accounts", json=body), 403
+    )
+
+
 async def test_the_operator_is_told_what_is_missing(world: World, place: Place) -> None:
     email = f"{unique('nobody')}@place.test"
     told = message(await place.add("operator", email), 404)
@@ -316,4 +346,5 @@ async def test_what_is_deleted_is_in_the_log(world: World, place: Place) -> None
     await place.owner.patch(f"/projects/{project}", json={"name": "q"})
     await place.owner.delete(f"/projects/{project}")
     told = [(action, target) for _, action, target in await place.actions()]
+    assert told[1] == ("project.created", "p")
     assert told[-3:] == [("dataset.deleted", "d"), ("project.renamed", "q"), ("project.deleted", "q")]

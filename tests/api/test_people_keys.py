@@ -201,6 +201,20 @@ async def test_a_bot_is_not_put_out_or_promoted_as_if_it_were_a_member(world: Wo
     message(await world.owner.delete(f"{members}/{bot}"), 404)
 
 
+async def test_a_bot_never_has_more_rights_than_who_may_make_its_keys(world: World) -> None:
+    """The developers of its project would have them, too."""
+    bot = await world.callers["developer"].post(f"/projects/{world.project_id}/bots", json={"name": unique("bot")})
+    email = bot.json()["email"]
+    other = await world.new_project()
+    for project, role in ((world.project_id, "owner"), (other, "annotator"), (other, "developer")):
+        for ask_for in (world.owner.post, world.owner.patch):
+            told = message(await ask_for(f"/projects/{project}/members/{email}", json={"role": role}), 403)
+            assert "Make a bot in this project" in told
+    for role in ("annotator", "developer"):
+        answer = await world.owner.patch(f"/projects/{world.project_id}/members/{email}", json={"role": role})
+        assert answer.status_code == 200
+
+
 async def ended(stream: Listening) -> None:
     """Reads the stream to its end; the limit of the test is the limit."""
     while True:

@@ -113,7 +113,7 @@ ORGANIZATION_RIGHTS = {
     "worker": {"read_organization"},
     "operator": {
         "read_organization", "manage_members", "manage_organization", "read_audit", "read_quota", "manage_quota",
-        "create_organization",
+        "create_organization", "create_account",
     },
 }  # fmt: skip
 

@@ -175,20 +175,16 @@ class NewAccountBody(BaseModel):
     role: MemberRole = "member"
 
 
-@router.post("/orgs/{organization_id}/accounts", openapi_extra=needs("manage_members"))
+@router.post("/orgs/{organization_id}/accounts", openapi_extra=needs("create_account"))
 async def create_account(
     organization_id: OrganizationId, body: NewAccountBody, caller: Caller, conn: Connection
 ) -> wire.UserJson:
-    """A new account that is a member of the organisation. Only owners make owners.
+    """A new account that is a member of the organisation.
 
-    Outside of the first organisation only the operator makes accounts: whether an address has one is not for others
-    to find out. They invite people instead.
+    Only the operator makes accounts: who makes one knows its password, and could answer what other organisations send
+    to its address; and whether an address has one is not for others to find out. They invite people instead.
     """
-    organization = await organizations.get_organization(conn, caller, organization_id, "manage_members")
-    if body.role == "owner" and not {"owner", "operator"} & set(organization.roles):
-        raise Forbidden("Only owners of the organisation may make others its owners. Choose another role.")
-    if not await organizations.is_first(conn, organization) and "operator" not in organization.roles:
-        raise Forbidden("Accounts are made by this server's operator. Invite people by their address instead.")
+    organization = await organizations.get_organization(conn, caller, organization_id, "create_account")
     account = await accounts.create_account(conn, email=body.email, password=body.password)
     await organizations.add_member(conn, organization.id, account, body.role)
     await audit.record(conn, caller, "account.created", account.email, organization_id=organization.id, role=body.role)

@@ -83,7 +83,7 @@ async def password_hash_of(conn: AsyncConnection[Any], email: str) -> tuple[Acco
         """
         SELECT id, email, password_hash
         FROM account
-        WHERE lower(email) = lower(%s) AND password_hash IS NOT NULL
+        WHERE lower(email) = lower(%s) AND password_hash IS NOT NULL AND deleted_at IS NULL
         """,
         [email.strip()],
     )

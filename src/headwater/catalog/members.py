@@ -105,6 +105,7 @@ async def remove_member(conn: AsyncConnection[Any], caller: Account, organizatio
 
 async def remove_account(conn: AsyncConnection[Any], organization_id: int, account: Account) -> list[str]:
     """Returns the names of the projects it was in."""
+    await organizations.forget_invitation(conn, organization_id, account)
     await conn.execute(
         "DELETE FROM member WHERE organization_id = %s AND account_id = %s", [organization_id, account.id]
     )

@@ -108,7 +108,7 @@ async def forbid_external_delete(
 
 
 async def add_member(conn: AsyncConnection[Any], organization_id: int, account: Account, role: MemberRole) -> None:
-    """Raises Conflict."""
+    """Nothing is left to be answered then. Raises Conflict."""
     try:
         async with conn.transaction():
             await conn.execute(
@@ -117,6 +117,15 @@ async def add_member(conn: AsyncConnection[Any], organization_id: int, account: 
             )
     except UniqueViolation:
         raise Conflict(f"{account.email} is a member already.") from None
+    await forget_invitation(conn, organization_id, account)
+
+
+async def forget_invitation(conn: AsyncConnection[Any], organization_id: int, account: Account) -> None:
+    """With it, somebody who was put out could come back."""
+    await conn.execute(
+        "DELETE FROM invitation WHERE organization_id = %s AND lower(email) = lower(%s)",
+        [organization_id, account.email],
+    )
 
 
 async def get_owner(conn: AsyncConnection[Any]) -> Account:
@@ -173,13 +182,6 @@ async def is_operator(conn: AsyncConnection[Any], account: Account) -> bool:
     cursor = await conn.execute("SELECT " + _IS_OPERATOR, {"account_id": account.id})
     row = await cursor.fetchone()
     return row is not None and row[0]
-
-
-async def is_first(conn: AsyncConnection[Any], organization: Organization) -> bool:
-    """Whether its owners are the operators of the installation."""
-    cursor = await conn.execute("SELECT min(id) FROM organization")
-    row = await cursor.fetchone()
-    return row is not None and row[0] == organization.id
 
 
 async def list_organizations(conn: AsyncConnection[Any], caller: Account) -> list[Organization]:

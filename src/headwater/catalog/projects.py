@@ -73,6 +73,7 @@ async def create_project(
     await conn.execute(
         "INSERT INTO project_member (project_id, account_id, role) VALUES (%s, %s, 'owner')", [row[0], caller.id]
     )
+    await record(conn, caller, row[0], "project.created", name, owner=caller.email)
     return await get_project(conn, caller, row[0])
 
 
@@ -182,10 +183,18 @@ async def list_contributors(conn: AsyncConnection[Any], project_ids: list[int]) 
 async def change_member(
     conn: AsyncConnection[Any], caller: Account, project: Project, email: str, role: rights.Role
 ) -> None:
-    """Add a member of the organisation, or give one another role. Raises NotFound, Conflict for the last owner."""
+    """Add a member of the organisation, or give one another role.
+
+    Raises NotFound, Conflict for the last owner, Forbidden for what would give a bot more than who may make its keys.
+    """
     account = await accounts.find_account(conn, email)
     if account is None or not await organizations.is_member(conn, project.organization_id, account):
         raise NotFound(f"No account {email} in this organisation. Add one: headwater user add {email}")
+    if account.kind == "bot" and (role == "owner" or not await _is_made_in(conn, project, account)):
+        raise Forbidden(
+            "A bot works in the project it was made in, and is no owner there: the developers of that project make its "
+            "keys, and act with its rights. Make a bot in this project instead."
+        )
     before = await _lock_role(conn, project, account)
     if before == role:
         return
@@ -194,6 +203,11 @@ async def change_member(
     await set_member(conn, project.id, account, role)
     action = "project_member.added" if before is None else "project_member.changed"
     await record(conn, caller, project.id, action, account.email, project=project.name, role=role, before=before)
+
+
+async def _is_made_in(conn: AsyncConnection[Any], project: Project, bot: Account) -> bool:
+    cursor = await conn.execute("SELECT FROM account WHERE id = %s AND bot_project_id = %s", [bot.id, project.id])
+    return await cursor.fetchone() is not None
 
 
 async def drop_member(conn: AsyncConnection[Any], caller: Account, project: Project, email: str) -> None:

@@ -23,6 +23,7 @@ OrganizationRight = Literal[
     "use_integrations",
     "manage_integrations",
     "manage_members",
+    "create_account",
     "manage_organization",
     "read_audit",
     "read_quota",
@@ -60,6 +61,8 @@ RULES: dict[AnyRight, Rule] = {
     "use_integrations": Rule("organization", "use its integrations in drivers", _DEVELOPERS, ("owner", "admin")),
     "manage_integrations": Rule("organization", "see or change its integrations", (), ("owner", "admin")),
     "manage_members": Rule("organization", "add, change or remove its members", (), ("operator", "owner", "admin")),
+    # An account is known to every organisation, and who makes it knows its password.
+    "create_account": Rule("organization", "make accounts; invite people by their address instead", (), ("operator",)),
     "manage_organization": Rule("organization", "change the organisation", (), ("operator", "owner")),
     "read_audit": Rule("organization", "read its audit log", (), ("operator", "owner")),
     "read_quota": Rule("organization", "see its quota", (), ("operator", "owner", "admin")),
