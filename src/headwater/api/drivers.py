@@ -5,10 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from headwater.api.caller import Caller, Connection, DriverId, Origin, Server, ServerDep, needs
-from headwater.catalog import audit, drivers, integrations, notices, projects
+from headwater.catalog import audit, drivers, integrations, notices, organizations, projects
 from headwater.catalog.accounts import Account
-from headwater.catalog.drivers import Driver, NewDriver
-from headwater.errors import Conflict, NotFound
+from headwater.catalog.drivers import Driver, NewDriver, sends_its_credentials
+from headwater.catalog.integrations import Integration
+from headwater.catalog.projects import Project
+from headwater.errors import Conflict, Forbidden, HeadwaterError, NotFound
 from headwater.ids import from_wire
 from headwater.net.addresses import check_endpoint
 from headwater.wire import checks as wire_checks
@@ -68,7 +70,20 @@ async def asked(
     new = wire.new_driver(body, used, folder)
     if new.endpoint:
         check_endpoint(new.endpoint, allow_private=server.settings.allow_private_endpoints)
+    if new.endpoint != (used.metadata.get("endpoint") or None) and sends_its_credentials(new.kind):
+        await _may_name_endpoints(conn, caller, project, used)
     return project, new
+
+
+async def _may_name_endpoints(conn: Connection, caller: Account, project: Project, used: Integration) -> None:
+    """Who may use an integration may not read its secret, so does not say where it is sent. Raises Forbidden."""
+    try:
+        await organizations.get_organization(conn, caller, project.organization_id, "manage_integrations")
+    except HeadwaterError:
+        raise Forbidden(
+            f"What opens the buckets of integration {used.name!r} is sent to the driver's endpoint, so only owners and "
+            "admins of the organisation name one. Ask them to set it in the integration's metadata, and leave it out."
+        ) from None
 
 
 def limits_of(server: Server) -> checks.Limits:

@@ -69,6 +69,11 @@ JOIN account ON account.id = driver.creator_id
 """
 
 
+def sends_its_credentials(kind: str) -> bool:
+    """Whether requests carry what opens the bucket (a token, a SAS); those to S3 are signed, with nothing to steal."""
+    return kind in ("gcs", "azureblob", "azureDatalakeGen2")
+
+
 def folder_prefix(path: str | None) -> str:
     """A driver's folder as a key prefix: '' or 'a/b/'. `img_7` must not take `img_70`, so it ends with a slash.
 
