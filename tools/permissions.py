@@ -92,7 +92,7 @@ A few routes say more than their right:
 - Invitations are only ever your own, keys your own or of bots of projects where you hold `manage_bots`.
 - Everybody may take themselves out of an organisation or a project.
 - Only owners of an organisation make and unmake its owners.
-- Accounts are made in the first organisation by its owners and admins, in the others by the operator alone.
+- Who makes an account knows its password: only the operator does, in every organisation; the others invite.
 """
 
 

@@ -23,7 +23,10 @@ def test_projects_integrations_drivers_and_datasets_are_made_found_listed_and_de
             integrations_type=dl.IntegrationType.S3, name="camera bucket", options={"key": key, "secret": secret})
         errors["integration"] = error_of(
             project.integrations.create, integrations_type=dl.IntegrationType.S3, name="camera bucket",
-            options={"key": key, "secret": secret})
+            options={"key": key, "secret": "another"})
+        same = project.integrations.create(
+            integrations_type=dl.IntegrationType.S3, name="camera bucket", options={"key": key, "secret": secret})
+        assert same.id == integration.id
         listed = [entry for entry in project.integrations.list() if entry["id"] == integration.id]
         told = json.dumps([entry for entry in listed]) + json.dumps(integration.to_json(), default=str)
 
@@ -78,6 +81,49 @@ def test_projects_integrations_drivers_and_datasets_are_made_found_listed_and_de
     assert "admin-secret" not in found["told"]
     assert bucket.keys() == {"a.jpg", "b/c.txt", "b/d/e.bin"}
     assert (folder / "inner" / "kept.txt").read_bytes() == b"kept"
+
+
+def test_an_integration_is_updated_and_syncs_take_its_new_options(run_sdk, bucket):
+    bucket.put("a.txt", b"a")
+    found = run_sdk(
+        """
+        project = dl.projects.create("updated integrations")
+        integration = project.integrations.create(
+            integrations_type=dl.IntegrationType.S3, name="to be updated", options={"key": key, "secret": secret})
+        driver = project.drivers.create(
+            name="d", driver_type=dl.ExternalStorage.S3, integration_id=integration.id, bucket_name=bucket,
+            integration_type=dl.IntegrationType.S3, endpoint=endpoint)
+        dataset = synced(project.datasets.create("d", driver=driver))
+
+        renamed = project.integrations.update(integrations_id=integration.id, new_name="renamed")
+        renamed.update(  # returns nothing
+            new_name="renamed again", new_options={"key": key, "secret": "wrong"}, reload_services=True)
+        again = project.integrations.get(integration.id)
+        refused = until(lambda: error_of(dataset.sync), "the wrong secret is used")
+        by_id = project.integrations.update(
+            integrations_id=integration.id, new_options={"key": key, "secret": secret}, reload_services=False)
+        works = until(lambda: error_of(dataset.sync) is None, "the right secret is used")
+        errors = [
+            error_of(renamed.update, new_options={"key": key}),
+            error_of(project.integrations.update, integrations_id="f" * 15 + "0" * 9, new_name="x"),
+            error_of(renamed.update, new_name=""),
+        ]
+        answer(
+            ids={one.id for one in (renamed, again, by_id)} == {integration.id}, works=works, refused=refused,
+            names=[renamed.name, again.name, by_id.name],
+            files=filenames(dataset.items.list()), errors=errors,
+            told=json.dumps([one.to_json() for one in (renamed, again, by_id)], default=str),
+        )
+        """,
+        **bucket.access,
+    )
+    assert found["ids"] is True
+    assert found["names"] == ["renamed", "renamed again", "renamed again"]
+    assert found["works"] is True
+    assert "renamed again" in found["refused"][1] or "secret" in found["refused"][1]
+    assert found["files"] == ["/a.txt"]
+    assert [error[0] for error in found["errors"]] == ["BadRequest", "NotFound", "BadRequest"], found["errors"]
+    assert "admin-secret" not in found["told"] + str(found["errors"])
 
 
 def test_sync_follows_the_bucket_and_a_deleted_item_stays_deleted(run_sdk, bucket):
