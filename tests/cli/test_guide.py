@@ -70,10 +70,23 @@ def test_commands_in_the_guide_and_the_readme_are_there():
     assert written <= {name.split()[0] for name in _commands()}
 
 
+def _anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_between_pages_lead_somewhere():
-    for page in [*GUIDE.glob("*.md"), ROOT / "README.md"]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)", page.read_text()):
+            led_to = page.parent / target if target else page
+            assert led_to.exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in _anchors(led_to), f"{page.name} links to {target}#{anchor}"
+
+
+def test_every_page_of_the_guide_is_linked_from_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert [page.name for page in GUIDE.glob("*.md") if f"(docs/guide/{page.name})" not in readme] == []
 
 
 def test_the_script_of_the_guide_runs_as_it_is_written(server: RunningServer, pics: Connected, tmp_path: Path):
