@@ -251,11 +251,37 @@ async def test_a_service_account_of_another_project_is_acted_as(site: Site, goo:
     answer = await site.update(integration, email=THEIR_EMAIL, resourceName="theirs")
     assert answer.status_code == 200, answer.text
     assert goo.tokens.asked[-1].path == f"/v1/projects/-/serviceAccounts/{THEIR_EMAIL}:generateAccessToken"
-    assert await site.facts(integration) == introduced | {"status": "trust-established"}
+    assert await site.facts(integration) == introduced | {"status": "trust-established", "email": THEIR_EMAIL}
     assert (await site.create("gcp-cross", **body)).json()["id"] == integration["id"]
     driver = await site.driver(integration, "gcs", payload)
     assert driver.status_code == 200, driver.text
     assert await site.listed(driver.json()) == {"/a.txt": b"their bytes"}
+
+
+async def test_an_account_that_trusts_this_server_serves_one_organisation(site: Site) -> None:
+    """Google asks for no external id, and whoever knows the account's name could read its buckets by this server."""
+    options = {"email": THEIR_EMAIL, "resourceName": "theirs"}
+    assert (await site.create("gcp-cross", options=options)).status_code == 200
+    again = (await site.create("gcp-cross")).json()
+    assert (await site.update(again, **options)).status_code == 200
+    async with site.app.state.server.place.pool.connection() as conn:
+        cursor = await conn.execute("INSERT INTO organization (name) VALUES ('Elsewhere') RETURNING id")
+        elsewhere = (await cursor.fetchone())[0]
+        await conn.execute(
+            """
+            INSERT INTO member (organization_id, account_id, role)
+            SELECT %s, id, 'owner' FROM account WHERE email = %s
+            """,
+            [elsewhere, OWNER],
+        )
+    site.organization_id = f"{elsewhere:024x}"
+    mine = (await site.create("gcp-cross")).json()
+    for email in (THEIR_EMAIL, THEIR_EMAIL.upper()):
+        told = message(await site.update(mine, email=email, resourceName="theirs"), 409)
+        assert "may not act as" in told
+        message(await site.create("gcp-cross", options=options | {"email": email}), 409)
+    assert (await site.facts(mine))["status"] == "created"
+    assert (await site.update(mine, email=OTHER_EMAIL, resourceName="mine")).status_code == 200
 
 
 async def test_a_workload_identity_reads_a_bucket(site: Site, goo: Google) -> None:

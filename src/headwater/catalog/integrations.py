@@ -177,6 +177,7 @@ async def insert_integration(
     trust: Mapping[str, Any] | None = None,
 ) -> Integration:
     """Raises Conflict."""
+    await _claim(conn, organization_id, trust)
     try:
         async with conn.transaction():
             await conn.execute(
@@ -251,6 +252,7 @@ async def change_integration(
     before = await cursor.fetchone()
     if before is None:
         raise _missing(found.id)
+    await _claim(conn, found.organization_id, trust)
     try:
         async with conn.transaction():
             await conn.execute(
@@ -283,6 +285,22 @@ async def change_integration(
         **({"name_before": before[0]} if change.name else {}),
     )
     return await secrets.delete(conn, before[1]) if secret_id is not None and before[1] is not None else None
+
+
+async def _claim(conn: AsyncConnection[Any], organization_id: int, trust: Mapping[str, Any] | None) -> None:
+    """An account that trusts this server does so for one organisation: the first that named it. Raises Conflict."""
+    email = (trust or {}).get("email")
+    if email is None:
+        return
+    await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('trust:' || %s, 0))", [email])
+    cursor = await conn.execute(
+        "SELECT FROM integration WHERE organization_id <> %s AND trust->>'email' = %s LIMIT 1", [organization_id, email]
+    )
+    if await cursor.fetchone() is not None:
+        raise Conflict(
+            f"This organisation may not act as {email}. Make a service account for it alone, or ask the operator of "
+            "this server."
+        )
 
 
 async def replace_secret(conn: AsyncConnection[Any], integration_id: int, before_id: int, secret_id: int) -> bool:

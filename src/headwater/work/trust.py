@@ -30,4 +30,6 @@ async def prove(
         return None
     known = dict(trust or {})
     await clouds.become(kind, secret, external_id=known.get("externalId"), region=region)
-    return known | {"status": "trust-established"}
+    # Google has no external id, so the account becomes known, and stays with the first organisation that proved it.
+    account = {"email": secret["email"].lower()} if kind == "gcp-cross" else {}
+    return known | account | {"status": "trust-established"}
