@@ -3,6 +3,8 @@
 import jwt
 import pytest
 
+from headwater.errors import BadRequest
+from headwater.work.sign_in import Person, account_of_person
 from tests.api.world import World, message, new_account, unique
 from tests.conftest import OWNER, PASSWORD
 
@@ -93,3 +95,16 @@ async def test_tokens_that_we_did_not_sign_are_refused(world: World) -> None:
         message(await nobody.get("/users/me", headers={"authorization": header}), 401)
     assert (await nobody.get(f"/users/me?token={good}")).status_code == 401
     assert (await nobody.get("/users/me", headers={"authorization": f"bearer {good}"})).status_code == 200
+
+
+async def test_an_address_that_only_looks_like_one_is_not_it(world: World) -> None:
+    """U+212A is k where case does not count, and a provider may call such an address verified."""
+    async with world.pool.connection() as conn:
+        account = await new_account(conn, f"kim-{unique('kin')}@example.test")
+    settings = world.app.state.server.settings
+    for letter, sign in (("k", "\u212a"), ("i", "\u0130")):
+        person = Person("https://issuer.test", unique("subject"), account.email.replace(letter, sign, 1))
+        with pytest.raises(BadRequest):
+            await account_of_person(world.pool, settings, person)
+    person = Person("https://issuer.test", unique("subject"), account.email.upper())
+    assert (await account_of_person(world.pool, settings, person)).id == account.id

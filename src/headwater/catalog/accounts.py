@@ -15,6 +15,7 @@ from headwater.errors import BadRequest, Conflict, NotFound, Unauthorized
 
 Kind = Literal["user", "bot"]
 _LONGEST_EMAIL = 254  # RFC 5321, 4.5.3.1.3, as erratum 1690 has it
+_LOOK_LIKE_LETTERS = "\u212a\u0130"  # where case does not count, they are k and i: somebody else's address
 _LONGEST_PASSWORD = 1024
 _SHORTEST_PASSWORD = 8
 
@@ -33,7 +34,8 @@ COLUMNS: LiteralString = "account.id, account.email, account.kind, account.name"
 def checked_email(email: str) -> str:
     """Raises BadRequest."""
     email = email.strip()
-    if "@" not in email or len(email) > _LONGEST_EMAIL or any(character.isspace() for character in email):
+    is_odd = any(character.isspace() or character in _LOOK_LIKE_LETTERS for character in email)
+    if "@" not in email or len(email) > _LONGEST_EMAIL or is_odd:
         raise BadRequest(f"{email[:80]!r} is not an e-mail address.")
     return email
 

@@ -61,7 +61,11 @@ class Person:
 
 
 async def account_of_person(pool: Pool, settings: Settings, person: Person) -> Account:
-    """The first time the e-mail address says whose account it is, from then on the subject. Raises Forbidden."""
+    """The first time the e-mail address says whose account it is, from then on the subject.
+
+    Raises Forbidden, BadRequest for what is no address.
+    """
+    accounts.checked_email(person.email)
     domains = {domain.lower().removeprefix("@") for domain in settings.oidc_email_domains}
     if domains and person.email.rpartition("@")[2].lower() not in domains:
         raise Forbidden(f"{person.email} may not sign in here: its domain is not among those that the operator allows.")
