@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from headwater.cli.demo import demo_settings
+from headwater.cli.sources import Access, Bucket, endpoint_of, parse_source
 from tests.cli.conftest import Run
 
 
@@ -54,3 +56,21 @@ def test_the_demo_refuses_a_folder_that_is_not_there(run: Run, tmp_path: Path):
     refused = run("demo", str(tmp_path / "nix"), "--once", "--data-dir", str(tmp_path / "data"), alone=True)
     assert refused.returncode == 1
     assert "There is no folder" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "endpoint", "allows"),
+    [
+        ("az://account/photos", None, False),
+        ("az://account/photos", "http://127.0.0.1:10000", True),
+        ("gs://photos", None, False),
+        ("s3://photos", "http://127.0.0.1:9000", True),
+    ],
+)
+def test_the_demo_allows_inner_addresses_only_for_an_endpoint_that_was_given(
+    tmp_path: Path, source: str, endpoint: str | None, allows: bool
+):
+    parsed = parse_source(source)
+    assert isinstance(parsed, Bucket)
+    access = Access({}, endpoint_of(parsed, endpoint), None)
+    assert demo_settings(tmp_path, parsed, access, 0).allow_private_endpoints is allows

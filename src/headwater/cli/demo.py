@@ -22,7 +22,7 @@ from headwater.cli.listing import query_items
 from headwater.cli.output import add_row, complain, console, counted, note, say, size, table, warn
 from headwater.cli.sdk import sdk_snippet
 from headwater.cli.server_file import read_server_file
-from headwater.cli.sources import Access, Bucket, Folder, Given, Source, access_of, parse_source
+from headwater.cli.sources import Access, Bucket, Folder, Given, Source, access_of, endpoint_of, parse_source
 from headwater.errors import BadRequest, Conflict, HeadwaterError, Unavailable
 from headwater.settings import Settings, default_data_dir
 
@@ -55,7 +55,8 @@ def demo_command(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SOURCE]", help="Your own data: a folder or s3://BUCKET/FOLDER. Without it: sample files."
+            metavar="[SOURCE]",
+            help="Your own data: a folder, or what `headwater connect` takes. Without it: sample files.",
         ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="End when everything was shown, instead of serving.")] = False,
@@ -89,7 +90,7 @@ def demo_command(
         _write_samples(folder / "sample-files")
     elif isinstance(wanted, Folder) and not wanted.path.is_dir():
         raise BadRequest(f"There is no folder {wanted}.")
-    settings = _settings(folder, wanted, access, port)
+    settings = demo_settings(folder, wanted, access, port)
     sys.exit(_run(settings, _Show(settings, wanted, access, is_once=once)))
 
 
@@ -130,13 +131,13 @@ def _write_samples(folder: Path) -> None:
     note(f"Wrote {counted(len(written), 'sample file')} to {folder}")
 
 
-def _settings(folder: Path, source: Source, access: Access | None, port: int | None) -> Settings:
+def demo_settings(folder: Path, source: Source, access: Access | None, port: int | None) -> Settings:
     """The operator's own, who is also the one who names the source: its folder and its endpoint are allowed."""
     given: dict[str, Any] = {"data_dir": folder}
     base = Settings(**given)
     if isinstance(source, Folder):
         given["local_roots"] = (*base.local_roots, source.path)
-    elif access is not None and access.endpoint:
+    elif access is not None and access.endpoint != endpoint_of(source, None):
         given["allow_private_endpoints"] = True
     given["port"] = port if port is not None else _port_or_free(base.host, base.port)
     return Settings(**given)
