@@ -28,7 +28,7 @@ PROJECT = {
 }  # fmt: skip
 ORGANIZATION = {
     "id", "name", "logoUrl", "plan", "account", "members", "groups", "owner", "creator", "createdAt", "updatedAt",
-    "roles",
+    "roles", "forbidExternalDelete",
 }  # fmt: skip
 USER = {
     "id", "email", "username", "firstName", "lastName", "avatar", "role", "type", "org", "createdAt", "updatedAt",

@@ -101,8 +101,8 @@ def test_a_dataset_on_each_cloud_is_synced_read_and_written(
             integrations_type=getattr(dl.IntegrationType, kind), name=f"keys of {kind}", options=options,
             metadata={"endpoint": endpoint})
         driver = project.drivers.create(
-            name=f"bucket of {kind}", driver_type=getattr(dl.ExternalStorage, kind), integration_id=integration.id, integration_type=None,
-            bucket_name=bucket, path="folder", allow_external_delete=False)
+            name=f"bucket of {kind}", driver_type=getattr(dl.ExternalStorage, kind), integration_id=integration.id,
+            integration_type=None, bucket_name=bucket, path="folder", allow_external_delete=False)
         again = project.drivers.get(driver_id=driver.id)
         dataset = synced(project.datasets.create(f"dataset on {kind}", driver=driver))
         names = filenames(dataset.items.list())
@@ -146,8 +146,8 @@ def test_wrong_keys_make_no_driver_and_are_not_repeated(
             integrations_type=getattr(dl.IntegrationType, kind), name=f"wrong keys of {kind}", options=options,
             metadata={"endpoint": endpoint})
         error = error_of(project.drivers.create,
-            name="wrong", driver_type=getattr(dl.ExternalStorage, kind), integration_id=integration.id, integration_type=None,
-            bucket_name=bucket, path="folder", allow_external_delete=False)
+            name="wrong", driver_type=getattr(dl.ExternalStorage, kind), integration_id=integration.id,
+            integration_type=None, bucket_name=bucket, path="folder", allow_external_delete=False)
         answer(error=error, drivers=[driver.name for driver in project.drivers.list()])
         """,
         **there.told | {"options": there.told["options"] | spoilt},

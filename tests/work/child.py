@@ -9,7 +9,7 @@ from typing import Any
 from headwater import queue, worker
 from headwater.media.limits import DecodePool
 from headwater.settings import Settings
-from headwater.storage import local
+from headwater.storage.local import store as local
 from headwater.storage.opening import open_local
 from headwater.work import places, preprocess, sync
 
