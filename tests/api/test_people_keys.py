@@ -7,8 +7,9 @@ import httpx
 import jwt
 import pytest
 
+from headwater.catalog import organizations
 from tests.api.test_news import Listening, announce, listening
-from tests.api.world import World, message, unique
+from tests.api.world import World, message, new_account, unique
 
 OWNER = "owner@headwater.test"
 DEVELOPER = "developer@project.test"
@@ -213,6 +214,47 @@ async def test_a_bot_never_has_more_rights_than_who_may_make_its_keys(world: Wor
     for role in ("annotator", "developer"):
         answer = await world.owner.patch(f"/projects/{world.project_id}/members/{email}", json={"role": role})
         assert answer.status_code == 200
+
+
+async def test_owners_hear_of_keys_of_bots_that_somebody_who_was_put_out_has_made(world: World) -> None:
+    async with world.pool.connection() as conn:
+        account = await new_account(conn, f"{unique('leaver')}@project.test")
+        await organizations.add_member(conn, int(world.organization_id, 16), account, "member")
+    client = await world.new_client(account)
+
+    async def told() -> list[str]:
+        found = (await world.owner.get("/notifications")).json()
+        return [notice["message"] for notice in found if account.email in notice["title"]]
+
+    projects = [await world.new_project(), await world.new_project()]
+    for project in projects:
+        await world.owner.post(f"/projects/{project}/members/{account.email}", json={"role": "developer"})
+        bot = (await client.post(f"/projects/{project}/bots", json={"name": project})).json()["email"]
+        key = await made(client, bot)
+        revoked = await made(client, bot)
+        assert (await world.owner.delete(f"/apiKeys/{revoked['id']}")).status_code == 200
+        await made(world.owner, bot)
+    await made(client, account.email)
+
+    await world.owner.delete(f"/projects/{projects[0]}/members/{account.email}")
+    (first,) = await told()
+    assert projects[0] in first
+    assert "(1)" in first
+    assert projects[1] not in first
+    assert (await world.owner.delete(f"/apiKeys/{key['id']}")).status_code == 200
+    await world.owner.delete(f"/orgs/{world.organization_id}/members/{account.email}")
+    second = (await told())[0]
+    assert projects[0] in second
+    assert projects[1] not in second
+
+
+async def test_nothing_is_told_of_somebody_without_keys_of_bots(world: World) -> None:
+    project = await world.new_project()
+    url = f"/projects/{project}/members/stranger@project.test"
+    await world.owner.post(url, json={"role": "developer"})
+    assert (await world.owner.delete(url)).status_code == 200
+    titles = [notice["title"] for notice in (await world.owner.get("/notifications")).json()]
+    assert not any("stranger@project.test" in title for title in titles)
 
 
 async def ended(stream: Listening) -> None:

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from headwater.api.caller import Base, Caller, Connection, InvitationId, OrganizationId, ServerDep, needs
-from headwater.catalog import accounts, audit, members, organizations, projects
+from headwater.catalog import accounts, api_keys, audit, members, organizations, projects
 from headwater.catalog.organizations import Organization
 from headwater.catalog.rights import MemberRole
 from headwater.errors import BadRequest, Forbidden, NotFound
@@ -166,6 +166,7 @@ async def remove_member(
         conn, caller, organization_id, "read_organization" if leaves else "manage_members"
     )
     await members.remove_member(conn, caller, organization, email)
+    await api_keys.tell_of_keys_left(conn, organization.id, email)
     return {"success": True}
 
 

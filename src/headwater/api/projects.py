@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from headwater import queue
 from headwater.api.caller import Base, Caller, Connection, ProjectId, needs
-from headwater.catalog import bots, organizations, projects, rights
+from headwater.catalog import api_keys, bots, organizations, projects, rights
 from headwater.catalog.accounts import Account
 from headwater.errors import BadRequest, NotFound
 from headwater.ids import to_wire
@@ -132,4 +132,5 @@ async def remove_member(project_id: ProjectId, email: str, caller: Caller, conn:
     leaves = email.strip().lower() == caller.email.lower()
     project = await projects.get_project(conn, caller, project_id, "read" if leaves else "manage_project")
     await projects.drop_member(conn, caller, project, email)
+    await api_keys.tell_of_keys_left(conn, project.organization_id, email, project_id=project.id)
     return [wire.user(member) for member in (await projects.list_contributors(conn, [project.id]))[project.id]]

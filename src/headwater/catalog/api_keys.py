@@ -7,7 +7,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from headwater.catalog import accounts, audit, bots, projects
+from headwater.catalog import accounts, audit, bots, notices, projects
 from headwater.catalog.accounts import Account
 from headwater.catalog.names import checked_name
 from headwater.errors import NotFound, Unauthorized
@@ -125,6 +125,38 @@ async def revoke_key(conn: AsyncConnection[Any], caller: Account, key: ApiKey) -
     """It is refused from the commit on."""
     await conn.execute("DELETE FROM api_key WHERE id = %s", [key.id])
     await _note(conn, caller, "key.revoked", key)
+
+
+async def tell_of_keys_left(
+    conn: AsyncConnection[Any], organization_id: int, email: str, *, project_id: int | None = None
+) -> None:
+    """Call it for somebody who was put out: who has made a bot's keys may still have them, so owners hear of it."""
+    cursor = await conn.execute(
+        """
+        SELECT bot.email, project.name, count(*)
+        FROM audit
+        JOIN account AS bot ON bot.email = audit.details ->> 'account'
+        JOIN project ON project.id = bot.bot_project_id
+        JOIN api_key ON api_key.account_id = bot.id AND api_key.created_at = audit.created_at -- of one transaction
+        WHERE audit.organization_id = %(organization_id)s AND audit.action = 'key.created'
+            AND lower(audit.actor) = lower(%(email)s) AND api_key.expires_at > now()
+            AND project.id = coalesce(%(project_id)s, project.id)
+        GROUP BY bot.email, project.name
+        ORDER BY bot.email, project.name
+        """,
+        {"organization_id": organization_id, "email": email.strip(), "project_id": project_id},
+    )
+    left = [f"{bot} of project {project} ({count})" for bot, project, count in await cursor.fetchall()]
+    if left:
+        await notices.tell_owners(
+            conn,
+            organization_id,
+            "warning",
+            f"{email.strip()} may still have keys of bots",
+            f"{email.strip()} is out, and has made keys that still count, for: {', '.join(left)}. Revoke them if "
+            "they are not to be used any more: headwater key ls --bot EMAIL, headwater key revoke ID",
+            project_id=project_id,
+        )
 
 
 async def _note(conn: AsyncConnection[Any], caller: Account, action: str, key: ApiKey) -> None:
