@@ -125,7 +125,9 @@ class Site:
         told = (await self.client.get(f"{self.integrations}/{integration['id']}")).json()["metadata"]
         return {fact["name"]: fact["value"] for fact in told}
 
-    async def driver(self, integration: dict[str, Any], kind: str, payload: dict[str, Any]) -> httpx.Response:
+    async def driver(
+        self, integration: dict[str, Any], kind: str, payload: dict[str, Any], **given: Any
+    ) -> httpx.Response:
         body = {
             "name": unique("driver"),
             "type": kind,
@@ -134,7 +136,7 @@ class Site:
             "metadata": {"system": {"projectId": self.project_id}},
             "payload": {"storageClass": "", "region": "us-east-1", "path": "photos"} | payload,
             "allowExternalDelete": False,
-        }
+        } | given
         return await self.client.post("/drivers", json=body)
 
     async def listed(self, driver: dict[str, Any]) -> dict[str, bytes]:
@@ -297,6 +299,27 @@ async def test_a_workload_identity_reads_a_bucket(site: Site, goo: Google) -> No
     driver = await site.driver(integration, "gcs", {"bucket": goo.bucket, "endpoint": goo.server.endpoint})
     assert driver.status_code == 200, driver.text
     assert await site.listed(driver.json()) == {"/a.txt": b"their bytes"}
+
+
+async def test_a_check_takes_its_tokens_once_also_in_an_empty_folder(site: Site, goo: Google) -> None:
+    content = {
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": f"{goo.tokens.url}/v1/token",
+        "service_account_impersonation_url": f"{goo.tokens.url}/v1/x:generateAccessToken",
+        "credential_source": {
+            "url": f"{goo.tokens.url}/subject",
+            "format": {"type": "json", "subject_token_field_name": "access_token"},
+        },
+    }
+    options = {"content": json.dumps(content)}
+    integration = (await site.create("gcp-workload-identity-federation", options=options)).json()
+    before = goo.tokens.lent
+    payload = {"bucket": goo.bucket, "endpoint": goo.server.endpoint, "path": "empty"}
+    driver = (await site.driver(integration, "gcs", payload, allowExternalDelete=True)).json()
+    assert goo.tokens.lent - before == 3
+    assert driver["report"]["calls"] <= 12, driver["report"]
 
 
 @pytest.mark.parametrize(("kind", "words"), [("aws-cross", "HEADWATER_AWS"), ("gcp-cross", "HEADWATER_GOOGLE")])

@@ -198,12 +198,12 @@ class _Examination:
     async def _list(self, store: Store) -> None:
         self._page = await store.check_listing()
         if not self._page.keys and self._driver.prefix and self.where.cloud != "folder":
-            await self._refuse_single_file()
+            await self._refuse_single_file(store)
 
-    async def _refuse_single_file(self) -> None:
+    async def _refuse_single_file(self, store: Store) -> None:
         """An empty folder is fine; an object with just that name shows that a file was meant."""
         parent, slash, name = self._driver.prefix.rstrip("/").rpartition("/")
-        above = await self._places.open(replace(self._driver, prefix=parent + slash), Patience(attempts=1))
+        above = await self._places.open(replace(self._driver, prefix=parent + slash), Patience(attempts=1), store)
         try:
             with suppress(StoreMissing, StoreDenied):
                 await above.head(name)

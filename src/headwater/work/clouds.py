@@ -14,12 +14,15 @@ from headwater.net.addresses import check_endpoint
 from headwater.settings import Settings
 from headwater.storage.azure import credentials as azure
 from headwater.storage.azure.signing import AzureCredentials
+from headwater.storage.azure.store import AzureStore
 from headwater.storage.gcs import credentials as gcs
 from headwater.storage.gcs.documents import ServiceAccount, check_federation, check_service_account
 from headwater.storage.gcs.requests import GcsCredentials
+from headwater.storage.gcs.store import GcsStore
 from headwater.storage.opening import open_azure, open_gcs, open_s3
 from headwater.storage.s3.credentials import AssumedRole, RoleChain, caller_arn
 from headwater.storage.s3.requests import S3Credentials
+from headwater.storage.s3.store import S3Store
 from headwater.storage.sending import ATTEMPTS, CredentialsProvider
 from headwater.storage.stores import Store
 from headwater.work.credentials import Secrets
@@ -50,15 +53,20 @@ class Clouds:
         self._connector = connector
         self._session = session  # for tokens; a store has a session of its own
 
-    async def open(self, driver: Driver, patience: Patience) -> Store:
-        """Call it inside the event loop. Raises BadRequest, VaultError."""
+    async def open(self, driver: Driver, patience: Patience, beside: Store | None = None) -> Store:
+        """Call it inside the event loop; `beside` is a store of the same integration, whose tokens serve here, too.
+
+        Raises BadRequest, VaultError.
+        """
         match driver.kind:
             case "gcs":
                 return open_gcs(
                     bucket=driver.root,
                     prefix=driver.prefix,
                     endpoint=driver.endpoint,
-                    credentials=self._secrets.follow(driver.integration_id, lambda secret: self._gcs(driver, secret)),
+                    credentials=beside.credentials
+                    if isinstance(beside, GcsStore)
+                    else self._secrets.follow(driver.integration_id, lambda secret: self._gcs(driver, secret)),
                     storage_class=driver.storage_class,
                     connector=self._connector,
                     backoff_s=patience.backoff_s,
@@ -70,7 +78,9 @@ class Clouds:
                     container=driver.root,
                     prefix=driver.prefix,
                     endpoint=driver.endpoint,
-                    credentials=self._secrets.follow(driver.integration_id, lambda secret: self._azure(driver, secret)),
+                    credentials=beside.credentials
+                    if isinstance(beside, AzureStore)
+                    else self._secrets.follow(driver.integration_id, lambda secret: self._azure(driver, secret)),
                     storage_class=driver.storage_class,
                     connector=self._connector,
                     backoff_s=patience.backoff_s,
@@ -82,7 +92,9 @@ class Clouds:
                     prefix=driver.prefix,
                     region=driver.region or DEFAULT_REGION,
                     endpoint=driver.endpoint,
-                    credentials=self._secrets.follow(driver.integration_id, lambda secret: self._s3(driver, secret)),
+                    credentials=beside.credentials
+                    if isinstance(beside, S3Store)
+                    else self._secrets.follow(driver.integration_id, lambda secret: self._s3(driver, secret)),
                     storage_class=driver.storage_class,
                     connector=self._connector,
                     backoff_s=patience.backoff_s,

@@ -91,11 +91,14 @@ class Places:
         folder.mkdir(parents=True, exist_ok=True)
         return open_local(root=folder)
 
-    async def open(self, driver: Driver, patience: Patience | None = None) -> Store:
-        """A store for one use, to be closed by the caller. Raises BadRequest for a folder that is not allowed."""
+    async def open(self, driver: Driver, patience: Patience | None = None, beside: Store | None = None) -> Store:
+        """A store for one use, to be closed by the caller; for `beside`, see `Clouds.open`.
+
+        Raises BadRequest for a folder that is not allowed.
+        """
         if driver.integration_kind in ("hostPath", "nfs"):
             return open_local(root=checked_folder(self._settings, driver.root, driver.prefix))
-        return await self.clouds.open(driver, patience or Patience())
+        return await self.clouds.open(driver, patience or Patience(), beside)
 
     async def close(self) -> None:
         for store in self._open.values():

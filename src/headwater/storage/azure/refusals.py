@@ -128,7 +128,8 @@ def _denial(container: Container, request: Request, refused: Refused, said: str)
         case Refused(code=code) if code in _NETWORK_CODES:
             return StoreDenied(
                 f"The network rules of the account, or the allowed addresses of the SAS, keep this server from {named} "
-                f"{said}. Let its address in under Networking. At an emulator this may mean a wrong key."
+                f"{said}. Let its address in under Networking. At an emulator this may mean a wrong key, or "
+                "a SAS of another container."
             )
         case Refused(code="KeyBasedAuthenticationNotPermitted"):
             return StoreDenied(
@@ -158,7 +159,10 @@ def _wrong_credentials(container: Container, refused: Refused, said: str) -> str
         case AzureRefused(cause=Cause.WRONG_KEY):
             return f"The key is not the one of the account of {named} {said}. Copy it again from Access keys."
         case AzureRefused(cause=Cause.WRONG_SAS):
-            return f"The SAS for {named} is altered, or its key was changed {said}. Make a new one."
+            return (
+                f"The SAS for {named} was made for another container, is altered, or its key was changed {said}. "
+                "Make one for this container."
+            )
         case AzureRefused(cause=Cause.TOKEN_EXPIRED):
             return f"The token for {named} has expired {said}. Check the clock of this machine."
         case _:

@@ -49,6 +49,10 @@ class AzureStore(Store):
         self._page_keys = page_keys
         self._tier = tier  # None: the account's own
 
+    @property
+    def credentials(self) -> CredentialsProvider[AzureCredentials]:
+        return self._sender.credentials
+
     async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncGenerator[ListingPage]:
         """In Azure's order: by bytes, but with a hierarchical namespace folder by folder."""
         query = self._listing_query(prefix, self._page_keys)

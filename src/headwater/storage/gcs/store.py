@@ -63,6 +63,10 @@ class GcsStore(Store):
         self._page_keys = page_keys
         self._storage_class = storage_class
 
+    @property
+    def credentials(self) -> CredentialsProvider[GcsCredentials]:
+        return self._sender.credentials
+
     async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncGenerator[ListingPage]:
         """The next page is on its way while one is parsed and used."""
         query = self._listing_query(prefix, self._page_keys)

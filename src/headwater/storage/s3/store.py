@@ -39,6 +39,10 @@ class S3Store(Store):
         is_standard = (storage_class or "STANDARD").upper() == "STANDARD"
         self._class_header = {} if is_standard else {"x-amz-storage-class": str(storage_class).upper()}
 
+    @property
+    def credentials(self) -> CredentialsProvider[S3Credentials]:
+        return self._sender.credentials
+
     async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncGenerator[ListingPage]:
         """The next page is on its way while one is parsed and used."""
         query = self._listing_query(prefix, self._page_keys)
