@@ -303,7 +303,7 @@ async def test_passwords_and_tokens_at_the_gate(visitor: Visitor) -> None:
     account = {"email": f"{unique('bird')}@headwater.test", "password": canary()}
     url = f"/orgs/{world.organization_id}/accounts"
     for body in (account, account, account | {"role": "king"}, account | {"password": MARK[:3]}):
-        await visitor.ask("POST", url, json=body)
+        await visitor.ask("POST", url, who="organisation owner", json=body)
     gate = "http://headwater.test/token"
     logged_in = await visitor.ask(
         "POST", gate, route=("POST", "/token"), json={"username": account["email"], "password": account["password"]}

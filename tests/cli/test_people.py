@@ -50,6 +50,7 @@ def test_an_organisation_from_its_making_to_its_log(run, as_somebody, token_of):
         "organization.created",
         "member.added",
         "member.changed",
+        "project.created",
         "member.removed",
         "organization.renamed",
     ]
