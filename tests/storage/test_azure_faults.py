@@ -347,7 +347,7 @@ NOT_IN_TIME = "Signature not valid in the specified time frame: Start [..] - Exp
         (web.Response(status=404, text="404 page not found"), StoreMissing, 'no container "cams"'),
         (refusal(403, "AuthenticationFailed", "Request date header too old: 'x'"), FailedDependency, "clock"),
         (refusal(403, "AuthenticationFailed", NOT_IN_TIME), StoreDenied, "SAS .* has expired"),
-        (refusal(403, "AuthenticationFailed", "Signature did not match."), StoreDenied, "Make a new one"),
+        (refusal(403, "AuthenticationFailed", "Signature did not match."), StoreDenied, "made for another container"),
         (
             refusal(403, "AuthenticationFailed", "The MAC signature found in the HTTP request"),
             StoreDenied,
