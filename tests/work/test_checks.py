@@ -244,6 +244,32 @@ async def test_a_report_costs_the_same_however_much_there_is(
     assert sum("list-type" in request for request in seen) == 1
 
 
+async def test_what_is_only_advice_gives_way_to_the_limit_of_requests(
+    world: World, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+):
+    driver = await driver_on(world, bucket, allow_delete=True, prefix="folder/")
+    whole = await checked(world, driver)
+    monkeypatch.setattr(checks, "_MOST_CALLS", whole.calls - 1)
+    report = await checked(world, driver)
+    assert (verdicts(whole)["cors"], verdicts(report)["cors"]) == (True, None)
+    assert report.calls < whole.calls
+    assert report.ok
+
+
+async def test_a_vault_that_does_not_answer_makes_no_check_wait(
+    world: World, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+):
+    driver = await driver_on(world, bucket)
+
+    async def never_opened(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.place.places, "open", never_opened)
+    report = await checked(world, driver, limits=SHORT)
+    assert not report.ok
+    assert "could not be read in time" in (report.checks[0].message or "")
+
+
 async def never(_request: web.Request) -> web.StreamResponse:
     await asyncio.Event().wait()
     raise AssertionError
