@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
+import aiohttp
 import boto3
 import httpx
 import pytest
+from aiohttp import web
 from botocore.config import Config
 
 from headwater.app import create_app
@@ -23,6 +26,7 @@ from tests.conftest import OWNER, PASSWORD
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/reader"
 OTHER_ROLE = f"arn:aws:iam::{ACCOUNT}:role/nobody"
+CARELESS_ROLE = f"arn:aws:iam::{ACCOUNT}:role/careless"
 THEIR_EMAIL = "cameras@their-project.iam.gserviceaccount.com"
 OTHER_EMAIL = "nobody@their-project.iam.gserviceaccount.com"
 
@@ -69,7 +73,7 @@ def amazon() -> Iterator[Amazon]:
         iam.create_user(UserName="headwater")
         may_assume = allow(["sts:AssumeRole", "sts:GetCallerIdentity"], "*")
         iam.put_user_policy(UserName="headwater", PolicyName="ours", PolicyDocument=may_assume)
-        for role, trusted in (("reader", "headwater"), ("nobody", "somebody-else")):
+        for role, trusted in (("reader", "headwater"), ("careless", "headwater"), ("nobody", "somebody-else")):
             iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust(trusted))
         everything = [f"arn:aws:s3:::{bucket.name}", f"arn:aws:s3:::{bucket.name}/*"]
         iam.put_role_policy(RoleName="reader", PolicyName="ours", PolicyDocument=allow("s3:*", everything))
@@ -79,6 +83,29 @@ def amazon() -> Iterator[Amazon]:
         yield built
         built.enforce(False)
         iam.close()
+
+
+@pytest.fixture
+async def sts(amazon: Amazon) -> AsyncIterator[str]:
+    """Moto's STS, whose roles know no conditions, behind one: the role of the reader asks for an external id."""
+
+    async def passed_on(request: web.Request) -> web.Response:
+        body = await request.read()
+        form = parse_qs(body.decode())
+        if form.get("RoleArn") == [ROLE] and "ExternalId" not in form:
+            return web.Response(status=403, text="<Error><Code>AccessDenied</Code></Error>")
+        headers = {name: text for name, text in request.headers.items() if name != "Transfer-Encoding"}
+        url = amazon.server.endpoint + "/"
+        async with aiohttp.ClientSession() as session, session.post(url, headers=headers, data=body) as answer:
+            return web.Response(status=answer.status, body=await answer.read())
+
+    app = web.Application()
+    app.router.add_post("/", passed_on)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
 
 
 @dataclass
@@ -161,6 +188,7 @@ async def site(
     new_database: Callable[[], str],
     settings_for: Callable[..., Settings],
     amazon: Amazon,
+    sts: str,
     goo: Google,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Site]:
@@ -171,7 +199,7 @@ async def site(
         redirect_downloads=False,
         aws_access_key_id=amazon.keys.access_key_id,
         aws_secret_access_key=amazon.keys.secret_access_key,
-        aws_sts_endpoint=amazon.server.endpoint,
+        aws_sts_endpoint=sts,
         google_credentials=key_file,
         google_iam_endpoint=goo.tokens.url,
     )
@@ -218,6 +246,14 @@ async def test_a_role_that_does_not_trust_us_changes_nothing(site: Site, amazon:
     name = unique("cross")
     assert "trust policy" in message(await site.create("aws-cross", name=name, options={"roleArn": OTHER_ROLE}), 424)
     assert name not in (await site.client.get(site.integrations)).text
+
+
+async def test_a_role_that_anybody_here_could_name_is_refused(site: Site) -> None:
+    integration = (await site.create("aws-cross")).json()
+    before = await site.facts(integration)
+    told = message(await site.update(integration, roleArn=CARELESS_ROLE), 400)
+    assert f'"sts:ExternalId": "{before["externalId"]}"' in told
+    assert await site.facts(integration) == before
 
 
 async def test_a_key_of_theirs_assumes_a_role(site: Site, amazon: Amazon) -> None:

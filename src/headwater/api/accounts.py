@@ -156,7 +156,7 @@ async def update_member(
     )
 
 
-@router.delete("/orgs/{organization_id}/members/{email}", openapi_extra=needs("manage_members"))
+@router.delete("/orgs/{organization_id}/members/{email:path}", openapi_extra=needs("manage_members"))
 async def remove_member(
     organization_id: OrganizationId, email: str, caller: Caller, conn: Connection
 ) -> dict[str, bool]:

@@ -114,8 +114,8 @@ async def list_members(project_id: ProjectId, caller: Caller, conn: Connection) 
     return [wire.user(member) for member in (await projects.list_contributors(conn, [project.id]))[project.id]]
 
 
-@router.post("/{project_id}/members/{email}", openapi_extra=needs("manage_project"))
-@router.patch("/{project_id}/members/{email}", openapi_extra=needs("manage_project"))
+@router.post("/{project_id}/members/{email:path}", openapi_extra=needs("manage_project"))
+@router.patch("/{project_id}/members/{email:path}", openapi_extra=needs("manage_project"))
 async def set_member(
     project_id: ProjectId, email: str, body: RoleBody, caller: Caller, conn: Connection
 ) -> list[wire.UserJson]:
@@ -126,7 +126,7 @@ async def set_member(
     return [wire.user(member) for member in (await projects.list_contributors(conn, [project.id]))[project.id]]
 
 
-@router.delete("/{project_id}/members/{email}", openapi_extra=needs("manage_project"))
+@router.delete("/{project_id}/members/{email:path}", openapi_extra=needs("manage_project"))
 async def remove_member(project_id: ProjectId, email: str, caller: Caller, conn: Connection) -> list[wire.UserJson]:
     """Everybody may leave; the last owner stays."""
     leaves = email.strip().lower() == caller.email.lower()

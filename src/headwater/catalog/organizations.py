@@ -56,6 +56,7 @@ async def create_organization(
 ) -> Organization:
     """Another one, for the operator to make. Raises Conflict, BadRequest, Forbidden."""
     rights.require_in_organization(["operator"] if await is_operator(conn, caller) else [], [], "create_organization")
+    await _check_name(conn, caller, name.strip())
     organization_id = await _insert_organization(conn, name, data_point_limit)
     await add_member(conn, organization_id, owner, "owner")
     await audit.record(
@@ -65,17 +66,19 @@ async def create_organization(
 
 
 async def _insert_organization(conn: AsyncConnection[Any], name: str, data_point_limit: int | None = None) -> int:
-    try:
-        async with conn.transaction():
-            cursor = await conn.execute(
-                "INSERT INTO organization (name, data_point_limit) VALUES (%s, %s) RETURNING id",
-                [checked_name(name, "organisation"), data_point_limit],
-            )
-    except UniqueViolation:
-        raise Conflict(f"There is an organisation named {name.strip()!r} already.") from None
+    cursor = await conn.execute(
+        "INSERT INTO organization (name, data_point_limit) VALUES (%s, %s) RETURNING id",
+        [checked_name(name, "organisation"), data_point_limit],
+    )
     row = await cursor.fetchone()
     assert row is not None
     return row[0]
+
+
+async def _check_name(conn: AsyncConnection[Any], caller: Account, name: str) -> None:
+    """Not one that the caller sees already; of others nobody is told. Raises Conflict."""
+    if any(found.name == name for found in await list_organizations(conn, caller)):
+        raise Conflict(f"You see an organisation named {name!r} already. Choose another name.")
 
 
 async def rename_organization(
@@ -83,13 +86,8 @@ async def rename_organization(
 ) -> None:
     """Raises Conflict, BadRequest."""
     name = checked_name(name, "organisation")
-    try:
-        async with conn.transaction():
-            await conn.execute(
-                "UPDATE organization SET name = %s, updated_at = now() WHERE id = %s", [name, organization.id]
-            )
-    except UniqueViolation:
-        raise Conflict(f"There is an organisation named {name!r} already.") from None
+    await _check_name(conn, caller, name)
+    await conn.execute("UPDATE organization SET name = %s, updated_at = now() WHERE id = %s", [name, organization.id])
     await audit.record(
         conn, caller, "organization.renamed", name, organization_id=organization.id, before=organization.name
     )

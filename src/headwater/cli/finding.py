@@ -16,11 +16,19 @@ def list_projects(client: Client) -> list[dict[str, Any]]:
 
 
 def get_organization(client: Client, wanted: str | None) -> dict[str, Any]:
-    """By name or id; without, the first one. Raises NotFound."""
-    for organization in client.get("/orgs"):
-        if wanted in (None, organization["name"], organization["id"]):
-            return organization
-    raise NotFound("You belong to no organisation." if wanted is None else f"You see no organisation {wanted!r}.")
+    """By name or id; without, the first one. Raises NotFound, BadRequest when several have the name."""
+    found = [each for each in client.get("/orgs") if wanted in (None, each["name"], each["id"])]
+    if not found:
+        raise NotFound(
+            "You belong to no organisation."
+            if wanted is None
+            else f"There is no organisation {wanted!r} that you may see."
+        )
+    if wanted is not None and len(found) > 1:
+        raise BadRequest(
+            f"Several organisations are named {wanted!r}. Give an id: {', '.join(one['id'] for one in found)}"
+        )
+    return found[0]
 
 
 def get_project(client: Client, wanted: str) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import typer
 
 from headwater.cli import options
 from headwater.cli.client import Client, connect
+from headwater.cli.finding import get_organization
 from headwater.cli.output import add_row, console, counted, print_json, say, table, warn
-from headwater.errors import BadRequest, Forbidden, NotFound
+from headwater.errors import BadRequest, Forbidden
 
 quota_app = typer.Typer(name="quota", invoke_without_command=True, rich_markup_mode="markdown")
 
@@ -30,7 +31,7 @@ def quota_command(
     if context.invoked_subcommand is not None:
         return
     with connect(data_dir) as client:
-        chosen = client.get("/orgs") if organization is None else [_get_organization(client, organization)]
+        chosen = client.get("/orgs") if organization is None else [get_organization(client, organization)]
         found = [known for one in chosen if (known := _load_quota(client, one)) is not None]
     if not found:
         raise Forbidden("Only owners and admins of an organisation may see its quota.")
@@ -39,13 +40,6 @@ def quota_command(
         return
     for one in found:
         _show(one)
-
-
-def _get_organization(client: Client, wanted: str) -> dict[str, Any]:
-    for organization in client.get("/orgs"):
-        if wanted in (organization["name"], organization["id"]):
-            return organization
-    raise NotFound(f"There is no organisation {wanted!r} that you may see.")
 
 
 def _load_quota(client: Client, organization: dict[str, Any]) -> dict[str, Any] | None:
@@ -109,7 +103,7 @@ def set_command(
     """
     number = _parse(limit)
     with connect(data_dir) as client:
-        found = _get_organization(client, organization)
+        found = get_organization(client, organization)
         quota = client.put(f"/orgs/{found['id']}/quota", {"limit": number})
     if number is None:
         say(f"{found['name']} may have any number of data points.")

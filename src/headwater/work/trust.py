@@ -4,10 +4,12 @@ First the integration is made, empty: it names the identity to trust, and for AW
 in the cloud, and the integration is told what to become there; that is tried before it is kept.
 """
 
+import json
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
+from headwater.errors import BadRequest, StoreDenied
 from headwater.work.clouds import Clouds
 
 _CROSS = ("aws-cross", "gcp-cross")
@@ -29,7 +31,23 @@ async def prove(
     if kind not in _CROSS:
         return None
     known = dict(trust or {})
-    await clouds.become(kind, secret, external_id=known.get("externalId"), region=region)
+    external_id = known.get("externalId")
+    await clouds.become(kind, secret, external_id=external_id, region=region)
+    if external_id is not None and await _is_careless(clouds, kind, secret, region):
+        condition = json.dumps({"StringEquals": {"sts:ExternalId": external_id}})
+        raise BadRequest(
+            "The role trusts this server without asking for the external id, so any other organisation here could use "
+            f'it by its name. Add to its trust policy: "Condition": {condition} Then give its ARN again.'
+        )
     # Google has no external id, so the account becomes known, and stays with the first organisation that proved it.
     account = {"email": secret["email"].lower()} if kind == "gcp-cross" else {}
     return known | account | {"status": "trust-established"}
+
+
+async def _is_careless(clouds: Clouds, kind: str, secret: Mapping[str, str], region: str | None) -> bool:
+    """Whether the role is lent to whoever names it."""
+    try:
+        await clouds.become(kind, secret, external_id=None, region=region)
+    except StoreDenied:
+        return False
+    return True
