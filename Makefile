@@ -38,7 +38,7 @@ reference: dev-setup sdk ## write the generated pages of docs/ anew
 	.venv-sdk/bin/python tools/compatibility.py
 	$(BIN)/python tools/permissions.py
 
-lock: .venv/.uv ## resolve the pinned versions anew
+lock: dev-setup ## resolve the pinned versions anew
 	tools/lock.sh
 
 clean: ## remove the virtual environments
