@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -58,48 +58,30 @@ class Clouds:
 
         Raises BadRequest, VaultError.
         """
+        secrets, integration_id = self._secrets, driver.integration_id
+        common: dict[str, Any] = {
+            "prefix": driver.prefix,
+            "endpoint": driver.endpoint,
+            "storage_class": driver.storage_class,
+            "connector": self._connector,
+            "backoff_s": patience.backoff_s,
+            "attempts": patience.attempts,
+        }
         match driver.kind:
             case "gcs":
-                return open_gcs(
-                    bucket=driver.root,
-                    prefix=driver.prefix,
-                    endpoint=driver.endpoint,
-                    credentials=beside.credentials
-                    if isinstance(beside, GcsStore)
-                    else self._secrets.follow(driver.integration_id, lambda secret: self._gcs(driver, secret)),
-                    storage_class=driver.storage_class,
-                    connector=self._connector,
-                    backoff_s=patience.backoff_s,
-                    attempts=patience.attempts,
-                )
+                google = beside.credentials if isinstance(beside, GcsStore) else None
+                google = google or secrets.follow(integration_id, lambda secret: self._gcs(driver, secret))
+                return open_gcs(bucket=driver.root, credentials=google, **common)
             case "azureblob" | "azureDatalakeGen2":
-                return open_azure(
-                    account=(await self._secrets.read(driver.integration_id))["key"],
-                    container=driver.root,
-                    prefix=driver.prefix,
-                    endpoint=driver.endpoint,
-                    credentials=beside.credentials
-                    if isinstance(beside, AzureStore)
-                    else self._secrets.follow(driver.integration_id, lambda secret: self._azure(driver, secret)),
-                    storage_class=driver.storage_class,
-                    connector=self._connector,
-                    backoff_s=patience.backoff_s,
-                    attempts=patience.attempts,
-                )
+                account = (await secrets.read(integration_id))["key"]
+                microsoft = beside.credentials if isinstance(beside, AzureStore) else None
+                microsoft = microsoft or secrets.follow(integration_id, lambda secret: self._azure(driver, secret))
+                return open_azure(account=account, container=driver.root, credentials=microsoft, **common)
             case _:
-                return open_s3(
-                    bucket=driver.root,
-                    prefix=driver.prefix,
-                    region=driver.region or DEFAULT_REGION,
-                    endpoint=driver.endpoint,
-                    credentials=beside.credentials
-                    if isinstance(beside, S3Store)
-                    else self._secrets.follow(driver.integration_id, lambda secret: self._s3(driver, secret)),
-                    storage_class=driver.storage_class,
-                    connector=self._connector,
-                    backoff_s=patience.backoff_s,
-                    attempts=patience.attempts,
-                )
+                amazon = beside.credentials if isinstance(beside, S3Store) else None
+                amazon = amazon or secrets.follow(integration_id, lambda secret: self._s3(driver, secret))
+                region = driver.region or DEFAULT_REGION
+                return open_s3(bucket=driver.root, region=region, credentials=amazon, **common)
 
     def check_secret(self, kind: str, secret: Mapping[str, str]) -> None:
         """What can be told of a secret without asking anybody. Raises BadRequest, never with a value in its words."""
