@@ -350,3 +350,12 @@ async def test_what_is_deleted_is_in_the_log(world: World, place: Place) -> None
     told = [(action, target) for _, action, target in await place.actions()]
     assert told[1] == ("project.created", "p")
     assert told[-3:] == [("dataset.deleted", "d"), ("project.renamed", "q"), ("project.deleted", "q")]
+
+
+async def test_an_item_that_two_delete_at_once_is_in_the_log_once(place: Place) -> None:
+    world = place.world
+    path = f"/{unique('twice')}.txt"
+    item_id = (await world.upload(world.dataset_id, path, b"x"))["id"]
+    await asyncio.gather(*(world.owner.delete(f"/items/{item_id}") for _ in range(6)))
+    [(lines,)] = await world.execute("SELECT count(*) FROM audit WHERE action = 'item.deleted' AND target = %s", path)
+    assert lines == 1

@@ -101,9 +101,10 @@ async def update_item(
 async def delete_item(item_id: ItemId, caller: Caller, conn: Connection) -> dict[str, bool]:
     """The object in the bucket goes as well, if the driver allows it; otherwise it stays and is not indexed again."""
     item = await _get_item(conn, caller, item_id, "write_items")
-    await deletion.delete_item(conn, item)
-    project_id, dataset = await datasets.place_of(conn, item.dataset_id)
-    await projects.record(conn, caller, project_id, "item.deleted", item.path, id=ids.to_wire(item.id), dataset=dataset)
+    if await deletion.delete_item(conn, item):
+        project_id, dataset = await datasets.place_of(conn, item.dataset_id)
+        named = {"id": ids.to_wire(item.id), "dataset": dataset}
+        await projects.record(conn, caller, project_id, "item.deleted", item.path, **named)
     return {"success": True}
 
 

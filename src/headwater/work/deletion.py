@@ -18,12 +18,12 @@ PURGE_TASK = "purge_dataset"
 _PURGE_ROWS = 1_000
 
 
-async def delete_item(conn: AsyncConnection[Any], item: Item) -> None:
-    """The row, in the caller's transaction, and a job for what is to go from the store."""
+async def delete_item(conn: AsyncConnection[Any], item: Item) -> bool:
+    """The row, in the caller's transaction, and a job for what is to go from the store. False: it was gone already."""
     await items.lock_path(conn, item.dataset_id, item.path)
     now = await items.find_item(conn, item.id)  # an upload may have given it another object since
     if now is None or not await items.delete_item(conn, now):
-        return
+        return False
     await queue.defer(
         conn,
         DELETE_OBJECT_TASK,
@@ -33,6 +33,7 @@ async def delete_item(conn: AsyncConnection[Any], item: Item) -> None:
         thumbnail=thumbnail_key(item.id, now.thumbnail_type) if now.thumbnail_type else None,
         delete_object=await _may_delete_object(conn, item.dataset_id),
     )
+    return True
 
 
 async def _may_delete_object(conn: AsyncConnection[Any], dataset_id: int) -> bool:
