@@ -366,6 +366,11 @@ async def test_a_threshold_is_told_once_each_time_it_is_crossed(world, organizat
         with pytest.raises(QuotaExceeded):
             await world.upload(dataset, "/more", b"x")
         assert crossed == [16, 19, 20]
+        cursor = await conn.execute(
+            "SELECT title FROM notice WHERE organization_id = %s ORDER BY id", [organization.id]
+        )
+        titles = [title for (title,) in await cursor.fetchall()]
+        assert titles == [f"{percent} % of the data points are in use" for percent in (80, 95, 100)]
         assert not await _told(conn, organization.id)
         for change in (lambda: organization.limit(40), lambda: world.delete(dataset, "/00")):
             await change()

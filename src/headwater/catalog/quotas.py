@@ -20,6 +20,7 @@ from psycopg import AsyncConnection
 from psycopg.errors import LockNotAvailable
 from psycopg.rows import class_row
 
+from headwater.catalog import notices
 from headwater.catalog.commands import CHANNEL
 from headwater.errors import QuotaExceeded, Unavailable
 
@@ -202,9 +203,19 @@ def reached_percent(taken: int, limit: int | None) -> int:
 async def _announce_crossing(
     conn: AsyncConnection[Any], organization_id: int, before: tuple[int, int | None], now: tuple[int, int | None]
 ) -> None:
-    """Tell listeners, when this transaction commits, that another threshold is reached."""
-    if reached_percent(*now) > reached_percent(*before):
-        await conn.execute("SELECT pg_notify(%s, %s)", [CHANNEL, f"quota:{organization_id}"])
+    """Tell owners, when this transaction commits, that another threshold is reached."""
+    percent = reached_percent(*now)
+    if percent <= reached_percent(*before):
+        return
+    taken, limit = now
+    await conn.execute("SELECT pg_notify(%s, %s)", [CHANNEL, f"quota:{organization_id}"])
+    await notices.tell_owners(
+        conn,
+        organization_id,
+        "warning",
+        f"{percent} % of the data points are in use",
+        f"{taken:,} of {limit:,}. At the limit, syncs and uploads stop. Which datasets have them: headwater quota",
+    )
 
 
 @dataclass(frozen=True, slots=True)
