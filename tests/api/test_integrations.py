@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from headwater.catalog import integrations
 from tests.api.world import NOBODY, World, message, unique
+from tests.opened import open_secret
 
 OPTIONS = {"key": "AKIA-a-key", "secret": "hush-hush-hush"}
 
@@ -27,7 +27,7 @@ async def made(world: World, url: str, **given: Any) -> dict[str, Any]:
 async def opened(world: World, integration: dict[str, Any]) -> dict[str, str]:
     async with world.pool.connection() as conn:
         vault = world.app.state.server.vault
-        return await integrations.open_secret(conn, vault, int(integration["id"], 16))
+        return await open_secret(conn, vault, int(integration["id"], 16))
 
 
 async def patch(world: World, url: str, who: str = "admin", **body: Any) -> httpx.Response:

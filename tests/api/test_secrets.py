@@ -26,6 +26,7 @@ from headwater.workplace import load_vault
 from tests import servers
 from tests.api.test_roles import ELSEWHERE, ROUTES, declared, parameters_of, url_of
 from tests.api.world import BASE, World, message, unique
+from tests.opened import open_secret
 
 MARK = "CANARY7f3a"
 _numbers = itertools.count(1)
@@ -359,7 +360,7 @@ async def test_jobs_of_the_vault_hold_no_value(visitor: Visitor) -> None:
     rows = await world.execute("SELECT secret_id FROM integration WHERE id = %s", number)
     await secrets.drop_unused(world.app.state.server.place, rows[0][0])
     async with world.pool.connection() as conn:
-        opened = await integrations.open_secret(conn, world.app.state.server.vault, number)
+        opened = await open_secret(conn, world.app.state.server.vault, number)
     assert MARK in opened["value"]  # it is there, and only the vault says so
     await verdict(visitor)
 

@@ -5,6 +5,7 @@ import pytest
 from headwater.catalog import audit, drivers, integrations, organizations, secrets
 from headwater.errors import BadRequest, Conflict, NotFound
 from headwater.vault.local import VaultError
+from tests.opened import open_secret
 from tests.vault.test_local import vault_of
 from tests.work.world import make_dataset, make_project
 
@@ -27,9 +28,9 @@ async def make(conn, home, name="s3", kind="s3", options=OPTIONS):
 
 async def test_a_secret_is_sealed_and_opens(conn, home):
     made = await make(conn, home)
-    assert await integrations.open_secret(conn, VAULT, made.id) == OPTIONS
+    assert await open_secret(conn, VAULT, made.id) == OPTIONS
     with pytest.raises(VaultError):
-        await integrations.open_secret(conn, vault_of(b"w" * 32), made.id)
+        await open_secret(conn, vault_of(b"w" * 32), made.id)
 
 
 async def test_a_secret_moved_to_another_integration_does_not_open(conn, home):
@@ -39,7 +40,7 @@ async def test_a_secret_moved_to_another_integration_does_not_open(conn, home):
         [made.id, other.id],
     )
     with pytest.raises(VaultError):
-        await integrations.open_secret(conn, VAULT, other.id)
+        await open_secret(conn, VAULT, other.id)
 
 
 async def test_no_table_holds_a_secret_in_clear(conn, home):
@@ -88,7 +89,7 @@ async def test_an_integration_in_use_stays_and_one_that_goes_takes_its_secret(co
     )
     with pytest.raises(Conflict, match="used by a storage driver"):
         await integrations.delete_integration(conn, owner, made)
-    assert await integrations.open_secret(conn, VAULT, made.id) == OPTIONS
+    assert await open_secret(conn, VAULT, made.id) == OPTIONS
     await drivers.delete_driver(conn, driver)
     cursor = await conn.execute("SELECT count(*) FROM secret")
     before = (await cursor.fetchone())[0]
@@ -98,7 +99,7 @@ async def test_an_integration_in_use_stays_and_one_that_goes_takes_its_secret(co
     with pytest.raises(NotFound):
         await integrations.get_integration(conn, organization_id, made.id)
     with pytest.raises(NotFound):
-        await integrations.open_secret(conn, VAULT, made.id)
+        await open_secret(conn, VAULT, made.id)
 
 
 async def changed(conn, home, made, secret=None, **given):
@@ -119,7 +120,7 @@ async def test_every_change_of_a_secret_is_seen_by_its_time_even_within_one_tran
     for number in range(5):
         options = OPTIONS | {"secret": f"the-{number}th-secret"}
         times.append((await changed(conn, home, made, options=options)).updated_at)
-        assert await integrations.open_secret(conn, VAULT, made.id) == options
+        assert await open_secret(conn, VAULT, made.id) == options
     assert times == sorted(set(times))
     assert await integrations.changed_at(conn, made.id) == times[-1]
     assert await integrations.changed_at(conn, made.id + 1_000_000) is None
@@ -128,10 +129,10 @@ async def test_every_change_of_a_secret_is_seen_by_its_time_even_within_one_tran
 async def test_options_replace_the_secret_whole_and_what_is_not_given_stays(conn, home):
     made = await make(conn, home)
     assert (await changed(conn, home, made, name="renamed")).metadata == {"k": 1}
-    assert await integrations.open_secret(conn, VAULT, made.id) == OPTIONS
+    assert await open_secret(conn, VAULT, made.id) == OPTIONS
     after = await changed(conn, home, made, options={"key": "k", "secret": "without-a-token"}, metadata={})
     assert (after.name, after.kind, after.metadata) == ("renamed", "s3", {})
-    assert await integrations.open_secret(conn, VAULT, made.id) == {"key": "k", "secret": "without-a-token"}
+    assert await open_secret(conn, VAULT, made.id) == {"key": "k", "secret": "without-a-token"}
     cursor = await conn.execute("SELECT count(*) FROM secret")
     assert (await cursor.fetchone())[0] == 1
 
@@ -143,7 +144,7 @@ async def test_a_kind_that_is_made_empty_gets_its_options_later(conn, home):
         integrations.check_change(made, name=None, kind=None, options={}, metadata=None)
     options = {"roleArn": "arn:aws:iam::1:role/x"}
     assert (await changed(conn, home, made, options=options)).has_secret
-    assert await integrations.open_secret(conn, VAULT, made.id) == options
+    assert await open_secret(conn, VAULT, made.id) == options
 
 
 @pytest.mark.parametrize(("given", "told"), [

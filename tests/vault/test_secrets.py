@@ -20,6 +20,7 @@ from headwater.work import secrets
 from headwater.work.workplace import Workplace
 from headwater.workplace import load_vault, open_workplace
 from tests import servers
+from tests.opened import open_secret
 from tests.vault.conftest import role_of, token_of
 from tests.vault.test_local import text_of
 
@@ -50,7 +51,7 @@ class Home:
 
     async def opened(self, made: integrations.Integration, vault: Any = None) -> dict[str, str]:
         async with self.place.pool.connection() as conn:
-            return await integrations.open_secret(conn, vault or self.place.vault, made.id)
+            return await open_secret(conn, vault or self.place.vault, made.id)
 
     async def rows(self, statement: str, *given: Any) -> list[tuple[Any, ...]]:
         async with self.place.pool.connection() as conn:

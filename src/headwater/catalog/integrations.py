@@ -19,7 +19,7 @@ from headwater.catalog.integration_kinds import checked_options, kind_of
 from headwater.catalog.projects import checked_name
 from headwater.errors import BadRequest, Conflict, NotFound
 from headwater.vault.local import LocalVault
-from headwater.vault.vaults import Kept, Place, Vault
+from headwater.vault.vaults import Kept, Place
 
 _MOST_METADATA = 16 * 1024  # characters as JSON
 _SHORTEST_SECRET = 8  # characters; of shorter values nobody can say that they are one
@@ -318,15 +318,6 @@ async def kept_secret(conn: AsyncConnection[Any], integration_id: int) -> Kept |
     if row is None:
         raise NotFound("The integration of this driver is no longer there.")
     return None if row[0] is None else await secrets.get_kept(conn, row[0], owner_of(integration_id))
-
-
-async def open_secret(conn: AsyncConnection[Any], vault: Vault, integration_id: int) -> dict[str, str]:
-    """The secret values, for the store adapters alone; empty where the kind has none. Raises NotFound, VaultError.
-
-    An outside vault is waited for with the connection in hand: where that matters, take `kept_secret` and open that.
-    """
-    kept = await kept_secret(conn, integration_id)
-    return {} if kept is None else await vault.open(kept)
 
 
 async def changed_at(conn: AsyncConnection[Any], integration_id: int) -> datetime | None:
