@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from headwater.catalog import commands, listings, scans
+from headwater.catalog import commands
+from headwater.catalog.sync import listings, scans
 from tests.api.world import NOBODY, World, message, unique, upload
 
 AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

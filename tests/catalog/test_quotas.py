@@ -5,9 +5,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
-from headwater.catalog import datasets, items, projects, quotas, scans
+from headwater.catalog import datasets, items, projects, quotas
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Written
+from headwater.catalog.sync import scans
 from headwater.errors import QuotaExceeded
 from tests.catalog.test_scans import begin, finish, listing, merge, sync
 from tests.work.quotas import Standing, checked_standing, give_to, make_organization

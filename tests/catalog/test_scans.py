@@ -6,11 +6,13 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from headwater.catalog import commands, events, folders, items, listings, scans, stages
+from headwater.catalog import commands, events, folders, items
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import PreparedItem, Written
-from headwater.catalog.listings import Listed, Merged
-from headwater.catalog.scans import Scan
+from headwater.catalog.sync import listings, scans, stages, verdicts
+from headwater.catalog.sync.listings import Listed, Merged
+from headwater.catalog.sync.rules import SyncRules
+from headwater.catalog.sync.scans import Scan
 from tests.work.world import events_of, ghosts, index, make_dataset, make_project, present, recount, rows_written
 
 MODIFIED = "2024-05-01T10:00:00+00:00"
@@ -64,17 +66,19 @@ async def merge(conn: AsyncConnection, scan: Scan, listed: Listed) -> Merged:
     return await listings.merge_listing(conn, scan, 0, listed, is_last=listed.through is None)
 
 
-async def sync(conn: AsyncConnection, dataset: Dataset, objects: dict[str, tuple[str, int]], **given) -> scans.Verdict:
+async def sync(
+    conn: AsyncConnection, dataset: Dataset, objects: dict[str, tuple[str, int]], **given
+) -> verdicts.Verdict:
     """One whole scan with one batch."""
     scan = await begin(conn, dataset, **given)
     await merge(conn, scan, listing(objects))
     return await finish(conn, scan)
 
 
-async def finish(conn: AsyncConnection, scan: Scan) -> scans.Verdict:
+async def finish(conn: AsyncConnection, scan: Scan) -> verdicts.Verdict:
     now = await scans.load_scan(conn, scan.id)
     assert now is not None
-    verdict = await scans.judge_missing(conn, now)
+    verdict = await verdicts.judge_missing(conn, now, SyncRules())
     await scans.end_scan(conn, now, "held" if verdict.held else "done", marked=verdict.marked)
     await recount(conn, scan.dataset_id)
     return verdict

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater.catalog import scans
+from headwater.catalog.sync import rules
 from headwater.work import deletion, sync
 from tests.work.scripted import Crash, Fault, FaultyCursor, ScriptedStore
 from tests.work.world import World, ghosts, present
@@ -25,7 +25,7 @@ def narrow():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sync, "BATCH_KEYS", BATCH_KEYS)
         patch.setattr(sync, "_ABORT_POLL_S", 3600)
-        patch.setattr(scans, "BRAKE_ITEMS", BRAKE_ITEMS)
+        patch.setattr(rules, "BRAKE_ITEMS", BRAKE_ITEMS)
         yield
 
 

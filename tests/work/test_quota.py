@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater.catalog import commands, datasets, items, listings, quotas, scans
+from headwater.catalog import commands, datasets, items, quotas
 from headwater.catalog.datasets import Dataset
+from headwater.catalog.sync import listings, scans
 from headwater.errors import BadRequest, NotFound, QuotaExceeded, Unavailable
 from headwater.work import deletion, sync, upload
 from tests.catalog.test_scans import listing

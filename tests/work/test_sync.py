@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from headwater.catalog import commands, items, scans, stages
+from headwater.catalog import commands, items
+from headwater.catalog.sync import scans, stages
 from headwater.errors import StoreDenied, Unavailable
 from headwater.storage.opening import open_local
 from headwater.storage.stores import Store

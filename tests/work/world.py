@@ -12,12 +12,13 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from headwater.catalog import commands, datasets, drivers, folders, integrations, items, organizations, projects, scans
+from headwater.catalog import commands, datasets, drivers, folders, integrations, items, organizations, projects
 from headwater.catalog.accounts import Account
 from headwater.catalog.commands import Command
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item
-from headwater.catalog.scans import Scan
+from headwater.catalog.sync import scans
+from headwater.catalog.sync.scans import Scan
 from headwater.storage.opening import open_s3
 from headwater.storage.requests import Request
 from headwater.storage.s3.requests import S3Credentials

@@ -14,10 +14,11 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from headwater import queue
-from headwater.catalog import commands, datasets, listings, scans, stages
+from headwater.catalog import commands, datasets
 from headwater.catalog.items import HIDDEN_FOLDER
-from headwater.catalog.listings import Listed
-from headwater.catalog.scans import Scan, Shard
+from headwater.catalog.sync import listings, rules, scans, stages, verdicts
+from headwater.catalog.sync.listings import Listed
+from headwater.catalog.sync.scans import Scan, Shard
 from headwater.errors import HeadwaterError, Unavailable
 from headwater.storage.stores import ListingPage, Store
 from headwater.work.workplace import Workplace
@@ -287,7 +288,7 @@ async def _judge(place: Workplace, scan_id: int) -> None:
         scan = await scans.lock_scan(conn, scan_id)
         if scan is None:
             raise Aborted
-        verdict = await scans.judge_missing(conn, scan)
+        verdict = await verdicts.judge_missing(conn, scan, await rules.load_rules(conn, scan.dataset_id))
         scan = replace(scan, marked=verdict.marked, state="held" if verdict.held else "done")
         await scans.end_scan(conn, scan, scan.state, marked=verdict.marked)
         await datasets.note_synced(conn, scan.dataset_id)
@@ -300,7 +301,7 @@ async def _judge(place: Workplace, scan_id: int) -> None:
         )
 
 
-def _warning(scan: Scan, verdict: scans.Verdict) -> str | None:
+def _warning(scan: Scan, verdict: verdicts.Verdict) -> str | None:
     if verdict.held:
         found = "The bucket's listing came back empty" if not scan.listed else "Much of the dataset seems to be gone"
         return (

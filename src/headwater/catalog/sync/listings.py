@@ -19,7 +19,8 @@ from headwater.catalog import events, quotas
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.folders import ensure_folders, folder_of
 from headwater.catalog.quotas import Room
-from headwater.catalog.scans import Scan, brake_limit
+from headwater.catalog.sync.rules import load_rules
+from headwater.catalog.sync.scans import Scan
 from headwater.errors import QuotaExceeded
 from headwater.mime_types import guess_mime_type
 
@@ -414,6 +415,7 @@ async def _welcome_back(conn: AsyncConnection[Any], scan: Scan, item_ids: list[i
 async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> None:
     """Note which indexed items of the range the batch did not have, as far as the brake could let them go."""
     paths_sql, paths = _column("paths", listed.paths)
+    rules = await load_rules(conn, scan.dataset_id)
     await conn.execute(
         """
         INSERT INTO scan_candidate (scan_id, item_id)
@@ -443,7 +445,7 @@ async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, listed: Lis
             "scan_id": scan.id,
             "separator": _SEPARATOR,
             "confirmed": scan.confirm_missing,
-            "limit": brake_limit(scan.present),
+            "limit": rules.brake_limit(scan.present),
         },
     )
 

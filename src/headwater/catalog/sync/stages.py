@@ -4,8 +4,8 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from headwater.catalog.listings import BEFORE_ALL, Listed
-from headwater.catalog.scans import Scan
+from headwater.catalog.sync.listings import BEFORE_ALL, Listed
+from headwater.catalog.sync.scans import Scan
 
 
 async def stage_shard(conn: AsyncConnection[Any], scan: Scan, shard: int) -> None:

@@ -1,4 +1,4 @@
-"""Scans: one run of a sync, its key ranges (shards) with their cursors, and the verdict on what it did not find."""
+"""Scans: one run of a sync, and its key ranges (shards) with their cursors."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -9,13 +9,8 @@ from typing import Any, Literal
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from headwater.catalog.datasets import CounterChange, count
-
 State = Literal["running", "held", "done", "stopped"]
 
-# The brake: more missing items than this are not marked before somebody confirms it.
-BRAKE_ITEMS = 100
-BRAKE_SHARE = 0.10
 _LOCK_CLASS = 0x5CA2  # advisory locks of single scans
 
 
@@ -150,38 +145,6 @@ async def open_shards(conn: AsyncConnection[Any], scan_id: int) -> list[Shard]:
         [scan_id],
     )
     return await cursor.fetchall()
-
-
-def brake_limit(present: int) -> int:
-    """How many of so many items may go missing in one scan before somebody has to confirm it."""
-    return max(BRAKE_ITEMS, int(BRAKE_SHARE * present))
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What becomes of the items that a whole listing did not have."""
-
-    marked: int
-    held: int  # not marked: the brake asks for a confirmation
-
-
-async def judge_missing(conn: AsyncConnection[Any], scan: Scan) -> Verdict:
-    """Make the candidates ghosts, unless the brake holds. Call it once every shard was listed to its proven end."""
-    is_empty = scan.listed == 0 and scan.gone > 0
-    if not scan.confirm_missing and (is_empty or scan.gone > brake_limit(scan.present)):
-        return Verdict(marked=0, held=scan.gone)
-    cursor = await conn.execute(
-        """
-        UPDATE item
-        SET missing_since = now(), updated_at = now()
-        FROM scan_candidate
-        WHERE scan_candidate.scan_id = %s AND item.dataset_id = %s AND item.id = scan_candidate.item_id
-            AND item.missing_since IS NULL AND item.changed_at < %s
-        """,
-        [scan.id, scan.dataset_id, scan.started_at],
-    )
-    await count(conn, scan.dataset_id, CounterChange(missing_items=cursor.rowcount))
-    return Verdict(marked=cursor.rowcount, held=0)
 
 
 async def end_scan(conn: AsyncConnection[Any], scan: Scan, state: State, *, marked: int = 0) -> None:

@@ -1,0 +1,23 @@
+-- Scans in parallel: key ranges that are claimed, split and joined; rules of a dataset's sync.
+
+ALTER TABLE dataset ADD COLUMN sync_rules jsonb NOT NULL DEFAULT '{}'; -- see catalog/sync/rules.py
+
+ALTER TABLE scan
+    ADD COLUMN resumed_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- when its present run began
+    ADD COLUMN first_item_id bigint, -- items that came since have no smaller id
+    ADD COLUMN window_began_at timestamptz, -- of the rate: objects listed since then …
+    ADD COLUMN window_listed bigint NOT NULL DEFAULT 0,
+    ADD COLUMN objects_per_s real; -- … and the rate of the window before
+
+ALTER TABLE scan_shard
+    ADD COLUMN lane integer, -- whose job works on it; NULL: nobody's
+    ADD COLUMN claim bigint NOT NULL DEFAULT 0, -- one more at each claim: an older one commits nothing any more
+    ADD COLUMN split_after timestamptz NOT NULL DEFAULT '-infinity', -- nobody need try to split it before
+    ADD COLUMN first_path text COLLATE "C", -- the first one listed; NULL: none
+    ADD COLUMN beyond_path text COLLATE "C", -- the first one listed behind until_path; NULL: none
+    ADD COLUMN listed bigint NOT NULL DEFAULT 0,
+    ADD COLUMN kept_deleted bigint NOT NULL DEFAULT 0,
+    ADD COLUMN skipped bigint NOT NULL DEFAULT 0,
+    ADD COLUMN gone bigint NOT NULL DEFAULT 0;
+
+ALTER TABLE scan_candidate ADD COLUMN shard integer NOT NULL DEFAULT 0;
