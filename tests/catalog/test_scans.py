@@ -142,7 +142,7 @@ async def test_what_is_the_same_is_not_written(conn, dataset):
     before = await rows_written(conn, dataset.id)
     scan = await begin(conn, dataset)
     assert await merge(conn, scan, listing(bucket)) == Merged()
-    assert await finish(conn, scan) == scans.Verdict(marked=0, held=0)
+    assert await finish(conn, scan) == verdicts.Verdict(marked=0, held=0)
     assert await rows_written(conn, dataset.id) == before
     assert (await scans.load_scan(conn, scan.id)).unchanged == 300
 
@@ -150,7 +150,7 @@ async def test_what_is_the_same_is_not_written(conn, dataset):
 async def test_a_ghost_that_is_back_is_as_it_was(conn, dataset):
     await sync(conn, dataset, {"/a": ("1", 10), "/b": ("1", 5)})
     item = await prepare(conn, dataset, "/a")
-    assert await sync(conn, dataset, {"/b": ("1", 5)}) == scans.Verdict(marked=1, held=0)
+    assert await sync(conn, dataset, {"/b": ("1", 5)}) == verdicts.Verdict(marked=1, held=0)
     assert ghosts(await index(conn, dataset.id)) == {"/a"}
     await conn.execute("DELETE FROM event WHERE dataset_id = %s", [dataset.id])
     scan = await begin(conn, dataset)
@@ -236,7 +236,7 @@ async def test_only_the_range_of_a_batch_says_what_is_gone(conn, dataset):
         await merge(conn, scan, listing({"/e": ("1", 1)}, after="/d")),
     ]
     assert [batch.gone for batch in merged] == [1, 1, 1]  # c; d; f
-    assert await finish(conn, scan) == scans.Verdict(marked=3, held=0)
+    assert await finish(conn, scan) == verdicts.Verdict(marked=3, held=0)
     assert ghosts(await index(conn, dataset.id)) == {"/c", "/d", "/f"}
 
 
@@ -258,7 +258,7 @@ async def test_rows_younger_than_the_scan_are_left_alone(conn, dataset):
     for path in ("/a", "/new"):
         await items.put_item(conn, dataset.id, Written(path, None, 7, "mine", None, None), creator_id=owner.id)
     assert await merge(conn, scan, listing({"/a": ("1", 10), "/b": ("1", 5)})) == Merged()
-    assert await finish(conn, scan) == scans.Verdict(marked=0, held=0)
+    assert await finish(conn, scan) == verdicts.Verdict(marked=0, held=0)
     assert await index(conn, dataset.id) == {
         "/a": ("mine", 7, False), "/b": ("1", 5, False), "/new": ("mine", 7, False),
     }  # fmt: skip
@@ -270,7 +270,7 @@ async def test_a_candidate_written_before_the_verdict_is_no_ghost(conn, dataset)
     scan = await begin(conn, dataset)
     assert (await merge(conn, scan, listing({"/b": ("1", 5)}))).gone == 1
     await items.put_item(conn, dataset.id, Written("/a", None, 7, "mine", None, None), creator_id=owner.id)
-    assert await finish(conn, scan) == scans.Verdict(marked=0, held=0)
+    assert await finish(conn, scan) == verdicts.Verdict(marked=0, held=0)
 
 
 async def test_keys_are_exact_however_odd(conn, dataset):
@@ -368,10 +368,10 @@ async def test_the_brake(conn, dataset, total, gone, held):
     await sync(conn, dataset, bucket)
     left = dict(itertools.islice(bucket.items(), gone, None))
     verdict = await sync(conn, dataset, left)
-    assert verdict == scans.Verdict(marked=0 if held else gone, held=held)
+    assert verdict == verdicts.Verdict(marked=0 if held else gone, held=held)
     assert len(ghosts(await index(conn, dataset.id))) == verdict.marked
     if held:
-        assert await sync(conn, dataset, left, confirm=True) == scans.Verdict(marked=gone, held=0)
+        assert await sync(conn, dataset, left, confirm=True) == verdicts.Verdict(marked=gone, held=0)
         assert len(ghosts(await index(conn, dataset.id))) == gone
 
 
@@ -399,7 +399,7 @@ async def test_beginning_anew_staged_forgets_what_seemed_gone(conn, dataset):
     assert (read.paths, read.through) == (["/a", "/b"], "/b")
     await merge(conn, scan, read)
     assert await merge(conn, scan, await stages.read_stage(conn, scan, after="/b", limit=2)) == Merged()
-    assert await finish(conn, scan) == scans.Verdict(marked=0, held=0)
+    assert await finish(conn, scan) == verdicts.Verdict(marked=0, held=0)
 
 
 def test_the_order_of_keys_is_that_of_their_bytes():
