@@ -6,7 +6,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from headwater.catalog import commands, events, folders, items
+from headwater.catalog import commands, datasets, events, folders, items
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import PreparedItem, Written
 from headwater.catalog.sync import listings, scans, stages, verdicts
@@ -328,9 +328,9 @@ async def test_an_upload_that_was_quicker_keeps_its_row(conn, dataset):
     listed = listing({"/a": ("1", 10), "/b": ("1", 5)})
     difference = await listings._differences(conn, scan, listed)
     await items.put_item(conn, dataset.id, Written("/a", None, 7, "mine", None, None), creator_id=owner.id)
-    change = scans.CounterChange()
+    change = datasets.CounterChange()
     await listings._add(conn, scan, listed, difference.new, change)
-    assert change == scans.CounterChange(items=1, bytes=5)
+    assert change == datasets.CounterChange(items=1, bytes=5)
     assert (await items.find_item_at(conn, dataset.id, "/a")).etag == "mine"
 
 
@@ -342,7 +342,7 @@ async def test_an_upload_between_the_comparison_and_the_change_wins(conn, datase
     listed = listing({"/a": ("2", 11), "/b": ("2", 6)})
     difference = await listings._differences(conn, scan, listed)
     mine, _ = await items.put_item(conn, dataset.id, Written("/a", None, 7, "mine", None, None), creator_id=owner.id)
-    change = scans.CounterChange()
+    change = datasets.CounterChange()
     await listings._refresh(conn, scan, listed, difference.changed, change)
     assert (await items.find_item_at(conn, dataset.id, "/a")).etag == "mine"
     assert change.bytes == 1
