@@ -161,6 +161,27 @@ async def test_a_listing_goes_on_after_a_key_that_need_not_exist(store: Store, a
     assert await keys_of(store, start_after=after) == [key for key in keys if key > after]
 
 
+@pytest.mark.parametrize("prefix", ["", "d"])
+async def test_the_first_key_after_any_text_is_found(place: Place, prefix: str):
+    store = await place.empty_store(prefix) if prefix else place.store()
+    keys = ["a.jpg", "b/c/d.jpg", "b/d", "b_%2B+&ü", "c", "é"]
+    await fill(store, keys)
+    for after in ["0", "a.jpg", "b/", "b/c/", "b/c/d.jpg", "b0", "b_%2B", "c", "d", "z", "é", "漢"]:
+        following = [key for key in in_byte_order(keys) if key.encode() > after.encode()]
+        assert await store.first_key_after(after) == (following[0] if following else None)
+
+
+async def test_the_first_key_after_a_made_up_one_is_one_that_exists_or_none(place: Place):
+    """SeaweedFS may skip a folder; nobody may take more from the answer."""
+    store = await place.empty_store("p")
+    assert await store.first_key_after("a") is None
+    keys = [f"{folder}/{name}" for folder in ("a", "a b", "a-b", "b") for name in ("x", "y/z")]
+    await fill(store, keys)
+    for after in ["a", "a ", "a/", "a/y", "a/y/", "a/y/z", "a-", "a-b", "a/\U0010ffff", "b", "\U0010ffff"]:
+        found = await store.first_key_after(after)
+        assert found is None or (found in keys and found.encode() > after.encode())
+
+
 async def test_seaweedfs_skips_a_folder_after_its_name_without_slash(place_on):
     """Not our doing, and the reason why nobody may start after a key that was not listed."""
     store = (await place_on("seaweedfs")).store()

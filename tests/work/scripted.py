@@ -123,6 +123,10 @@ class ScriptedStore(Store):
     def _info(self, key: str) -> ObjectInfo:
         return ObjectInfo(key, len(self.objects[key]), self.etag_of(key), datetime.now(UTC), None)
 
+    async def first_key_after(self, key: str) -> str | None:
+        self._called(f"first after {key}")
+        return next((other for other in self.order(self.objects) if other.encode() > key.encode()), None)
+
     async def head(self, key: str) -> ObjectInfo:
         self._called(f"head {key}")
         if key not in self.objects:

@@ -100,6 +100,14 @@ class Store(Protocol):
         """Every object whose key begins with `prefix` and sorts after `start_after`, in the store's order."""
         ...
 
+    async def first_key_after(self, key: str) -> str | None:
+        """A key that exists and sorts after `key` as bytes, the first that the store names in one listing call.
+
+        It proves nothing else: there may be keys in between, and None does not mean that none follows. Some stores
+        skip objects after a key that they did not list themselves. Good to find out where a range may be cut.
+        """
+        ...
+
     async def head(self, key: str) -> ObjectInfo:
         """Raises StoreMissing."""
         ...
@@ -143,6 +151,10 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def first_after(page: ListingPage, key: str) -> str | None:
+    return next((listed for listed in page.keys if listed.encode() > key.encode()), None)
 
 
 def check_range(start: int, end: int | None) -> None:

@@ -20,7 +20,16 @@ from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import info_of, unbroken_chunks
 from headwater.storage.requests import Request
 from headwater.storage.sending import CredentialsProvider, Sender
-from headwater.storage.stores import FEW_KEYS, ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
+from headwater.storage.stores import (
+    FEW_KEYS,
+    ListingPage,
+    ObjectInfo,
+    ObjectReader,
+    Store,
+    Upload,
+    check_range,
+    first_after,
+)
 
 _TIERS = {"": None, "STANDARD": None, "HOT": "Hot", "COOL": "Cool", "COLD": "Cold"}
 
@@ -65,6 +74,12 @@ class AzureStore(Store):
         async with aclosing(pages_ahead(fetch, find_marker, self._parse)) as pages:
             async for page in pages:
                 yield page if start_after is None else _without(page, start_after)
+
+    async def first_key_after(self, key: str) -> str | None:
+        query = self._listing_query("", FEW_KEYS)
+        if after := self.container.prefix + key:
+            query["startFrom"] = after
+        return first_after((await self._parse(await self._fetch_page(query))).page, key)
 
     async def head(self, key: str) -> ObjectInfo:
         answer = await self._sender.send(Request("GetBlobProperties", "HEAD", key))

@@ -35,7 +35,16 @@ from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import unbroken_chunks
 from headwater.storage.requests import Request
 from headwater.storage.sending import CredentialsProvider, Sender
-from headwater.storage.stores import FEW_KEYS, ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
+from headwater.storage.stores import (
+    FEW_KEYS,
+    ListingPage,
+    ObjectInfo,
+    ObjectReader,
+    Store,
+    Upload,
+    check_range,
+    first_after,
+)
 
 _MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]+=*)")
 
@@ -83,6 +92,12 @@ class GcsStore(Store):
         async with aclosing(pages_ahead(fetch, find_token, parse)) as pages:
             async for page in pages:
                 yield page
+
+    async def first_key_after(self, key: str) -> str | None:
+        query = self._listing_query("", FEW_KEYS)
+        if after := self.bucket.prefix + key:
+            query["startOffset"] = after
+        return first_after((await self._parse(await self._fetch_page(query), after)).page, key)
 
     async def head(self, key: str) -> ObjectInfo:
         answer = await self._sender.send(Request(GET, "GET", key, {"fields": OBJECT_FIELDS}))

@@ -23,7 +23,16 @@ from headwater.storage.local.files import (
     segments_of,
 )
 from headwater.storage.local.listing import glance, take_page, walk
-from headwater.storage.stores import FEW_KEYS, ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
+from headwater.storage.stores import (
+    FEW_KEYS,
+    ListingPage,
+    ObjectInfo,
+    ObjectReader,
+    Store,
+    Upload,
+    check_range,
+    first_after,
+)
 
 _CHUNK_BYTES = 1024**2
 _UNFINISHED = ".dataloop/tmp/"  # a bucket's listing shows it, an index leaves it out
@@ -43,6 +52,10 @@ class LocalStore(Store):
             yield page
             if page.is_last:
                 return
+
+    async def first_key_after(self, key: str) -> str | None:
+        found = walk(self._root, b"", key.encode())
+        return first_after(await asyncio.to_thread(take_page, found, FEW_KEYS), key)
 
     async def head(self, key: str) -> ObjectInfo:
         return await asyncio.to_thread(self._head, key)

@@ -16,7 +16,16 @@ from headwater.storage.s3.listing import find_token, parse_page
 from headwater.storage.s3.requests import Bucket, S3Credentials, signed_url
 from headwater.storage.s3.uploads import S3Upload
 from headwater.storage.sending import CredentialsProvider, Sender
-from headwater.storage.stores import FEW_KEYS, ListingPage, ObjectInfo, ObjectReader, Store, Upload, check_range
+from headwater.storage.stores import (
+    FEW_KEYS,
+    ListingPage,
+    ObjectInfo,
+    ObjectReader,
+    Store,
+    Upload,
+    check_range,
+    first_after,
+)
 
 
 class S3Store(Store):
@@ -54,6 +63,10 @@ class S3Store(Store):
         async with aclosing(pages_ahead(fetch, find_token, self._parse)) as pages:
             async for page in pages:
                 yield page
+
+    async def first_key_after(self, key: str) -> str | None:
+        query = self._listing_query("", FEW_KEYS) | {"start-after": self.bucket.prefix + key}
+        return first_after((await self._parse(await self._fetch_page(query))).page, key)
 
     async def head(self, key: str) -> ObjectInfo:
         answer = await self._sender.send(Request("HeadObject", "HEAD", key))
