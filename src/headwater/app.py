@@ -26,6 +26,7 @@ from headwater.api import (
     projects,
     quotas,
     registries,
+    schedules,
     uploads,
 )
 from headwater.api.bodies import BodyLimit
@@ -97,6 +98,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         drivers,
         checks,
         datasets,
+        schedules,
         uploads,
         items,
         commands,

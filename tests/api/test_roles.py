@@ -272,6 +272,9 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("PATCH", "/api/v1/datasets/{dataset_id}"): Route(sends(json={"readonly": False})),
     ("DELETE", "/api/v1/datasets/{dataset_id}"): Route(about("dataset_id", World.new_dataset)),
     ("POST", "/api/v1/datasets/{dataset_id}/sync"): Route(sends()),
+    ("GET", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends()),
+    ("PUT", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends(json={"cron": "0 3 * * *"})),
+    ("DELETE", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends()),
     ("GET", "/api/v1/datasets/{dataset_id}/directoryTree"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/query"): Route(sends(json={})),
     ("POST", "/api/v1/datasets/{dataset_id}/items"): Route(
@@ -301,7 +304,11 @@ UNREADABLE = {
     ("DELETE", "/api/v1/apiKeys/{key_id}"),
 }
 # Routes whose dataset is in a bucket.
-IN_BUCKET = {("POST", "/api/v1/datasets/{dataset_id}/sync")}
+IN_BUCKET = {
+    ("POST", "/api/v1/datasets/{dataset_id}/sync"),
+    ("PUT", "/api/v1/datasets/{dataset_id}/schedule"),
+    ("DELETE", "/api/v1/datasets/{dataset_id}/schedule"),
+}
 
 
 def parameters_of(world: World, route: tuple[str, str]) -> dict[str, str]:
