@@ -9,6 +9,7 @@ from tests.work.world import make_dataset
 ROLES = ["owner", "developer", "annotationManager", "annotator"]
 RIGHTS = {
     "read": ROLES,
+    "read_notices": ["owner", "developer", "annotationManager"],
     "annotate": ROLES,
     "write_items": ["owner", "developer", "annotationManager"],
     "sync": ["owner", "developer"],

@@ -8,11 +8,11 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from headwater.catalog import rights
+from headwater.catalog import news, rights
 from headwater.catalog.accounts import Account
 from headwater.errors import NotFound
 
-CHANNEL = "headwater_progress"
+CHANNEL = news.CHANNEL
 ENDED = ("success", "failed", "canceled", "aborted", "timeout")
 
 
@@ -189,9 +189,9 @@ async def is_abort_requested(conn: AsyncConnection[Any], command_id: int) -> boo
 
 async def announce(conn: AsyncConnection[Any], command_id: int) -> None:
     """Tell listeners, when this transaction commits, that the command has news."""
-    await conn.execute("SELECT pg_notify(%s, %s)", [CHANNEL, f"command:{command_id}"])
+    await news.announce(conn, "command", command_id)
 
 
 async def announce_dataset(conn: AsyncConnection[Any], dataset_id: int) -> None:
     """Tell listeners, when this transaction commits, that the dataset's counters have news."""
-    await conn.execute("SELECT pg_notify(%s, %s)", [CHANNEL, f"dataset:{dataset_id}"])
+    await news.announce(conn, "dataset", dataset_id)

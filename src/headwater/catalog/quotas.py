@@ -20,8 +20,7 @@ from psycopg import AsyncConnection
 from psycopg.errors import LockNotAvailable
 from psycopg.rows import class_row
 
-from headwater.catalog import notices
-from headwater.catalog.commands import CHANNEL
+from headwater.catalog import news, notices
 from headwater.errors import QuotaExceeded, Unavailable
 
 WARN_PERCENT = (80, 95, 100)
@@ -208,7 +207,7 @@ async def _announce_crossing(
     if percent <= reached_percent(*before):
         return
     taken, limit = now
-    await conn.execute("SELECT pg_notify(%s, %s)", [CHANNEL, f"quota:{organization_id}"])
+    await news.announce(conn, "quota", organization_id)
     await notices.tell_owners(
         conn,
         organization_id,

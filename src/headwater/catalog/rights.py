@@ -15,7 +15,15 @@ OrganizationRole = Literal["operator", "owner", "admin", "member", "worker"]
 MemberRole = Literal["owner", "admin", "member", "worker"]
 
 Right = Literal[
-    "read", "annotate", "write_items", "sync", "manage_datasets", "manage_drivers", "manage_bots", "manage_project"
+    "read",
+    "read_notices",
+    "annotate",
+    "write_items",
+    "sync",
+    "manage_datasets",
+    "manage_drivers",
+    "manage_bots",
+    "manage_project",
 ]
 OrganizationRight = Literal[
     "read_organization",
@@ -47,6 +55,7 @@ _DEVELOPERS = ("owner", "developer")
 
 RULES: dict[AnyRight, Rule] = {
     "read": Rule("project", "read", _EVERYBODY),
+    "read_notices": Rule("project", "read its notices", ("owner", "developer", "annotationManager")),
     "annotate": Rule("project", "annotate", _EVERYBODY),
     "write_items": Rule("project", "add, change or delete items", ("owner", "developer", "annotationManager")),
     "sync": Rule("project", "sync datasets", _DEVELOPERS),
