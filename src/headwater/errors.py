@@ -10,7 +10,8 @@ HeadwaterError
 ├── TooManyRequests 429    too often; the sentence says when again
 ├── FailedDependency 424   an outside service (a bucket) said no
 │   ├── StoreDenied            the credentials may not do this
-│   └── StoreMissing           no such object or bucket
+│   ├── StoreMissing           no such object or bucket
+│   └── StoreChanged           the object is not the one that was meant
 └── Unavailable 503        try again: an outside service is down, slow or throttling
 """
 
@@ -58,6 +59,10 @@ class StoreDenied(FailedDependency):
 
 
 class StoreMissing(FailedDependency):
+    pass
+
+
+class StoreChanged(FailedDependency):
     pass
 
 

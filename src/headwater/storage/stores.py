@@ -3,19 +3,21 @@
 Keys are relative to the driver's prefix and otherwise exactly what the bucket has: `a//b`, `%`, `+`, spaces,
 leading and trailing slashes and `..` are ordinary. The object named like the prefix itself has the key ''.
 
-Every method raises only errors of `headwater.errors`: StoreDenied, StoreMissing, another FailedDependency,
-BadRequest, or Unavailable after the adapter's own retries. No message contains a secret or a signed URL.
+Every method raises only errors of `headwater.errors`: StoreDenied, StoreMissing, StoreChanged, another
+FailedDependency, BadRequest, or Unavailable after the adapter's own retries. No message contains a secret or a
+signed URL.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
-from headwater.errors import BadRequest, HeadwaterError
+from headwater.errors import BadRequest, HeadwaterError, StoreChanged, StoreMissing
 
 LARGEST_KEY_BYTES = 1024  # of S3, GCS and Azure
 PAGE_KEYS = 1000
@@ -29,6 +31,14 @@ class ObjectInfo:
     etag: str  # without quotes
     modified_at: datetime | None  # None where the store does not tell, as after a write to S3
     content_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """An object to delete."""
+
+    key: str
+    etag: str | None = None  # only the object with this etag is meant; None: whichever is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,23 @@ class Store(Protocol):
         """May be repeated: an absent object is fine."""
         ...
 
+    async def delete_same(self, key: str, etag: str) -> None:
+        """Delete the object if it is still the one with this etag; raises StoreChanged. An absent object is fine.
+
+        Where the store cannot compare and delete in one step, an object that is written between the two is lost.
+        """
+        try:
+            info = await self.head(key)
+        except StoreMissing:
+            info = None  # the object is absent, or the bucket: deleting tells
+        if info is not None and info.etag and info.etag != etag:
+            raise changed(key)
+        await self.delete(key)
+
+    async def delete_many(self, doomed: Sequence[Doomed]) -> dict[str, HeadwaterError]:
+        """Delete up to 1,000 objects. Returns what stood in the way of those that it could not delete, by key."""
+        return await delete_each(self, doomed)
+
     async def sign_get(
         self, key: str, *, expires_s: int, file_name: str | None = None, content_type: str | None = None
     ) -> str | None:
@@ -155,6 +182,28 @@ class Store(Protocol):
 
 def first_after(page: ListingPage, key: str) -> str | None:
     return next((listed for listed in page.keys if listed.encode() > key.encode()), None)
+
+
+def changed(key: str) -> StoreChanged:
+    return StoreChanged(f'"{key}" is not the object that was meant: it was replaced meanwhile. It was left alone.')
+
+
+async def delete_each(store: Store, doomed: Sequence[Doomed], *, at_once: int = 16) -> dict[str, HeadwaterError]:
+    """One request an object, some side by side."""
+    slots = asyncio.Semaphore(at_once)
+    failures: dict[str, HeadwaterError] = {}
+
+    async def delete(one: Doomed) -> None:
+        async with slots:
+            try:
+                await (store.delete(one.key) if not one.etag else store.delete_same(one.key, one.etag))
+            except HeadwaterError as error:
+                failures[one.key] = error
+
+    async with asyncio.TaskGroup() as group:
+        for one in doomed:
+            group.create_task(delete(one))
+    return failures
 
 
 def check_range(start: int, end: int | None) -> None:

@@ -13,6 +13,7 @@ from multidict import CIMultiDictProxy
 from headwater.errors import BadRequest, FailedDependency, HeadwaterError, StoreDenied, StoreMissing, Unavailable
 from headwater.storage.azure.requests import Container, absolute_key
 from headwater.storage.requests import Refused, Request
+from headwater.storage.stores import changed
 
 _PERMISSIONS = {  # what is done, the role and the letters of a SAS that allow it
     "ListBlobs": ("list", "Storage Blob Data Reader", "list (l)"),
@@ -81,6 +82,8 @@ def explain(container: Container, request: Request, refused: Refused) -> Headwat
                 f'"{key}" in {named} is protected by a lease, a snapshot or an immutability policy {said}. '
                 "Remove that in Azure first."
             )
+        case Refused(code="ConditionNotMet") if request.operation == "DeleteBlob":
+            return changed(key)
         case Refused(code="ConditionNotMet" | "TargetConditionNotMet"):
             return Unavailable(f'"{key}" in {named} changed while it was read {said}. Read it again.')
         case Refused(code="InvalidBlockList"):

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import aiohttp
 from azure.storage.blob import UserDelegationKey
 
-from headwater.errors import BadRequest, StoreMissing, Unavailable
+from headwater.errors import BadRequest, StoreChanged, StoreMissing, Unavailable
 from headwater.storage.azure.delegation import DelegationKeys
 from headwater.storage.azure.dialect import AzureDialect
 from headwater.storage.azure.listing import find_marker, parse_page
@@ -127,6 +127,19 @@ class AzureStore(Store):
         except StoreMissing as error:
             if error.code != "BlobNotFound":
                 raise
+
+    async def delete_same(self, key: str, etag: str) -> None:
+        try:
+            await self._sender.send(Request("DeleteBlob", "DELETE", key, headers={"If-Match": f'"{etag}"'}))
+        except StoreMissing as error:
+            if error.code != "BlobNotFound":
+                raise
+        except StoreChanged:  # which a service may say of an absent blob, too
+            try:
+                await self.head(key)
+            except StoreMissing:
+                return
+            raise
 
     async def sign_get(
         self, key: str, *, expires_s: int, file_name: str | None = None, content_type: str | None = None

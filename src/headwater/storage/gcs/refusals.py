@@ -18,6 +18,7 @@ from headwater.errors import (
 )
 from headwater.storage.gcs.requests import DELETE, GET, INSERT, LIST, GcsBucket
 from headwater.storage.requests import Refused, Request
+from headwater.storage.stores import changed
 
 NO_SUCH_BUCKET = "noSuchBucket"  # ours: Google says notFound of buckets and of objects
 _BUSY_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "backendError", "internalError"})
@@ -83,6 +84,8 @@ def explain(bucket: GcsBucket, request: Request, refused: Refused) -> HeadwaterE
             return StoreMissing(f'No object "{key}" in {named} {said}.')
         case Refused(status=416):
             return BadRequest(f'The range asked for holds no byte of "{key}" in {named} {said}.')
+        case Refused(status=412) if request.operation == DELETE:
+            return changed(key)
         case Refused(status=412 | 304):
             return Unavailable(f'"{key}" in {named} changed while it was read {said}. Read it again.')
         case Refused(status=400 | 403, code=code) if code in _PAYER_REASONS:

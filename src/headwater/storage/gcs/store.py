@@ -42,6 +42,7 @@ from headwater.storage.stores import (
     ObjectReader,
     Store,
     Upload,
+    changed,
     check_range,
     first_after,
 )
@@ -145,6 +146,22 @@ class GcsStore(Store):
     async def delete(self, key: str) -> None:
         try:
             await self._sender.send(Request(DELETE, "DELETE", key))
+        except StoreMissing as error:
+            if error.code == NO_SUCH_BUCKET:
+                raise
+
+    async def delete_same(self, key: str, etag: str) -> None:
+        try:
+            answer = await self._sender.send(Request(GET, "GET", key, {"fields": OBJECT_FIELDS}))
+        except StoreMissing as error:
+            if error.code == NO_SUCH_BUCKET:
+                raise
+            return
+        if self._read_info(key, answer.body).etag != etag:
+            raise changed(key)
+        query = {"ifGenerationMatch": str(orjson.loads(answer.body)["generation"])}
+        try:
+            await self._sender.send(Request(DELETE, "DELETE", key, query))
         except StoreMissing as error:
             if error.code == NO_SUCH_BUCKET:
                 raise

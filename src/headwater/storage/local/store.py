@@ -30,6 +30,7 @@ from headwater.storage.stores import (
     ObjectReader,
     Store,
     Upload,
+    changed,
     check_range,
     first_after,
 )
@@ -85,7 +86,10 @@ class LocalStore(Store):
         return await asyncio.to_thread(LocalUpload, self._root, key)
 
     async def delete(self, key: str) -> None:
-        await asyncio.to_thread(self._delete, key)
+        await asyncio.to_thread(self._delete, key, None)
+
+    async def delete_same(self, key: str, etag: str) -> None:
+        await asyncio.to_thread(self._delete, key, etag)
 
     async def sign_get(
         self,
@@ -132,15 +136,18 @@ class LocalStore(Store):
                 raise Unavailable(f'"{info.key}" in folder "{self._root.path}" changed while it was read.')
             return chunk
 
-    def _delete(self, key: str) -> None:
+    def _delete(self, key: str, etag: str | None) -> None:
         segments = segments_of(self._root, key)
         os.close(open_root(self._root))  # a folder that is not mounted cannot say that a file is gone
         with explained(self._root, key):
-            self._delete_file(segments)
+            self._delete_file(key, segments, etag)
 
-    def _delete_file(self, segments: list[bytes]) -> None:
+    def _delete_file(self, key: str, segments: list[bytes], etag: str | None) -> None:
         with suppress(FileNotFoundError, NotADirectoryError), parent_of(self._root, segments) as folder:
             if is_file(folder, segments[-1]):
+                status = os.stat(segments[-1], dir_fd=folder, follow_symlinks=False)
+                if etag is not None and etag_of(status) != etag:
+                    raise changed(key)
                 os.unlink(segments[-1], dir_fd=folder)
                 os.fsync(folder)
 

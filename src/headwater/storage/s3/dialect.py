@@ -24,8 +24,12 @@ class S3Dialect(Dialect[S3Credentials]):
         return read_refusal(status, body, headers.get("x-amz-bucket-region"))
 
     def late_refusal(self, body: bytes) -> Refused | None:
-        """S3 may begin with 200 and find out later that it cannot complete a multipart upload."""
-        return read_refusal(200, body, None) if b"<Error>" in body[:300] else None
+        """S3 may begin with 200 and find out later that it cannot complete a multipart upload.
+
+        The errors in an answer to DeleteObjects are of single objects.
+        """
+        start = body[:300]
+        return read_refusal(200, body, None) if b"<Error>" in start and b"<DeleteResult" not in start else None
 
     def explain(self, request: Request, refused: Refused) -> HeadwaterError:
         return explain(self.bucket, request, refused)

@@ -13,6 +13,7 @@ from headwater.errors import (
 )
 from headwater.storage.requests import Refused, Request
 from headwater.storage.s3.requests import Bucket, absolute_key
+from headwater.storage.stores import changed
 
 _TRANSIENT_CODES = frozenset(
     {
@@ -42,6 +43,7 @@ _PERMISSIONS = {
     "CompleteMultipartUpload": ("s3:PutObject", "write to"),
     "AbortMultipartUpload": ("s3:AbortMultipartUpload", "abort uploads to"),
     "DeleteObject": ("s3:DeleteObject", "delete from"),
+    "DeleteObjects": ("s3:DeleteObject", "delete from"),
 }
 
 
@@ -120,6 +122,8 @@ def explain(bucket: Bucket, request: Request, refused: Refused) -> HeadwaterErro
             )
         case Refused(status=401 | 403):
             return StoreDenied(_denial(bucket, request.operation, said))
+        case Refused(status=412) if request.operation in ("DeleteObject", "DeleteObjects"):
+            return changed(key)
         case Refused(status=412):
             return Unavailable(f'"{key}" in {named} changed while it was read {said}. Read it again.')
         case Refused(status=301 | 302 | 307 | 308):

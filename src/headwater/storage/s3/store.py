@@ -1,16 +1,17 @@
 """A bucket that speaks S3 (AWS, MinIO, Ceph, SeaweedFS, R2 …) as a store."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from urllib.parse import quote
 
 import aiohttp
 
-from headwater.errors import StoreDenied, Unavailable
+from headwater.errors import FailedDependency, HeadwaterError, StoreDenied, StoreMissing, Unavailable
 from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import info_of, unbroken_chunks
 from headwater.storage.requests import Request
+from headwater.storage.s3.deletion import MOST_KEYS, can_be_named, deletion_request, read_failures
 from headwater.storage.s3.dialect import S3Dialect
 from headwater.storage.s3.listing import find_token, parse_page
 from headwater.storage.s3.requests import Bucket, S3Credentials, signed_url
@@ -18,12 +19,15 @@ from headwater.storage.s3.uploads import S3Upload
 from headwater.storage.sending import CredentialsProvider, Sender
 from headwater.storage.stores import (
     FEW_KEYS,
+    Doomed,
     ListingPage,
     ObjectInfo,
     ObjectReader,
     Store,
     Upload,
+    changed,
     check_range,
+    delete_each,
     first_after,
 )
 
@@ -109,6 +113,61 @@ class S3Store(Store):
 
     async def delete(self, key: str) -> None:
         await self._sender.send(Request("DeleteObject", "DELETE", key))
+
+    async def delete_same(self, key: str, etag: str) -> None:
+        """AWS compares and deletes in one step; other servers may pay no heed to the condition."""
+        if not self._compares:
+            await Store.delete_same(self, key, etag)
+            return
+        try:
+            await self._sender.send(Request("DeleteObject", "DELETE", key, headers={"If-Match": f'"{etag}"'}))
+        except StoreMissing as error:
+            if error.code == "NoSuchBucket":
+                raise
+
+    async def delete_many(self, doomed: Sequence[Doomed]) -> dict[str, HeadwaterError]:
+        failures = {} if self._compares else await self._replaced(doomed)
+        rest = [one for one in doomed if one.key not in failures]
+        together = [one for one in rest if can_be_named(one.key)][:MOST_KEYS]
+        if len(together) > 1:
+            try:
+                request = deletion_request(self.bucket, together, with_etags=self._compares)
+                failures |= read_failures(self.bucket, (await self._sender.send(request)).body)
+            except (StoreDenied, Unavailable) as error:
+                return failures | dict.fromkeys([one.key for one in rest], error)
+            except FailedDependency:  # a server that knows no such request
+                together = []
+        else:
+            together = []
+        done = {one.key for one in together}
+        return failures | await delete_each(self, [one for one in rest if one.key not in done])
+
+    @property
+    def _compares(self) -> bool:
+        return self.bucket.endpoint is None
+
+    async def _replaced(self, doomed: Sequence[Doomed], *, at_once: int = 16) -> dict[str, HeadwaterError]:
+        """Those that are other objects than were meant, and those that could not be looked at."""
+        slots = asyncio.Semaphore(at_once)
+        failures: dict[str, HeadwaterError] = {}
+
+        async def look(one: Doomed) -> None:
+            async with slots:
+                try:
+                    info = await self.head(one.key)
+                except StoreMissing:  # deleting tells whether the object is absent, or the bucket
+                    return
+                except HeadwaterError as error:
+                    failures[one.key] = error
+                    return
+            if info.etag and info.etag != one.etag:
+                failures[one.key] = changed(one.key)
+
+        async with asyncio.TaskGroup() as group:
+            for one in doomed:
+                if one.etag:
+                    group.create_task(look(one))
+        return failures
 
     async def sign_get(
         self, key: str, *, expires_s: int, file_name: str | None = None, content_type: str | None = None
