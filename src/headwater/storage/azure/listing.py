@@ -60,7 +60,7 @@ def _parse(body: bytes) -> Element:
         ) from error
     if root.tag != "EnumerationResults":
         raise Unavailable(
-            f"The store answered a listing with <{str(root.tag)[:40]}> instead of <EnumerationResults>. "
+            f"The store answered a listing with <{etree.QName(root).localname[:40]}> instead of <EnumerationResults>. "
             "Check that the endpoint is the address of a Blob Storage API."
         )
     return root
