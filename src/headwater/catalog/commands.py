@@ -1,18 +1,19 @@
 """Commands: long work that somebody asked for, as the SDK polls it."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from headwater.catalog import news, rights
+from headwater.catalog import news, outcomes, rights
 from headwater.catalog.accounts import Account
 from headwater.errors import NotFound
 
 CHANNEL = news.CHANNEL
+_PATIENCE = 10  # so many times longer one may wait for its beginning
 ENDED = ("success", "failed", "canceled", "aborted", "timeout")
 
 
@@ -72,17 +73,18 @@ async def start_command(
     spec: dict[str, Any],
     creator_id: int | None,
 ) -> int:
-    """Its id. Defer its job in the same transaction."""
+    """Its id. Defer its job in the same transaction. Members hear of it, unless it runs by itself (no creator)."""
     cursor = await conn.execute(
         """
         INSERT INTO command (project_id, dataset_id, kind, spec, creator_id)
         VALUES (%s, %s, %s, %s, %s)
-        RETURNING id
+        RETURNING id, (SELECT name FROM dataset WHERE dataset.id = command.dataset_id)
         """,
         [project_id, dataset_id, kind, Jsonb(spec), creator_id],
     )
     row = await cursor.fetchone()
     assert row is not None
+    await outcomes.tell_started(conn, outcomes.Subject(row[0], project_id, dataset_id, kind, creator_id, row[1]))
     return row[0]
 
 
@@ -130,16 +132,95 @@ async def note_progress(
     cursor = await conn.execute(
         """
         UPDATE command
-        SET status = 'in-progress', progress_percent = greatest(progress_percent, %s), spec = spec || %s,
-            updated_at = clock_timestamp()
-        WHERE id = %s AND status IN ('created', 'in-progress')
-        RETURNING abort_requested
+        SET status = 'in-progress', progress_percent = greatest(command.progress_percent, %(percent)s),
+            spec = (command.spec || %(spec)s) - 'stalledSince' - 'trouble', updated_at = clock_timestamp()
+        FROM (
+            SELECT id, spec ? 'stalledSince' AS stalled
+            FROM command
+            WHERE id = %(id)s AND status IN ('created', 'in-progress')
+            FOR UPDATE
+        ) AS before
+        WHERE command.id = before.id
+        RETURNING command.abort_requested, before.stalled
         """,
-        [progress_percent, Jsonb(spec), command_id],
+        {"percent": progress_percent, "spec": Jsonb(spec), "id": command_id},
+    )
+    abort_requested, was_stalled = await cursor.fetchone() or (True, False)
+    if was_stalled:
+        await outcomes.tell_resumed(conn, await _subject(conn, command_id))
+    await announce(conn, command_id)
+    return abort_requested
+
+
+async def note_trouble(conn: AsyncConnection[Any], command_id: int, trouble: str) -> None:
+    """Why it does not go on just now: said when it stalls, and forgotten when it makes progress."""
+    await conn.execute(
+        "UPDATE command SET spec = spec || %s WHERE id = %s AND status IN ('created', 'in-progress')",
+        [Jsonb({"trouble": trouble}), command_id],
+    )
+    await announce(conn, command_id)
+
+
+async def mark_stalled(conn: AsyncConnection[Any], *, after: timedelta) -> list[int]:
+    """Those that made no progress for `after`: they say since when, and members hear of it. Returns them.
+
+    One that waits for its beginning has more patience. Any number of workers may look at once.
+    """
+    cursor = await conn.execute(
+        """
+        UPDATE command
+        SET spec = command.spec || jsonb_build_object(
+            'stalledSince', to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+        )
+        WHERE id IN (
+            SELECT id FROM command
+            WHERE status IN ('created', 'in-progress') AND NOT spec ? 'stalledSince'
+                AND updated_at < now()
+                    - CASE WHEN status = 'created' AND NOT spec ? 'trouble' THEN %(patience)s ELSE %(after)s END
+            ORDER BY id
+            LIMIT 100
+            FOR UPDATE SKIP LOCKED
+        )
+        RETURNING id, status, now() - updated_at, spec ->> 'trouble', (
+            SELECT max(scan_shard.cursor_path)
+            FROM scan
+            JOIN scan_shard ON scan_shard.scan_id = scan.id
+            WHERE scan.command_id = command.id
+        )
+        """,
+        {"after": after, "patience": _PATIENCE * after},
+    )
+    found = sorted(await cursor.fetchall())
+    for command_id, status, silent_for, trouble, reached in found:
+        message = _stall(status, silent_for, trouble, reached)
+        await outcomes.tell_stalled(conn, await _subject(conn, command_id), message)
+        await announce(conn, command_id)
+    return [row[0] for row in found]
+
+
+def _stall(status: str, silent_for: timedelta, trouble: str | None, reached: str | None) -> str:
+    since = f"{silent_for.total_seconds():.0f} s"
+    if trouble is not None:
+        return f"Nothing came of it for {since}. It tries again; the last time: {trouble}"
+    if status == "created":
+        return f"It waits for a worker since {since}: all are busy, or none runs. See: headwater doctor"
+    return f"Nothing came of it for {since}." + (f" It had come as far as {reached!r}." if reached else "")
+
+
+async def _subject(conn: AsyncConnection[Any], command_id: int) -> outcomes.Subject:
+    """Of a command that is there."""
+    cursor = await conn.execute(
+        """
+        SELECT command.project_id, command.dataset_id, command.kind, command.creator_id, dataset.name
+        FROM command
+        LEFT JOIN dataset ON dataset.id = command.dataset_id
+        WHERE command.id = %s
+        """,
+        [command_id],
     )
     row = await cursor.fetchone()
-    await announce(conn, command_id)
-    return row is None or row[0]
+    assert row is not None
+    return outcomes.Subject(command_id, *row)
 
 
 async def end_command(
@@ -151,17 +232,23 @@ async def end_command(
     warning: str | None = None,
     error: str | None = None,
 ) -> None:
-    """Nothing happens to a command that has ended already."""
-    await conn.execute(
+    """Members hear of it. Nothing happens to a command that has ended already."""
+    cursor = await conn.execute(
         """
         UPDATE command
-        SET status = %(status)s, spec = spec || %(spec)s, warning = %(warning)s, error = %(error)s,
+        SET status = %(status)s, spec = (spec || %(spec)s) - 'stalledSince' - 'trouble',
+            warning = %(warning)s, error = %(error)s,
             progress_percent = CASE WHEN %(status)s = 'success' THEN 100 ELSE progress_percent END,
             updated_at = clock_timestamp()
         WHERE id = %(id)s AND status IN ('created', 'in-progress')
+        RETURNING spec, updated_at - created_at
         """,
         {"status": status, "spec": Jsonb(spec or {}), "warning": warning, "error": error, "id": command_id},
     )
+    row = await cursor.fetchone()
+    if row is not None:
+        subject = await _subject(conn, command_id)
+        await outcomes.tell_ended(conn, subject, status, spec=row[0], warning=warning, error=error, took=row[1])
     await announce(conn, command_id)
 
 
