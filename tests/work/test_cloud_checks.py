@@ -58,11 +58,11 @@ async def driver_on(world: World, kind: str, options: dict[str, str], root: str,
             name=secrets.token_hex(6),
             kind=kind,
             options=options,
-            metadata={},
+            metadata=given.get("metadata", {}),
         )
         new = drivers.NewDriver(
             name="driver",
-            kind=kind,
+            kind=given.get("driver_kind", kind),
             integration_id=integration.id,
             root=root,
             prefix=given.get("prefix", ""),
