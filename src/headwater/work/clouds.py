@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import aiohttp
 
 from headwater.catalog.drivers import Driver
+from headwater.catalog.sync.event_queues import EventQueue
 from headwater.errors import BadRequest
-from headwater.net.addresses import check_endpoint
+from headwater.net.addresses import check_endpoint, open_connector
 from headwater.settings import Settings
 from headwater.storage.azure import credentials as azure
 from headwater.storage.azure.signing import AzureCredentials
@@ -19,7 +20,10 @@ from headwater.storage.gcs import credentials as gcs
 from headwater.storage.gcs.documents import ServiceAccount, check_federation, check_service_account
 from headwater.storage.gcs.requests import GcsCredentials
 from headwater.storage.gcs.store import GcsStore
-from headwater.storage.opening import open_azure, open_gcs, open_s3
+from headwater.storage.opening import open_azure, open_gcs, open_s3, open_session
+from headwater.storage.queues.azure_queue import AzureQueue, AzureQueueAddress
+from headwater.storage.queues.queues import Queue
+from headwater.storage.queues.sqs import SqsAddress, SqsQueue
 from headwater.storage.s3.credentials import AssumedRole, RoleChain, caller_arn
 from headwater.storage.s3.requests import S3Credentials
 from headwater.storage.s3.store import S3Store
@@ -82,6 +86,24 @@ class Clouds:
                 amazon = amazon or secrets.follow(integration_id, lambda secret: self._s3(driver, secret))
                 region = driver.region or DEFAULT_REGION
                 return open_s3(bucket=driver.root, region=region, credentials=amazon, **common)
+
+    def new_connector(self) -> aiohttp.BaseConnector:
+        """For connections that wait long: they would keep those of stores waiting. To be closed by the caller."""
+        return open_connector(allow_private=self._settings.allow_private_endpoints)
+
+    async def open_queue(self, driver: Driver, queue: EventQueue, connector: aiohttp.BaseConnector) -> Queue:
+        """With the driver's own credentials. Raises BadRequest, VaultError."""
+        session, integration_id = open_session(connector), driver.integration_id
+        try:
+            if queue.kind == "azure":
+                account = (await self._secrets.read(integration_id))["key"]
+                microsoft = self._secrets.follow(integration_id, lambda secret: self._azure(driver, secret))
+                return AzureQueue(AzureQueueAddress(account, queue.name or "", queue.endpoint), microsoft, session)
+            amazon = self._secrets.follow(integration_id, lambda secret: self._s3(driver, secret))
+            return SqsQueue(SqsAddress.parse(queue.url or "", driver.region or DEFAULT_REGION), amazon, session)
+        except BaseException:
+            await session.close()
+            raise
 
     def check_secret(self, kind: str, secret: Mapping[str, str]) -> None:
         """What can be told of a secret without asking anybody. Raises BadRequest, never with a value in its words."""

@@ -72,5 +72,4 @@ async def _tell(conn: AsyncConnection[Any], failing: schedules.Failing) -> None:
         f"The last {schedules.FAILURES_TO_TELL} syncs of dataset {failing.dataset_name} that its schedule started "
         f"failed. The last one: {failing.error or 'it took too long.'} The schedule goes on trying.",
         dataset_id=failing.dataset_id,
-        command_id=failing.command_id,
     )

@@ -61,7 +61,11 @@ AzureCredentials = AccountKey | SharedAccessSignature | AccessToken
 
 def signed(container: Container, request: Request, credentials: AzureCredentials) -> tuple[str, dict[str, str]]:
     """The URL and the headers to send with the request."""
-    url = url_of(container, request)
+    return signed_at(url_of(container, request), container.account, request, credentials)
+
+
+def signed_at(url: str, account: str, request: Request, credentials: AzureCredentials) -> tuple[str, dict[str, str]]:
+    """The same for any service of the account; `url` is percent-encoded and has the request's query."""
     headers = {**request.headers, "x-ms-version": SERVICE_VERSION}
     if request.body:
         headers["Content-MD5"] = _checksum(request.body)
@@ -72,8 +76,8 @@ def signed(container: Container, request: Request, credentials: AzureCredentials
             return url, headers | {"Authorization": f"Bearer {token}"}
         case AccountKey(key):
             headers["x-ms-date"] = formatdate(usegmt=True)
-            signature = _signature(key, _text_to_sign(container.account, request, url, headers))
-            return url, headers | {"Authorization": f"SharedKey {container.account}:{signature}"}
+            signature = _signature(key, _text_to_sign(account, request, url, headers))
+            return url, headers | {"Authorization": f"SharedKey {account}:{signature}"}
 
 
 def signed_url(

@@ -1,0 +1,1 @@
+"""Queues that clouds put the events of buckets into."""
