@@ -9,7 +9,7 @@ stays when the claim is settled. A claim that somebody else took over settles no
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from psycopg import AsyncConnection
@@ -42,10 +42,13 @@ class TakenIn:
     ignored: int  # of other kinds, buckets or folders, of our own files, or of keys that no index can hold
 
 
-async def take_in(conn: AsyncConnection[Any], driver_id: int, hints: Sequence[Hint], *, ignored: int = 0) -> TakenIn:
+async def take_in(
+    conn: AsyncConnection[Any], driver_id: int, hints: Sequence[Hint], *, ignored: int = 0, needs_scan: bool = False
+) -> TakenIn:
     """Keep hints until they are applied; workers wake when this commits. Safe to repeat, and side by side.
 
-    `ignored`: events that the reader left out itself. Whether the driver's events are on is the caller's question.
+    `ignored`: events that the reader left out itself; `needs_scan`: one of them can only be followed by a scan.
+    Whether the driver's events are on is the caller's question.
     """
     rows = _collapsed(hint for hint in hints if _is_usable(hint))
     kept = await _keep(conn, driver_id, rows) if rows else 0
@@ -53,25 +56,36 @@ async def take_in(conn: AsyncConnection[Any], driver_id: int, hints: Sequence[Hi
     ignored += len(hints) - usable + (len(rows) - kept)
     await conn.execute(
         """
-        INSERT INTO driver_events AS known (driver_id, last_event_at, last_happened_at, received, ignored)
-        SELECT id, clock_timestamp(), %(happened_at)s, %(kept)s, %(ignored)s
+        INSERT INTO driver_events AS known (
+            driver_id, last_event_at, last_happened_at, received, ignored, wants_scan
+        )
+        SELECT
+            id, clock_timestamp(), %(happened_at)s, %(kept)s, %(ignored)s, %(needs_scan)s
         FROM driver
         WHERE id = %(driver_id)s
         ON CONFLICT (driver_id) DO UPDATE
         SET last_event_at = excluded.last_event_at,
             last_happened_at = greatest(known.last_happened_at, excluded.last_happened_at),
-            received = known.received + excluded.received, ignored = known.ignored + excluded.ignored
+            received = known.received + excluded.received, ignored = known.ignored + excluded.ignored,
+            wants_scan = known.wants_scan OR excluded.wants_scan
         """,
         {
             "driver_id": driver_id,
-            "happened_at": max((hint.happened_at for hint in hints if hint.happened_at), default=None),
+            "happened_at": _newest(hints),
             "kept": kept,
             "ignored": ignored,
+            "needs_scan": needs_scan,
         },
     )
-    if kept:
+    if kept or needs_scan:
         await conn.execute("SELECT pg_notify(%s, '')", [CHANNEL])
     return TakenIn(kept, ignored)
+
+
+def _newest(hints: Sequence[Hint]) -> datetime | None:
+    """When the last of them happened; a clock that is ahead counts as ours."""
+    now = datetime.now(UTC)
+    return max((min(hint.happened_at, now) for hint in hints if hint.happened_at), default=None)
 
 
 def _is_usable(hint: Hint) -> bool:
@@ -108,7 +122,7 @@ def _collapsed(hints: Iterable[Hint]) -> list[_Row]:
     """One a key, in the order of keys: transactions that meet wait for one another, never for ever."""
     rows: dict[tuple[str, str], _Row] = {}
     for hint in hints:
-        sequencer = hint.sequencer and hint.sequencer.lower().rjust(32, "0")
+        sequencer = hint.sequencer and hint.sequencer.lower().rjust(64, "0")
         row = _Row(hint.key, hint.bucket, hint.content, sequencer or None)
         if (known := rows.setdefault((hint.key, hint.bucket or ""), row)) is not row:
             known.join(row)

@@ -7,6 +7,7 @@ CREATE TABLE driver_events (
     driver_id bigint PRIMARY KEY REFERENCES driver ON DELETE CASCADE,
     is_on boolean NOT NULL DEFAULT false,
     generation integer NOT NULL DEFAULT 1, -- of its hook's secret
+    push_account text, -- whose tokens Pub/Sub has to show; NULL: anybody's whom Google knows
     changed_at timestamptz NOT NULL DEFAULT now(),
     last_event_at timestamptz, -- when one came last
     last_happened_at timestamptz, -- when the newest one happened, as the bucket says
@@ -15,6 +16,7 @@ CREATE TABLE driver_events (
     looked_at bigint NOT NULL DEFAULT 0, -- requests made to the store
     applied bigint NOT NULL DEFAULT 0, -- hints that are done with
     dropped bigint NOT NULL DEFAULT 0, -- hints given up: a scan finds what they told of
+    wants_scan boolean NOT NULL DEFAULT false, -- something happened that no hint can tell of, as a folder's new name
     -- a store that does not answer is left alone for a while
     failures integer NOT NULL DEFAULT 0,
     not_before timestamptz NOT NULL DEFAULT '-infinity',
@@ -26,7 +28,7 @@ CREATE TABLE hint (
     driver_id bigint NOT NULL REFERENCES driver ON DELETE CASCADE,
     key text COLLATE "C" NOT NULL, -- as the bucket has it, the driver's prefix included
     content text COLLATE "C", -- of the object that was written, as SIZE:ETAG; NULL: the bucket has to be asked
-    sequencer text COLLATE "C", -- of the newest hint, in 32 hexadecimal digits; NULL: their order is not known
+    sequencer text COLLATE "C", -- of the newest hint, in 64 hexadecimal digits; NULL: their order is not known
     received_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- the first one
     version bigint NOT NULL DEFAULT 1, -- one more with each hint: who looked before it came has to look again
     claim bigint NOT NULL DEFAULT 0, -- one more each time it is taken: who took it before settles nothing any more
