@@ -8,6 +8,19 @@ from dataclasses import dataclass, field
 _CODE = re.compile(r"[A-Za-z0-9_.]{1,64}")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 _TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+_THROTTLING_STATUSES = frozenset({429, 503})
+_THROTTLING_CODES = frozenset(  # of all clouds
+    {
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "TooManyRequests",
+        "ServerBusy",
+        "rateLimitExceeded",
+        "userRateLimitExceeded",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +53,5 @@ class Refused(Exception):
         self.region = region if _REGION.fullmatch(region or "") else None
         self.is_transient = is_transient or status in _TRANSIENT_STATUSES
         self.may_be_expired = may_be_expired
+        self.is_throttled = status in _THROTTLING_STATUSES or code in _THROTTLING_CODES
+        self.retry_after_s: float | None = None  # as the store asks

@@ -16,6 +16,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from headwater.errors import HeadwaterError, Unavailable
+from headwater.storage.pace import Pace
 from headwater.storage.requests import Refused, Request
 
 ATTEMPTS = 5
@@ -102,6 +103,7 @@ class Sender(Generic[C]):
         self._session = session
         self._backoff_s = backoff_s
         self._attempts = attempts
+        self.pace = Pace(backoff_s / 5)
 
     async def send(self, request: Request) -> Answer:
         """The whole answer; reading it counts as part of the attempt."""
@@ -123,19 +125,25 @@ class Sender(Generic[C]):
             yield response, body
 
     async def _try_repeatedly(self, request: Request, *, is_read_whole: bool) -> tuple[aiohttp.ClientResponse, bytes]:
-        refresh = False
+        refresh = has_refreshed = False
         failures: list[str] = []
+        rest_s = 0.0
         while True:
+            began_s = await self.pace.turn(rest_s)
             observing(request.operation)
             try:
-                return await self._try_once(request, refresh=refresh, is_read_whole=is_read_whole)
+                answered = await self._try_once(request, refresh=refresh, is_read_whole=is_read_whole)
+                self.pace.go_on(began_s)
+                return answered  # noqa: TRY300 - an else would not be covered by the except
             except Refused as refused:
-                is_expired = refused.may_be_expired and not refresh
-                if not (is_expired or refused.is_transient) or len(failures) + 1 >= self._attempts:
+                refresh = refused.may_be_expired and not has_refreshed
+                if not (refresh or refused.is_transient) or len(failures) + 1 >= self._attempts:
                     raise self._explained(request, refused) from None
                 failures.append(str(refused))
-                if is_expired:
-                    refresh = True
+                if refused.is_throttled:
+                    self.pace.slow_down(began_s, refused.retry_after_s)
+                if refresh:
+                    has_refreshed, rest_s = True, 0.0
                     continue
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if reason := refused_address(error):
@@ -144,7 +152,7 @@ class Sender(Generic[C]):
                 if len(failures) >= self._attempts:
                     # Not `from error`: aiohttp's error may hold the headers, and these a session token.
                     raise self._unreachable(request, error) from None
-            await asyncio.sleep(self._backoff_s * 2 ** len(failures) * random.uniform(0.5, 1))  # noqa: S311
+            rest_s = self._backoff_s * 2 ** len(failures) * random.uniform(0.5, 1)  # noqa: S311
 
     async def _try_once(
         self, request: Request, *, refresh: bool, is_read_whole: bool
@@ -184,7 +192,9 @@ class Sender(Generic[C]):
     async def _raise_refusal(self, response: aiohttp.ClientResponse) -> None:
         if response.status >= 300:
             body = await response.content.read(_LARGEST_ERROR_BYTES)
-            raise self._dialect.read_refusal(response.status, response.headers, body)
+            refused = self._dialect.read_refusal(response.status, response.headers, body)
+            refused.retry_after_s = _retry_after_s(response.headers)
+            raise refused
 
     def _unreachable(self, request: Request, failure: Exception) -> Unavailable:
         kind = type(failure).__name__
@@ -219,6 +229,17 @@ def _skew_s(date: str | None) -> float | None:
     try:
         return (parsedate_to_datetime(date or "") - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError):  # none, or none with a time zone
+        return None
+
+
+def _retry_after_s(headers: CIMultiDictProxy[str]) -> float | None:
+    """Seconds, or a moment by the store's own clock (RFC 9110, 10.2.3)."""
+    told = headers.get("Retry-After", "")
+    if told.isdecimal():
+        return float(told)
+    try:
+        return (parsedate_to_datetime(told) - parsedate_to_datetime(headers.get("Date", ""))).total_seconds()
+    except (ValueError, TypeError):
         return None
 
 
