@@ -50,20 +50,25 @@ class Model:
     index: dict[str, bytes] = field(default_factory=dict)  # what the rows tell of
     missing: set[str] = field(default_factory=set)
     deleted: dict[str, bool] = field(default_factory=dict)  # here on purpose -> the object is gone as well
+    meant: dict[str, bytes] = field(default_factory=dict)  # what the deleted row told of
     waiting: list[str] = field(default_factory=list)  # jobs of deletion
     told: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def delete(self, key: str) -> None:
-        del self.index[key]
+        self.meant[key] = self.index.pop(key)
         self.missing.discard(key)
         self.deleted[key] = False
         self.waiting.append(key)
 
     def run_jobs(self) -> None:
         for key in self.waiting:
-            if self.allow_delete and self.deleted.get(key) is False:
+            if not self.allow_delete or self.deleted.get(key) is not False:
+                continue
+            if self.bucket.get(key, self.meant[key]) == self.meant[key]:
                 self.bucket.pop(key, None)
                 self.deleted[key] = True
+            else:  # another object than the one that was deleted: the next sync finds it
+                del self.deleted[key]
         self.waiting.clear()
 
     def upload(self, key: str, content: bytes, mode: str) -> str:
@@ -192,7 +197,8 @@ class History:
         elif change == "remove":
             await self.remove(key)
         elif (item := await self.world.item(self.dataset, "/" + key)) is not None:
-            self.model.index.setdefault(key, b"")
+            etags = {self.store.etag_of_content(content): content for content in CONTENTS}
+            self.model.index[key] = etags[item.etag]
             self.model.delete(key)
             await self.world.delete(self.dataset, item.path)
 

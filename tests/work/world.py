@@ -86,7 +86,7 @@ async def recount(conn: AsyncConnection[Any], dataset_id: int) -> None:
         """
         SELECT count(*), count(*) FILTER (WHERE hidden), count(*) FILTER (WHERE missing_since IS NOT NULL),
             coalesce(sum(size_bytes), 0)::bigint, count(*) FILTER (WHERE etl_state = 1),
-            count(*) FILTER (WHERE etl_state = 2)
+            count(*) FILTER (WHERE etl_state = 2), count(*) FILTER (WHERE trashed_at IS NOT NULL)
         FROM item
         WHERE dataset_id = %s
         """,
@@ -95,7 +95,8 @@ async def recount(conn: AsyncConnection[Any], dataset_id: int) -> None:
     truth = await cursor.fetchone()
     cursor = await conn.execute(
         """
-        SELECT items, hidden_items, missing_items, bytes, prepared_items, failed_items
+        SELECT items, hidden_items, missing_items, bytes, prepared_items, failed_items,
+            trashed_items
         FROM dataset_counter
         WHERE dataset_id = %s
         """,
@@ -254,15 +255,16 @@ class World:
             cursor = await conn.execute(
                 """
                 DELETE FROM procrastinate_jobs
-                WHERE task_name = %s AND args ->> 'dataset_id' = %s
-                RETURNING id, args
+                WHERE task_name = ANY(%s) AND args ->> 'dataset_id' = %s
+                RETURNING id, task_name, args
                 """,
-                [deletion.DELETE_OBJECT_TASK, str(dataset.id)],
+                [[deletion.DELETE_OBJECT_TASK, deletion.DELETE_OBJECTS_TASK], str(dataset.id)],
             )
-            waiting = sorted(await cursor.fetchall())
-        for _, arguments in waiting:
+            waiting = sorted(await cursor.fetchall(), key=lambda job: job[0])
+        for _, task, arguments in waiting:
             given = json.loads(arguments) if isinstance(arguments, str) else arguments
-            await deletion.delete_object(self.place, **given)
+            run = deletion.delete_object if task == deletion.DELETE_OBJECT_TASK else deletion.delete_objects
+            await run(self.place, **given)
         return len(waiting)
 
     async def preprocess(self, dataset: Dataset, paths: Iterable[str] | None = None) -> None:

@@ -122,6 +122,13 @@ async def load_command(conn: AsyncConnection[Any], command_id: int) -> Command:
     return command
 
 
+async def lock_command(conn: AsyncConnection[Any], command_id: int) -> Command | None:
+    """As it is now, and nobody else changes it before this transaction ends; for work whose cursor is its `spec`."""
+    cursor = conn.cursor(row_factory=class_row(Command))
+    await cursor.execute("SELECT " + _COLUMNS + " FROM command WHERE id = %s FOR UPDATE", [command_id])
+    return await cursor.fetchone()
+
+
 async def note_progress(
     conn: AsyncConnection[Any], command_id: int, *, progress_percent: float, spec: dict[str, Any]
 ) -> bool:

@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 from psycopg.types.json import Jsonb
 
-from headwater.catalog import events, query
+from headwater.catalog import events, query, tombstones
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.fields import DIR_FIELDS
 from headwater.catalog.folders import Folder, ensure_folders, folder_of, load_folders
@@ -39,6 +39,7 @@ class Item:
     created_at: datetime
     updated_at: datetime
     missing_since: datetime | None
+    trashed_at: datetime | None
     creator: str | None
     updated_by: str | None
     width_px: int | None
@@ -75,7 +76,7 @@ class Written:
 SELECT_ITEM = """
 SELECT
     item.id, item.dataset_id, dataset.project_id, item.path, item.object_key, item.size_bytes, item.etag,
-    item.modified_at, item.created_at, item.updated_at, item.missing_since, creator.email AS creator,
+    item.modified_at, item.created_at, item.updated_at, item.missing_since, item.trashed_at, creator.email AS creator,
     updater.email AS updated_by, item.width_px, item.height_px, item.etl_state, item.hidden, item.thumbnail_type,
     item.mime_type, item.description, item.user_metadata, item.system_metadata
 FROM item
@@ -218,7 +219,20 @@ async def lock_path(conn: AsyncConnection[Any], dataset_id: int, path: str) -> N
 
     The object is written under this lock and before the row, so that a row always tells of the last object written.
     """
-    await conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK_CLASS, f"{dataset_id}:{path}"])
+    await lock_paths(conn, dataset_id, [path])
+
+
+async def lock_paths(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> None:
+    """`lock_path` of many, in an order that is the same for everybody. Call it once a transaction, at most 1,000."""
+    await conn.execute(
+        """
+        SELECT pg_advisory_xact_lock(%s, number)
+        FROM (
+            SELECT DISTINCT hashtext(name) AS number FROM unnest(%s::text[]) AS given (name) ORDER BY number
+        ) AS numbers
+        """,
+        [_LOCK_CLASS, [f"{dataset_id}:{path}" for path in paths]],
+    )
 
 
 async def put_item(
@@ -277,7 +291,7 @@ async def _write_item(
             system_metadata = coalesce(item.system_metadata - %(derived)s::text[], '{}')
                 || coalesce(excluded.system_metadata, '{}'),
             width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0, missing_since = NULL,
-            changed_at = clock_timestamp(), updated_at = now(), updated_by_id = excluded.updated_by_id
+            trashed_at = NULL, changed_at = clock_timestamp(), updated_at = now(), updated_by_id = excluded.updated_by_id
         WHERE %(replaces)s
         RETURNING id
         """,
@@ -325,6 +339,7 @@ def _uncounted(item: Item) -> CounterChange:
         items=-1,
         hidden_items=-int(item.hidden),
         missing_items=-int(item.missing_since is not None),
+        trashed_items=-int(item.trashed_at is not None),
         bytes=-item.size_bytes,
         prepared_items=-int(item.etl_state == ETL_DONE),
         failed_items=-int(item.etl_state == ETL_FAILED),
@@ -359,54 +374,154 @@ async def update_item(
     return await get_item(conn, item.id)
 
 
-async def delete_item(conn: AsyncConnection[Any], item: Item) -> bool:
-    """Remove the row and leave a tombstone, so that a scan does not bring it back. False when it was gone already.
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A row that is no more, and what is left of it in stores."""
 
-    Call it under `lock_path`. The object is the caller's next step, where it may be deleted at all.
+    id: int
+    path: str
+    object_key: str | None
+    size_bytes: int
+    thumbnail_type: str | None
+
+
+async def delete_items(
+    conn: AsyncConnection[Any], dataset_id: int, doomed: Sequence[tuple[int, str]], *, is_object_asked: bool
+) -> list[Deleted]:
+    """Remove the rows of these (id, path) and leave tombstones, so that a scan does not bring them back.
+
+    Returns those that were still there. Call it under `lock_paths`. The objects are the caller's next step, where they
+    may be deleted at all: `is_object_asked`.
     """
     cursor = await conn.execute(
-        "DELETE FROM item WHERE dataset_id = %s AND id = %s RETURNING etl_state, missing_since IS NOT NULL, size_bytes",
-        [item.dataset_id, item.id],
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        return False
-    etl_state, is_missing, size_bytes = row
-    await conn.execute(
         """
-        INSERT INTO tombstone (dataset_id, path)
-        VALUES (%s, %s)
-        ON CONFLICT (dataset_id, path) DO UPDATE SET deleted_at = now(), object_deleted_at = NULL
+        WITH doomed AS (
+            SELECT item.id
+            FROM item
+            JOIN unnest(%(ids)s::bigint[], %(paths)s::text[]) AS given (id, path)
+                ON given.id = item.id AND given.path = item.path
+            WHERE item.dataset_id = %(dataset_id)s
+            ORDER BY item.id
+            FOR UPDATE OF item
+        )
+        DELETE FROM item
+        USING doomed
+        WHERE item.dataset_id = %(dataset_id)s AND item.id = doomed.id
+        RETURNING item.id, item.path, item.object_key, item.size_bytes, item.thumbnail_type, item.etag,
+            item.etl_state, item.missing_since IS NOT NULL, item.trashed_at IS NOT NULL, item.hidden
         """,
-        [item.dataset_id, item.path],
+        {
+            "dataset_id": dataset_id,
+            "ids": [item_id for item_id, _ in doomed],
+            "paths": [path for _, path in doomed],
+        },
     )
-    change = CounterChange(
-        items=-1,
-        hidden_items=-int(item.hidden),
-        missing_items=-int(is_missing),
-        bytes=-size_bytes,
-        prepared_items=-int(etl_state == ETL_DONE),
-        failed_items=-int(etl_state == ETL_FAILED),
-    )
-    await count(conn, item.dataset_id, change)
-    return True
+    change = CounterChange()
+    deleted: list[Deleted] = []
+    etags: list[str] = []
+    for *facts, etag, etl_state, is_missing, is_trashed, is_hidden in await cursor.fetchall():
+        gone = Deleted(*facts)
+        deleted.append(gone)
+        etags.append(etag)
+        change.items -= 1
+        change.bytes -= gone.size_bytes
+        change.hidden_items -= is_hidden
+        change.missing_items -= is_missing
+        change.trashed_items -= is_trashed
+        change.prepared_items -= etl_state == ETL_DONE
+        change.failed_items -= etl_state == ETL_FAILED
+    if deleted:
+        left = [(gone.path, gone.object_key, etag) for gone, etag in zip(deleted, etags, strict=True)]
+        await tombstones.put(conn, dataset_id, left, is_object_asked=is_object_asked)
+        await count(conn, dataset_id, change)
+    return deleted
 
 
-async def is_deleted_here(conn: AsyncConnection[Any], dataset_id: int, path: str) -> bool:
-    """Whether the object at this path was deleted on purpose and is still to go. Call it under `lock_path`."""
-    cursor = await conn.execute(
-        "SELECT FROM tombstone WHERE dataset_id = %s AND path = %s AND object_deleted_at IS NULL",
-        [dataset_id, path],
-    )
-    return await cursor.fetchone() is not None
+async def delete_item(conn: AsyncConnection[Any], item: Item, *, is_object_asked: bool = False) -> Deleted | None:
+    """`delete_items` of one. None when it was gone already."""
+    doomed = [(item.id, item.path)]
+    return next(iter(await delete_items(conn, item.dataset_id, doomed, is_object_asked=is_object_asked)), None)
 
 
 async def note_object_deleted(conn: AsyncConnection[Any], dataset_id: int, path: str) -> None:
-    """The tombstone stays until a scan that began later has ended: one that runs may have listed the object."""
-    await conn.execute(
-        "UPDATE tombstone SET object_deleted_at = clock_timestamp() WHERE dataset_id = %s AND path = %s",
-        [dataset_id, path],
+    await tombstones.note_objects_deleted(conn, dataset_id, [path])
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Items that are to be deleted: those that meet all that is given here."""
+
+    tree: query.Tree = query.EVERYTHING
+    ids: Sequence[int] | None = None
+    folder: str | None = None  # with all that is below it
+    is_missing: bool = False  # only ghosts
+    is_shown: bool = False  # nothing of the hidden folder or the trash
+
+    def where(self, dataset_id: int) -> tuple[Composed, dict[str, object]]:
+        """What stands behind WHERE in a query FROM item. Raises BadRequest."""
+        where, parameters = query.compile_filter(self.tree, dataset_id=dataset_id)
+        parts = [where]
+        if self.ids is not None:
+            parts.append(SQL("item.id = ANY(%(chosen_ids)s)").format())
+            parameters["chosen_ids"] = list(self.ids)
+        if self.folder is not None:
+            parts.append(SQL("item.path >= %(folder_from)s AND item.path < %(folder_until)s").format())
+            below = self.folder.rstrip("/")
+            parameters |= {"folder_from": below + "/", "folder_until": below + "0"}  # the character after the slash
+        if self.is_missing:
+            parts.append(SQL("item.missing_since IS NOT NULL").format())
+        if self.is_shown:
+            parts.append(SQL("NOT item.hidden AND item.trashed_at IS NULL").format())
+        return SQL(" AND ").join(parts), parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    items: int
+    size_bytes: int
+    last_id: int  # items that come later have larger ones
+    examples: Sequence[str]
+
+
+async def summarize(conn: AsyncConnection[Any], dataset_id: int, selection: Selection, *, examples: int) -> Summary:
+    """How much is selected. Reads all of it. Raises BadRequest."""
+    where, parameters = selection.where(dataset_id)
+    cursor = await conn.execute(
+        SQL("SELECT count(*), coalesce(sum(item.size_bytes), 0)::bigint, coalesce(max(item.id), 0) FROM item WHERE ")
+        + where,
+        parameters,
+        prepare=False,
     )
+    row = await cursor.fetchone()
+    assert row is not None
+    cursor = await conn.execute(
+        SQL("SELECT item.path FROM item WHERE ") + where + SQL(" ORDER BY item.path LIMIT %(examples)s"),
+        parameters | {"examples": examples},
+        prepare=False,
+    )
+    return Summary(*row, examples=[path for (path,) in await cursor.fetchall()])
+
+
+async def next_selected(
+    conn: AsyncConnection[Any], dataset_id: int, selection: Selection, *, after_id: int, last_id: int, limit: int
+) -> list[tuple[int, str]]:
+    """(id, path) of the next ones in the order of ids."""
+    where, parameters = selection.where(dataset_id)
+    bounds = SQL(" AND item.id > %(after_id)s AND item.id <= %(last_id)s ORDER BY item.id LIMIT %(limit)s")
+    cursor = await conn.execute(
+        SQL("SELECT item.id, item.path FROM item WHERE ") + where + bounds,
+        parameters | {"after_id": after_id, "last_id": last_id, "limit": limit},
+        prepare=False,
+    )
+    return await cursor.fetchall()
+
+
+async def ids_at(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> dict[str, int]:
+    """Path -> id of those that there are."""
+    cursor = await conn.execute(
+        "SELECT path, id FROM item WHERE dataset_id = %s AND path = ANY(%s)", [dataset_id, list(paths)]
+    )
+    return dict(await cursor.fetchall())
 
 
 @dataclass(frozen=True, slots=True)

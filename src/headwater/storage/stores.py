@@ -200,9 +200,9 @@ async def delete_each(store: Store, doomed: Sequence[Doomed], *, at_once: int = 
             except HeadwaterError as error:
                 failures[one.key] = error
 
-    async with asyncio.TaskGroup() as group:
-        for one in doomed:
-            group.create_task(delete(one))
+    for defect in await asyncio.gather(*map(delete, doomed), return_exceptions=True):
+        if isinstance(defect, BaseException):
+            raise defect
     return failures
 
 

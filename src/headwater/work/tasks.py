@@ -8,7 +8,7 @@ from procrastinate import App, BaseRetryStrategy, JobContext, RetryDecision
 from procrastinate.jobs import Job
 from psycopg import OperationalError
 
-from headwater.errors import Unavailable
+from headwater.errors import HeadwaterError, Unavailable
 from headwater.work import deletion, preprocess, secrets, sync
 from headwater.work.workplace import Workplace
 
@@ -56,9 +56,28 @@ def register(app: App, place: Workplace) -> None:
     async def preprocess_items(dataset_id: int, item_ids: list[int]) -> None:
         await preprocess.preprocess_items(place, dataset_id, item_ids)
 
-    @app.task(name=deletion.DELETE_OBJECT_TASK, retry=retry)
-    async def delete_object(**arguments: Any) -> None:
-        await deletion.delete_object(place, **arguments)
+    @app.task(name=deletion.DELETE_OBJECT_TASK, pass_context=True, retry=retry)
+    async def delete_object(context: JobContext, **arguments: Any) -> None:
+        is_last_try = context.job.attempts >= _OTHER_TRIES - 1
+        await deletion.delete_object(place, **arguments, is_last_try=is_last_try)
+
+    @app.task(name=deletion.DELETE_OBJECTS_TASK, pass_context=True, retry=retry)
+    async def delete_objects(context: JobContext, **arguments: Any) -> None:
+        is_last_try = context.job.attempts >= _OTHER_TRIES - 1
+        await deletion.delete_objects(place, **arguments, is_last_try=is_last_try)
+
+    @app.task(name=deletion.DELETE_ITEMS_TASK, retry=retry)
+    async def delete_items(command_id: int, wanted: dict[str, Any], last_id: int) -> None:
+        try:
+            await deletion.delete_items(place, command_id=command_id, wanted=wanted, last_id=last_id)
+        except OperationalError:
+            raise
+        except HeadwaterError as error:
+            await deletion.give_up(place, command_id, str(error))
+        except Exception:
+            _log.exception("Deletion %s failed", command_id)
+            await deletion.give_up(place, command_id, "Headwater failed in this deletion; its log says where.")
+            raise
 
     @app.task(name=deletion.PURGE_TASK, retry=retry)
     async def purge_dataset(dataset_id: int) -> None:
