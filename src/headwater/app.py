@@ -19,6 +19,7 @@ from headwater.api import (
     datasets,
     drivers,
     health,
+    inbox,
     integrations,
     items,
     login,
@@ -104,6 +105,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         commands,
         quotas,
         notifications,
+        inbox,
     ):
         app.include_router(noun.router, prefix="/api/v1")
     return app

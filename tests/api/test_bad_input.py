@@ -25,6 +25,7 @@ TAKES_JSON = [
     ("POST", "/api/v1/datasets/{dataset_id}/sync"),
     ("POST", "/api/v1/datasets/{dataset_id}/query"),
     ("PATCH", "/api/v1/items/{item_id}"),
+    ("POST", "/api/v1/notifications/read"),
 ]
 NO_JSON = [b"{", b"nothing", b'{"name": }', b"\xff\xfe", b"[" * 5000, b'{"a": "' + b"\xc3\x28" + b'"}']
 NO_OBJECT = [b"[]", b'"text"', b"5", b"[1, 2]"]
@@ -64,6 +65,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/api/v1/items/{item_id}"): {
         "metadata": {"user": {}, "system": {}}, "description": None, "filename": None
     },
+    ("POST", "/api/v1/notifications/read"): {"ids": [NOBODY], "until": None, "project": NOBODY, "dataset": None},
 }  # fmt: skip
 WRONG: list[Any] = [
     None, True, -1, 10**30, 1.5, "", "x" * 3000, "a\0b", "\ud800", "a/b", "zz", [], [None], ["x"], {}, {"$x": 1},

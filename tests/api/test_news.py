@@ -16,10 +16,13 @@ from tests.api.world import NOBODY, World, message, unique
 class Listening:
     """One caller's stream, read from the application event by event."""
 
-    def __init__(self, world: World, who: str, dataset: str | None) -> None:
+    def __init__(self, world: World, who: str, dataset: str | None, last_event_id: str | None = None) -> None:
         self._sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._left = asyncio.Event()
         headers = {name.lower(): value for name, value in world.callers[who].headers.items()}
+        if last_event_id is not None:
+            headers["last-event-id"] = last_event_id
+        self.last_event_id = last_event_id
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
             "path": "/api/v1/notifications/stream", "raw_path": b"", "root_path": "",
@@ -40,7 +43,9 @@ class Listening:
         return (await asyncio.wait_for(self._sent.get(), 5))["body"].decode()
 
     async def event(self) -> tuple[str, dict[str, Any]]:
-        name, data = (await self.text()).strip().split("\n")
+        name, data, *rest = (await self.text()).strip().split("\n")
+        for line in rest:
+            self.last_event_id = line.removeprefix("id: ")
         return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
     def heard(self) -> int:
@@ -52,12 +57,16 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening(world: World, who: str, dataset: str | None = None) -> AsyncIterator[Listening]:
-    stream = Listening(world, who, dataset)
+async def listening(
+    world: World, who: str, dataset: str | None = None, last_event_id: str | None = None
+) -> AsyncIterator[Listening]:
+    stream = Listening(world, who, dataset, last_event_id)
     start = await stream.start()
     assert start["status"] == 200
     assert (b"content-type", b"text/event-stream; charset=utf-8") in start["headers"]
-    assert await stream.text() == ": connected\n\n"
+    connected, number = (await stream.text()).strip().split("\n")
+    assert connected == ": connected"
+    stream.last_event_id = number.removeprefix("id: ")
     yield stream
     await stream.leave()
 
