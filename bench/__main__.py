@@ -1,4 +1,4 @@
-"""Runs the benchmarks that are named, or all: `python -m bench [sync] [preprocess] [memory]`.
+"""Runs the benchmarks that are named, such as `python -m bench sync scale`; all but the long ones if none is.
 
 Each figure is one line of JSON on standard output; what goes on meanwhile is told on standard error. The exit code is
 1 when a figure misses its target.
@@ -7,22 +7,24 @@ Each figure is one line of JSON on standard output; what goes on meanwhile is to
 import argparse
 import sys
 
-from bench import memory, preprocess, sync
+from bench import preprocess, scale, sync
 
-_BENCHMARKS = {"sync": sync.measure, "preprocess": preprocess.measure, "memory": memory.measure}
+_BENCHMARKS = {"sync": sync.measure, "preprocess": preprocess.measure, "scale": scale.measure}
+_LONG_BENCHMARKS = {"long": scale.measure_long}  # only when named: they take a quarter of an hour
 
 
 def run() -> int:
+    benchmarks = _BENCHMARKS | _LONG_BENCHMARKS
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Figures as ratios to a floor of the same run."
     )
-    parser.add_argument("names", nargs="*", metavar="name", help=f"one of {', '.join(_BENCHMARKS)}; all by default")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"one of {', '.join(benchmarks)}")
     names = parser.parse_args().names or list(_BENCHMARKS)
-    if unknown := set(names) - _BENCHMARKS.keys():
+    if unknown := set(names) - benchmarks.keys():
         parser.error(f"no benchmark is named {', '.join(sorted(unknown))}")
     have_passed = True
     for name in names:
-        for figure in _BENCHMARKS[name]():
+        for figure in benchmarks[name]():
             print(figure.line(), flush=True)
             have_passed &= figure.passed
     return 0 if have_passed else 1

@@ -1,24 +1,34 @@
 """What benchmarks stand on: a fresh installation with its embedded database, and datasets on a bucket."""
 
+import asyncio
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from psycopg import AsyncConnection
 
+from headwater import queue
 from headwater.catalog import commands, datasets, drivers, integrations, organizations, projects
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.drivers import NewDriver
 from headwater.installation import open_installation
 from headwater.settings import Settings
-from headwater.work import sync
+from headwater.work import sync, tasks
+from headwater.work.workplace import Workplace
 from headwater.workplace import load_vault
 from tests.servers import REGION, S3Server
+
+_SYNC_QUEUES = ["sync", "lanes"]
+_SYNC_JOBS_AT_ONCE = 4  # of one sync in one worker
+_LOOK_EVERY_S = 0.02
+# What a sync without a change must not write: all else is its own book-keeping, a few rows for each batch of objects.
+_OF_ITEMS = re.compile("item.*|folder|tombstone|event|hint|scan_candidate|scan_stage")
 
 _started_at = time.monotonic()
 _numbers = count(1)
@@ -79,20 +89,50 @@ async def make_dataset(ground: Ground, server: S3Server, bucket: str, prefix: st
         return await datasets.create_dataset(conn, owner, project_id=project.id, driver_id=driver.id, name=name)
 
 
-async def request_scan(conn: AsyncConnection, dataset: Dataset) -> int:
-    """As the API does it, job included. Returns the scan's id."""
-    command_id = await sync.request_sync(conn, dataset, caller_id=None)
-    cursor = await conn.execute("SELECT id FROM scan WHERE command_id = %s", [command_id])
-    row = await cursor.fetchone()
-    assert row is not None
-    return row[0]
+@asynccontextmanager
+async def sync_jobs(place: Workplace) -> AsyncGenerator[None]:
+    """Jobs of syncs run until the end of the block as in a worker, and no others: preprocessing takes no share."""
+    app = queue.worker_app(place.pool)
+    tasks.register(app, place)
+    async with app.open_async(place.pool):
+        running = asyncio.create_task(
+            app.run_worker_async(
+                queues=_SYNC_QUEUES,
+                concurrency=_SYNC_JOBS_AT_ONCE,
+                install_signal_handlers=False,
+                delete_jobs="successful",
+            )
+        )
+        try:
+            yield
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
 
 
-async def check_scan(conn: AsyncConnection, scan_id: int, *, listed: int) -> None:
-    """Raises AssertionError unless it ended well, with that many objects."""
-    cursor = await conn.execute("SELECT state, listed, command_id FROM scan WHERE id = %s", [scan_id])
-    row = await cursor.fetchone()
-    assert row is not None
-    command = await commands.load_command(conn, row[2])
-    assert row[:2] == ("done", listed), f"{row} {command.error} {command.warning}"
-    assert command.status == "success", command.error
+async def sync_whole(place: Workplace, dataset: Dataset, *, expected: int) -> float:
+    """Seconds from the request, made as the API does it, to the committed end. Raises AssertionError if it went wrong.
+
+    Needs `sync_jobs`.
+    """
+    began = time.perf_counter()
+    async with place.pool.connection() as conn:
+        command_id = await sync.request_sync(conn, dataset, caller_id=None)
+    async with place.pool.connection() as conn:
+        await conn.set_autocommit(True)
+        while not (command := await commands.load_command(conn, command_id)).has_ended:  # noqa: ASYNC110 - no event is told
+            await asyncio.sleep(_LOOK_EVERY_S)
+        took_s = time.perf_counter() - began
+        await conn.set_autocommit(False)
+        assert command.status == "success", command.error
+        cursor = await conn.execute("SELECT state, listed FROM scan WHERE command_id = %s", [command_id])
+        row = await cursor.fetchone()
+    assert row == ("done", expected), f"{row} {command.warning}"
+    return took_s
+
+
+def items_and_books(written: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """Rows written by table: those of items, and those of the sync's own books."""
+    of_items = {table: rows for table, rows in written.items() if _OF_ITEMS.fullmatch(table)}
+    return of_items, {table: rows for table, rows in written.items() if table not in of_items}

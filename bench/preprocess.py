@@ -18,10 +18,11 @@ from psycopg import AsyncConnection
 
 from bench import bucket as buckets
 from bench.bare import bare_script, fastest_library
-from bench.ground import Ground, installed, make_dataset, request_scan, say, temporary_folder
+from bench.ground import Ground, installed, make_dataset, say, temporary_folder
 from bench.photos import make_photos
 from bench.report import Figure
 from headwater.children import run_worker
+from headwater.work import sync
 from tests.servers import S3Server, seaweedfs
 
 PHOTOS = 300
@@ -143,4 +144,4 @@ def _prepare(ground: Ground, server: S3Server, prefix: str, photos: int) -> tupl
 
 async def _request(ground: Ground, dataset) -> None:
     async with await AsyncConnection.connect(ground.database_url) as conn:
-        await request_scan(conn, dataset)
+        await sync.request_sync(conn, dataset, caller_id=None)
