@@ -11,7 +11,7 @@ from procrastinate import App
 
 from headwater import queue
 from headwater.settings import Settings
-from headwater.work import schedules, tasks
+from headwater.work import queues, schedules, tasks
 from headwater.work.dispatch import dispatch_forever
 from headwater.workplace import open_workplace
 
@@ -28,7 +28,15 @@ async def run_worker(settings: Settings, database_url: str) -> None:
         app = queue.worker_app(place.pool)
         tasks.register(app, place)
         async with app.open_async(place.pool):
-            await _work_until_told(app, [dispatch_forever(place.pool), schedules.run_forever(place.pool), _adopt_forever(app)])
+            await _work_until_told(
+                app,
+                [
+                    dispatch_forever(place.pool),
+                    schedules.run_forever(place.pool),
+                    queues.read_forever(place),
+                    _adopt_forever(app),
+                ],
+            )
 
 
 async def _work_until_told(app: App, beside: list[Coroutine[Any, Any, None]]) -> None:

@@ -264,6 +264,13 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/drivers/{driver_id}/validate"): Route(sends()),
     ("PATCH", "/api/v1/drivers/{driver_id}"): Route(about("driver_id", _new_driver, json={})),
     ("DELETE", "/api/v1/drivers/{driver_id}"): Route(about("driver_id", _new_driver)),
+    ("GET", "/api/v1/drivers/{driver_id}/events/queue"): Route(sends()),
+    # The driver is a folder, which those who may ask are told; test_event_queues.py has others.
+    ("PUT", "/api/v1/drivers/{driver_id}/events/queue"): Route(
+        sends(json={"name": "events"}),
+        dict.fromkeys(["organisation owner", "admin", "owner", "developer"], 400),
+    ),
+    ("DELETE", "/api/v1/drivers/{driver_id}/events/queue"): Route(sends()),
     ("POST", "/api/v1/datasets"): Route(
         sends(json=lambda world: {"name": unique("dataset"), "projects": [world.project_id]})
     ),
@@ -276,6 +283,9 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("PUT", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends(json={"cron": "0 3 * * *"})),
     ("DELETE", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends()),
     ("GET", "/api/v1/datasets/{dataset_id}/directoryTree"): Route(sends()),
+    ("POST", "/api/v1/datasets/{dataset_id}/delete-items"): Route(sends(json={"filter": {}, "dryRun": True})),
+    ("GET", "/api/v1/datasets/{dataset_id}/deleted"): Route(sends()),
+    ("POST", "/api/v1/datasets/{dataset_id}/restore-deleted"): Route(about("dataset_id", _new_bucket_dataset)),
     ("POST", "/api/v1/datasets/{dataset_id}/query"): Route(sends(json={})),
     ("POST", "/api/v1/datasets/{dataset_id}/items"): Route(
         sends(

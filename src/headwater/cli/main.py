@@ -10,6 +10,7 @@ from headwater.cli import (
     demo,
     doctor,
     drivers,
+    events,
     integrations,
     keys,
     listing,
@@ -66,6 +67,7 @@ for panel, commands in _COMMANDS.items():
     for name, function in commands.items():
         app.command(name, rich_help_panel=panel)(function)
 app.add_typer(drivers.driver_app, rich_help_panel="Start here")
+app.add_typer(events.events_app, rich_help_panel="Start here")
 users.user_app.command("password")(passwords.password_command)
 for people in (
     users.user_app,

@@ -1,0 +1,14 @@
+"""`headwater events`: how a dataset follows its bucket by itself."""
+
+import typer
+
+from headwater.cli import event_queues
+
+events_app = typer.Typer(
+    name="events",
+    help="Automatic upstream: what happens in a bucket is seen at once.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+events_app.command("queue")(event_queues.queue_command)
