@@ -275,12 +275,17 @@ async def _write_item(
         """
         INSERT INTO item (
             dataset_id, folder_id, path, object_key, size_bytes, etag, modified_at, mime_type, hidden, description,
-            user_metadata, system_metadata, creator_id, updated_by_id
+            user_metadata, system_metadata, creator_id, updated_by_id, changed_at
         )
         VALUES (
             %(dataset_id)s, %(folder_id)s, %(path)s, %(object_key)s, %(size_bytes)s, %(etag)s, %(modified_at)s,
             %(mime_type)s, %(hidden)s, %(description)s, %(user_metadata)s, %(system_metadata)s, %(creator_id)s,
-            %(creator_id)s
+            %(creator_id)s,
+            -- Never before the start of a scan that runs, though the clock may have been put back since.
+            greatest(
+                clock_timestamp(),
+                (SELECT started_at FROM scan WHERE dataset_id = %(dataset_id)s AND state = 'running')
+            )
         )
         ON CONFLICT (dataset_id, path) DO UPDATE
         SET object_key = excluded.object_key, size_bytes = excluded.size_bytes, etag = excluded.etag,
@@ -290,7 +295,7 @@ async def _write_item(
             system_metadata = coalesce(item.system_metadata - %(derived)s::text[], '{}')
                 || coalesce(excluded.system_metadata, '{}'),
             width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0, missing_since = NULL,
-            changed_at = clock_timestamp(), updated_at = now(), updated_by_id = excluded.updated_by_id
+            changed_at = excluded.changed_at, updated_at = now(), updated_by_id = excluded.updated_by_id
         WHERE %(replaces)s
         RETURNING id
         """,
