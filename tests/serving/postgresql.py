@@ -27,8 +27,11 @@ def programs() -> Path:
 
 
 @contextmanager
-def external_postgresql(directory: Path) -> Iterator[str]:
-    """The URL of an empty database. `directory` must be one that every account may enter."""
+def external_postgresql(directory: Path, *, address: str = "127.0.0.1", network: str | None = None) -> Iterator[str]:
+    """The URL of an empty database. `directory` must be one that every account may enter.
+
+    It listens on the address alone; who connects from elsewhere must be in the network.
+    """
     bin_dir = programs()
     cluster, password_file = directory / "cluster", directory / "password"
     cluster.mkdir()
@@ -45,15 +48,18 @@ def external_postgresql(directory: Path) -> Iterator[str]:
     (port,) = free_ports(1)
     with (directory / "log").open("ab") as log:
         run("initdb", "--username=headwater", f"--pwfile={password_file}", "--auth=scram-sha-256", "--no-sync")
+        if network is not None:
+            with (cluster / "pg_hba.conf").open("a") as rules:
+                rules.write(f"\nhost all all {network} scram-sha-256\n")
         run(
             "pg_ctl",
             "-w",
             "start",
             "-o",
-            f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off",
+            f"-p {port} -c listen_addresses={address} -c unix_socket_directories='' -c fsync=off",
         )
         try:
-            yield f"postgresql://headwater:{_PASSWORD.replace(' ', '%20')}@127.0.0.1:{port}/postgres"
+            yield f"postgresql://headwater:{_PASSWORD.replace(' ', '%20')}@{address}:{port}/postgres"
         finally:
             run("pg_ctl", "-w", "stop", "-m", "immediate")
 
