@@ -16,6 +16,7 @@ from headwater.work.dispatch import dispatch_forever
 from headwater.workplace import open_workplace
 
 _SYNCS_AT_ONCE = 4
+_MORE_LANES_AT_ONCE = 3  # of all syncs together
 _OTHER_JOBS_AT_ONCE = 3  # two keep the decoders busy while one commits
 _FINISH_WITHIN_S = 5.0
 _LOOK_FOR_DEAD_S = 3.0
@@ -46,6 +47,7 @@ async def _work_until_told(app: App, beside: list[Coroutine[Any, Any, None]]) ->
         loop.add_signal_handler(number, stop.set)
     running = [asyncio.create_task(work) for work in beside]
     running.append(asyncio.create_task(_run_jobs(app, "sync", concurrency=_SYNCS_AT_ONCE)))
+    running.append(asyncio.create_task(_run_jobs(app, "lanes", concurrency=_MORE_LANES_AT_ONCE)))
     running.append(asyncio.create_task(_run_jobs(app, "default", concurrency=_OTHER_JOBS_AT_ONCE)))
     stopped = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)

@@ -20,7 +20,7 @@ DECODED_BEFORE_THE_GATE = 17
 
 def run(settings: dict[str, Any], database_url: str, gates: Path) -> None:
     queue.HEARTBEAT_S, queue.DEAD_AFTER_S, worker._LOOK_FOR_DEAD_S = 0.2, 1.5, 0.3
-    sync.BATCH_KEYS = PAGE_KEYS
+    sync.batches.BATCH_KEYS = PAGE_KEYS
     preprocess._COMMIT_EVERY = 5
     places.open_local = lambda **given: open_local(page_keys=PAGE_KEYS, **given)
     _gate_pages(gates / "pages")

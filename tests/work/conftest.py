@@ -49,4 +49,4 @@ async def faulty(world: World) -> AsyncIterator[World]:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch after each page of a few keys, so that a handful of objects has seams."""
-    monkeypatch.setattr("headwater.work.sync.BATCH_KEYS", 4)
+    monkeypatch.setattr("headwater.work.sync.batches.BATCH_KEYS", 4)

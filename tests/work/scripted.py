@@ -69,6 +69,8 @@ class ScriptedStore(Store):
         self.objects = objects or {}
         self.page_keys = page_keys
         self.order: Callable[[Iterable[str]], list[str]] = lambda keys: sorted(keys, key=str.encode)
+        # What a listing that starts after a key has: whatever is behind it in the order of bytes, or in its own.
+        self.follows: Callable[[str], Callable[[str], bool]] = lambda start: lambda key: key.encode() > start.encode()
         self.on_page: Callable[[int], Any] | None = None  # awaited with the page's number, from 1
         self.ends_before_page: int | None = None  # a listing that breaks its promise
         self.empty_pages: frozenset[int] = frozenset()  # pages without a key that say that more follow
@@ -92,8 +94,8 @@ class ScriptedStore(Store):
             if number == self.ends_before_page:
                 return
             if not keys:
-                after = b"" if start_after is None else start_after.encode()
-                keys = self.order([key for key in self.objects if key.encode() > after and key.startswith(prefix)])
+                after = self.objects if start_after is None else filter(self.follows(start_after), self.objects)
+                keys = self.order([key for key in after if key.startswith(prefix)])
             if number in self.empty_pages:
                 yield self._page([], is_last=False)
                 continue

@@ -23,8 +23,8 @@ FAULTS = ["store", "statement", "commit lost", "commit unheard"]
 def narrow():
     """Batches and the brake so small that a handful of keys reaches them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sync, "BATCH_KEYS", BATCH_KEYS)
-        patch.setattr(sync, "_ABORT_POLL_S", 3600)
+        patch.setattr(sync.batches, "BATCH_KEYS", BATCH_KEYS)
+        patch.setattr(sync.lanes, "_ABORT_POLL_S", 3600)
         patch.setattr(rules, "BRAKE_ITEMS", BRAKE_ITEMS)
         yield
 

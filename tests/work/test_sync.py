@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from headwater.catalog import commands, items
-from headwater.catalog.sync import scans, stages
+from headwater.catalog.sync import shards, stages
 from headwater.errors import StoreDenied, Unavailable
 from headwater.storage.opening import open_local
 from headwater.storage.stores import Store
@@ -309,7 +309,8 @@ async def test_a_store_that_is_down_is_tried_again_from_the_cursor(world):
     _, scan = await world.ended(dataset)
     assert scan.state == "running"
     async with world.connection() as conn:
-        cursor = await scans.reached(conn, scan_id)
+        shard = await shards.claim_shard(conn, scan_id, lane=0)
+    cursor = shard.cursor_path
     assert cursor == max(present(await world.index(dataset)))
     store.on_page = None
     asked = []
@@ -363,7 +364,12 @@ async def test_five_who_ask_at_once_start_one_scan(world):
     assert len(set(await asyncio.gather(*(ask() for _ in range(5))))) == 1
     async with world.connection() as conn:
         cursor = await conn.execute(
-            "DELETE FROM procrastinate_jobs WHERE task_name = 'run_scan' AND lock = %s", [f"scan:{dataset.id}"]
+            """
+            DELETE FROM procrastinate_jobs
+            USING scan
+            WHERE task_name = 'run_scan' AND scan.dataset_id = %s AND args ->> 'scan_id' = scan.id::text
+            """,
+            [dataset.id],
         )
     assert cursor.rowcount == 1
 
@@ -393,7 +399,7 @@ async def test_two_workers_with_the_same_scan_do_no_harm(world, order):
     assert Counter((await world.events(dataset)).values()) == {1: 27}
 
 
-async def test_a_second_worker_waits_for_the_stage_of_the_first(world):
+async def test_a_second_worker_takes_the_stage_from_the_first(world):
     """It emptied the stage that the first was reading, and everything left seemed gone."""
     store = ScriptedStore(dict.fromkeys(OBJECTS, b"x"))
     store.order = lambda keys: sorted(keys, reverse=True)
@@ -407,19 +413,22 @@ async def test_a_second_worker_waits_for_the_stage_of_the_first(world):
         await goes_on.wait()
         return await read_stage(conn, scan, **given)
 
+    async def hang(number: int) -> None:
+        if number > 1:
+            goes_on.set()
+            await first
+            store.on_page = None
+
     read_stage = stages.read_stage
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "read_stage", read_slowly)
         first = asyncio.create_task(sync.run_scan(world.place, scan_id))
         await reads.wait()
-        store.on_page = lambda _: asyncio.Event().wait()  # the second one would get no further than its first page
-        second = asyncio.create_task(sync.run_scan(world.place, scan_id))
-        await asyncio.wait([second], timeout=0.3)
-        goes_on.set()
-        await first
-        await asyncio.wait_for(second, 5)
+        store.on_page = hang
+        await asyncio.wait_for(sync.run_scan(world.place, scan_id), 5)
+    assert first.done()
     _, scan = await world.ended(dataset)
-    assert (scan.state, scan.gone, scan.marked) == ("done", 0, 0)
+    assert (scan.state, scan.listed, scan.gone, scan.marked) == ("done", 25, 0, 0)
 
 
 async def test_names_that_cannot_be_indexed_are_told(world):

@@ -410,7 +410,7 @@ async def test_a_purge_leaves_no_row_of_a_scan_that_still_runs(world, small_batc
         return found
 
     monkeypatch.setattr(items, "first_keys", then_a_batch_is_committed)
-    monkeypatch.setattr(sync, "_ABORT_POLL_S", 3600)  # it does not hear of the deletion
+    monkeypatch.setattr(sync.lanes, "_ABORT_POLL_S", 3600)  # it does not hear of the deletion
     running = asyncio.create_task(sync.run_scan(world.place, scan_id))
     await asyncio.sleep(0)
     await purge(world, dataset)

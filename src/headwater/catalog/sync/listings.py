@@ -6,7 +6,7 @@ does not becomes a candidate, looked at only when every shard has been listed to
 written.
 """
 
-import operator
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, LiteralString, Self
@@ -19,12 +19,12 @@ from headwater.catalog import events, quotas
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.folders import ensure_folders, folder_of
 from headwater.catalog.quotas import Room
-from headwater.catalog.sync.rules import load_rules
-from headwater.catalog.sync.scans import Scan
+from headwater.catalog.sync.scans import WINDOW_S, Scan
+from headwater.catalog.sync.shards import Superseded
 from headwater.errors import QuotaExceeded
 from headwater.mime_types import guess_mime_type
 
-_SKIPPED_EXAMPLES = 10
+SKIPPED_EXAMPLES = 10
 
 # Texts travel as one parameter, joined: psycopg turns lists into arrays element by element, which costs as much as
 # the whole merge of an unchanged batch. Keys hold any character but NUL, so a batch with this one goes the slow way.
@@ -49,21 +49,35 @@ class Listed:
     through: str | None
     skipped: int = 0
     skipped_examples: Sequence[tuple[str, str]] = ()
+    key_pages: Sequence[Sequence[str]] = ()  # all keys the store listed, items or not; none of the pages is empty
+    beyond: str | None = None  # what it listed first behind the shard's end
 
-    def is_ordered(self) -> bool:
-        """Strictly increasing in byte order (which for UTF-8 is the order of code points), and inside the range."""
-        paths = self.paths
-        return not paths or ((self.after is None or self.after < paths[0]) and all(map(operator.lt, paths, paths[1:])))
+    @property
+    def first_seen(self) -> str | None:
+        """The path that the store listed first, item or not."""
+        return "/" + self.key_pages[0][0] if self.key_pages else None
 
-    def first(self, number: int) -> Self:
-        """The first objects, at least one, and the range they prove."""
+    def first_behind(self, path: str) -> str | None:
+        """The first path behind this one that the store listed, item or not; the batch must be ordered."""
+        for keys in self.key_pages:
+            if keys[-1] > path[1:]:
+                return "/" + keys[bisect_right(keys, path[1:])]
+        return None
+
+    def until(self, path: str) -> Self:
+        """What lies in a range that ends with this path."""
+        inside = self.first_objects(bisect_right(self.paths, path))
+        return replace(inside, through=path, beyond=self.first_behind(path))
+
+    def first_objects(self, number: int) -> Self:
+        """The first objects and the range they prove."""
         return replace(
             self,
             paths=self.paths[:number],
             sizes=self.sizes[:number],
             etags=self.etags[:number],
             modified=self.modified[:number],
-            through=self.paths[number - 1],
+            through=self.paths[number - 1] if number else self.after,
         )
 
 
@@ -98,7 +112,7 @@ async def merge_listing(conn: AsyncConnection[Any], scan: Scan, shard: int, list
     if difference.returned:
         returned = await _welcome_back(conn, scan, difference.returned, change)
     if difference.gone:
-        await _record_candidates(conn, scan, listed)
+        await _record_candidates(conn, scan, shard, listed)
     merged = Merged(
         created=change.items,
         changed=changed,
@@ -122,7 +136,7 @@ async def _merge_what_fits(
     first_refused = difference.new[room.left]
     merged = Merged()
     if first_refused:
-        merged = await merge_listing(conn, scan, shard, listed.first(first_refused), is_last=False)
+        merged = await merge_listing(conn, scan, shard, listed.first_objects(first_refused), is_last=False)
     full = replace(room, used=room.used + merged.created)
     return replace(merged, refused=full.exceeded(excess, at_least=not is_last))
 
@@ -336,7 +350,7 @@ async def _refresh(
     cursor = await conn.execute(
         """
         WITH before AS (
-            SELECT id, size_bytes, etl_state, missing_since
+            SELECT id, size_bytes, etl_state, missing_since, trashed_at
             FROM item
             WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s) AND changed_at < %(started_at)s
             ORDER BY id
@@ -345,19 +359,21 @@ async def _refresh(
             UPDATE item
             SET size_bytes = new.size_bytes, etag = new.etag, modified_at = nullif(new.modified_at, '')::timestamptz,
                 mime_type = new.mime_type, width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0,
-                missing_since = NULL, system_metadata = item.system_metadata - '{exif,channels,etl}'::text[],
-                changed_at = clock_timestamp(), updated_at = now()
+                missing_since = NULL, trashed_at = NULL,
+                system_metadata = item.system_metadata - '{exif,channels,etl}'::text[], changed_at = clock_timestamp(), updated_at = now()
             FROM unnest(
                 %(ids)s::bigint[], %(sizes)s::bigint[], %(etags)s::text[], %(modified)s::text[], %(mime_types)s::text[]
             ) AS new (id, size_bytes, etag, modified_at, mime_type)
             JOIN before ON before.id = new.id
             WHERE item.dataset_id = %(dataset_id)s AND item.id = new.id
             RETURNING item.id, item.size_bytes - before.size_bytes AS more_bytes, before.etl_state,
-                before.missing_since IS NOT NULL AS was_missing
+                before.missing_since IS NOT NULL AS was_missing,
+                before.trashed_at IS NOT NULL AS was_trashed
         )
         SELECT
             array_agg(id ORDER BY id), coalesce(sum(more_bytes), 0)::bigint, count(*) FILTER (WHERE etl_state = 1),
-            count(*) FILTER (WHERE etl_state = 2), count(*) FILTER (WHERE was_missing)
+            count(*) FILTER (WHERE etl_state = 2), count(*) FILTER (WHERE was_missing),
+            count(*) FILTER (WHERE was_trashed)
         FROM refreshed
         """,
         {
@@ -377,6 +393,7 @@ async def _refresh(
     change.prepared_items -= row[2]
     change.failed_items -= row[3]
     change.missing_items -= row[4]
+    change.trashed_items -= row[5]
     await events.record_items(conn, scan.dataset_id, "Updated", refreshed)
     return len(refreshed)
 
@@ -389,37 +406,38 @@ async def _welcome_back(conn: AsyncConnection[Any], scan: Scan, item_ids: list[i
     cursor = await conn.execute(
         """
         WITH before AS (
-            SELECT id, etl_state = 2 AND system_metadata #>> '{etl,reason}' = 'object-missing' AS is_unread
+            SELECT id, etl_state = 2 AND system_metadata #>> '{etl,reason}' = 'object-missing' AS is_unread,
+                trashed_at IS NOT NULL AS was_trashed
             FROM item
             WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s) AND missing_since IS NOT NULL
             ORDER BY id
             FOR UPDATE
         )
         UPDATE item
-        SET missing_since = NULL, updated_at = now(),
+        SET missing_since = NULL, trashed_at = NULL, updated_at = now(),
             etl_state = CASE WHEN before.is_unread THEN 0 ELSE item.etl_state END
         FROM before
         WHERE item.dataset_id = %(dataset_id)s AND item.id = before.id
-        RETURNING item.id, before.is_unread
+        RETURNING item.id, before.is_unread, before.was_trashed
         """,
         {"dataset_id": scan.dataset_id, "ids": item_ids},
     )
     returned = await cursor.fetchall()
-    unread = sorted(item_id for item_id, is_unread in returned if is_unread)
+    unread = sorted(item_id for item_id, is_unread, _ in returned if is_unread)
     change.missing_items -= len(returned)
+    change.trashed_items -= sum(was_trashed for _, _, was_trashed in returned)
     change.failed_items -= len(unread)
     await events.record_items(conn, scan.dataset_id, "Updated", unread)
     return len(returned)
 
 
-async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> None:
+async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, shard: int, listed: Listed) -> None:
     """Note which indexed items of the range the batch did not have, as far as the brake could let them go."""
     paths_sql, paths = _column("paths", listed.paths)
-    rules = await load_rules(conn, scan.dataset_id)
     await conn.execute(
         """
-        INSERT INTO scan_candidate (scan_id, item_id)
-        SELECT %(scan_id)s, item.id
+        INSERT INTO scan_candidate (scan_id, shard, item_id)
+        SELECT %(scan_id)s, %(shard)s, item.id
         FROM item
         WHERE item.dataset_id = %(dataset_id)s
             AND item.path > %(after)s AND item.path <= %(through)s
@@ -443,9 +461,10 @@ async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, listed: Lis
         | paths
         | {
             "scan_id": scan.id,
+            "shard": shard,
             "separator": _SEPARATOR,
             "confirmed": scan.confirm_missing,
-            "limit": rules.brake_limit(scan.present),
+            "limit": scan.rules.brake_limit(scan.present),
         },
     )
 
@@ -453,31 +472,66 @@ async def _record_candidates(conn: AsyncConnection[Any], scan: Scan, listed: Lis
 async def _advance(
     conn: AsyncConnection[Any], scan: Scan, shard: int, listed: Listed, merged: Merged, *, is_last: bool
 ) -> None:
+    counted = {
+        "scan_id": scan.id,
+        "listed": len(listed.paths),
+        "created": merged.created,
+        "changed": merged.changed,
+        "returned": merged.returned,
+        "kept_deleted": merged.kept_deleted,
+        "gone": merged.gone,
+        "skipped": listed.skipped,
+    }
     await conn.execute(
         """
-        UPDATE scan
-        SET listed = listed + %s, created = created + %s, changed = changed + %s, returned = returned + %s,
-            kept_deleted = kept_deleted + %s, gone = gone + %s, skipped = skipped + %s,
-            skipped_examples = CASE
-                WHEN jsonb_array_length(skipped_examples) < %s THEN skipped_examples || %s
-                ELSE skipped_examples
-            END
-        WHERE id = %s
+        UPDATE scan_shard
+        SET cursor_path = coalesce(%(through)s, cursor_path), done = %(is_last)s, beyond_path = %(beyond)s,
+            first_path = CASE WHEN cursor_path IS NULL THEN %(first)s ELSE first_path END,
+            listed = listed + %(listed)s, kept_deleted = kept_deleted + %(kept_deleted)s, gone = gone + %(gone)s,
+            skipped = skipped + %(skipped)s
+        WHERE scan_id = %(scan_id)s AND number = %(shard)s
         """,
-        [
-            len(listed.paths),
-            merged.created,
-            merged.changed,
-            merged.returned,
-            merged.kept_deleted,
-            merged.gone,
-            listed.skipped,
-            _SKIPPED_EXAMPLES,
-            Jsonb([list(example) for example in listed.skipped_examples[:_SKIPPED_EXAMPLES]]),
-            scan.id,
-        ],
+        counted
+        | {
+            "shard": shard,
+            "through": listed.through or (listed.paths[-1] if listed.paths else None),
+            "is_last": is_last,
+            "first": listed.first_seen,
+            "beyond": listed.beyond,
+        },
     )
-    await conn.execute(
-        "UPDATE scan_shard SET cursor_path = coalesce(%s, cursor_path), done = %s WHERE scan_id = %s AND number = %s",
-        [listed.through or (listed.paths[-1] if listed.paths else None), is_last, scan.id, shard],
+    cursor = await conn.execute(
+        """
+        UPDATE scan
+        SET listed = listed + %(listed)s, shown = greatest(shown, listed + %(listed)s),
+            created = created + %(created)s, changed = changed + %(changed)s, returned = returned + %(returned)s,
+            kept_deleted = kept_deleted + %(kept_deleted)s, gone = gone + %(gone)s, skipped = skipped + %(skipped)s,
+            skipped_examples = CASE
+                WHEN jsonb_array_length(skipped_examples) < %(most)s THEN skipped_examples || %(examples)s
+                ELSE skipped_examples
+            END,
+            window_began_at = CASE
+                WHEN window_began_at + make_interval(secs => %(window_s)s) > now THEN window_began_at
+                ELSE now
+            END,
+            window_listed = CASE
+                WHEN window_began_at + make_interval(secs => %(window_s)s) > now THEN window_listed + %(listed)s
+                ELSE 0
+            END,
+            objects_per_s = CASE
+                WHEN window_began_at + make_interval(secs => %(window_s)s) <= now
+                THEN (window_listed + %(listed)s) / extract(epoch FROM now - window_began_at)
+                ELSE objects_per_s
+            END
+        FROM clock_timestamp() AS now
+        WHERE id = %(scan_id)s AND state = 'running'
+        """,
+        counted
+        | {
+            "most": SKIPPED_EXAMPLES,
+            "examples": Jsonb([list(example) for example in listed.skipped_examples[:SKIPPED_EXAMPLES]]),
+            "window_s": WINDOW_S,
+        },
     )
+    if not cursor.rowcount:
+        raise Superseded

@@ -34,6 +34,10 @@ async def load_rules(conn: AsyncConnection[Any], dataset_id: int) -> SyncRules:
     row = await cursor.fetchone()
     if row is None:
         raise NotFound(f"No dataset with id {dataset_id:024x}.")
-    rules: dict[str, Any] = row[0]
-    lists = {name: tuple(rules.pop(name, ())) for name in ("include", "exclude")}
-    return SyncRules(**lists, **rules)
+    return rules_of(row[0])
+
+
+def rules_of(stored: dict[str, Any]) -> SyncRules:
+    """As they are kept in `dataset.sync_rules`."""
+    lists: dict[str, Any] = {name: tuple(stored.get(name, ())) for name in ("include", "exclude")}
+    return SyncRules(**stored | lists)

@@ -1,7 +1,6 @@
-"""Scans: one run of a sync, and its key ranges (shards) with their cursors."""
+"""Scans: one run of a sync, from its start to its end. Its key ranges are shards."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -9,9 +8,11 @@ from typing import Any, Literal
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
+from headwater.catalog.sync.rules import SyncRules, rules_of
+
 State = Literal["running", "held", "done", "stopped"]
 
-_LOCK_CLASS = 0x5CA2  # advisory locks of single scans
+WINDOW_S = 5  # over which the rate is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,11 @@ class Scan:
     started_at: datetime
     ended_at: datetime | None
     confirm_missing: bool
+    stored_rules: dict[str, Any]
+    first_item_id: int | None  # items that came since it began have no smaller id
     present: int  # items the index had when it began
     listed: int
+    shown: int
     created: int
     changed: int
     returned: int
@@ -33,42 +37,85 @@ class Scan:
     gone: int
     marked: int
     skipped_examples: list[list[str]]
+    objects_per_s: float | None  # None in the first seconds
+
+    @property
+    def rules(self) -> SyncRules:
+        """The dataset's when the scan began."""
+        return rules_of(self.stored_rules)
 
     @property
     def unchanged(self) -> int:
         return max(0, self.listed - self.created - self.changed - self.returned - self.kept_deleted)
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    number: int
-    after_path: str | None
-    until_path: str | None
-    cursor_path: str | None
-    done: bool
-    staged: bool
-
-
-async def start_scan(conn: AsyncConnection[Any], *, dataset_id: int, command_id: int, confirm_missing: bool) -> int:
-    """Its id, with one shard over the whole range. Violates `scan_one_at_a_time` while another one runs."""
+async def start_scan(
+    conn: AsyncConnection[Any],
+    *,
+    dataset_id: int,
+    command_id: int,
+    confirm_missing: bool,
+    bounds: Sequence[str] = (),
+) -> int:
+    """Its id, with the shards between these paths. Violates `scan_one_at_a_time` while another one runs."""
+    await _forget_stopped(conn, dataset_id)
     cursor = await conn.execute(
         """
         WITH started AS (
-            INSERT INTO scan (dataset_id, command_id, confirm_missing, present)
-            SELECT dataset_id, %s, %s, items - missing_items - hidden_items
+            INSERT INTO scan (dataset_id, command_id, confirm_missing, present, rules, first_item_id)
+            SELECT dataset_id, %(command_id)s, %(confirm)s, items - missing_items - hidden_items, sync_rules,
+                nextval('item_id_seq')
             FROM dataset_counter
-            WHERE dataset_id = %s
+            JOIN dataset ON dataset.id = dataset_counter.dataset_id
+            WHERE dataset_id = %(dataset_id)s
             RETURNING id
         ), cut AS (
-            INSERT INTO scan_shard (scan_id, number) SELECT id, 0 FROM started
+            INSERT INTO scan_shard (scan_id, number, after_path, until_path)
+            SELECT started.id, bound.number - 1, bound.after_path, bound.until_path
+            FROM started, unnest(%(after)s::text[], %(until)s::text[])
+                WITH ORDINALITY AS bound (after_path, until_path, number)
         )
         SELECT id FROM started
         """,
-        [command_id, confirm_missing, dataset_id],
+        {
+            "command_id": command_id,
+            "confirm": confirm_missing,
+            "dataset_id": dataset_id,
+            "after": [None, *bounds],
+            "until": [*bounds, None],
+        },
     )
     row = await cursor.fetchone()
     assert row is not None
     return row[0]
+
+
+async def _forget_stopped(conn: AsyncConnection[Any], dataset_id: int) -> None:
+    """What a scan that was stopped had kept, to be gone on with: another one begins instead."""
+    await conn.execute(
+        """
+        DELETE FROM scan_candidate
+        USING scan
+        WHERE scan.dataset_id = %s AND scan.state = 'stopped' AND scan_candidate.scan_id = scan.id
+        """,
+        [dataset_id],
+    )
+
+
+async def resume_scan(conn: AsyncConnection[Any], *, dataset_id: int, command_id: int) -> int | None:
+    """Let the last scan go on where it was stopped, for another command. None when the last one came to its end."""
+    cursor = await conn.execute(
+        """
+        UPDATE scan
+        SET state = 'running', command_id = %s, ended_at = NULL, resumed_at = clock_timestamp(),
+            window_began_at = NULL, objects_per_s = NULL
+        WHERE id = (SELECT max(id) FROM scan WHERE dataset_id = %s) AND state = 'stopped'
+        RETURNING id
+        """,
+        [command_id, dataset_id],
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
 
 
 async def running_command(conn: AsyncConnection[Any], dataset_id: int) -> int | None:
@@ -79,30 +126,11 @@ async def running_command(conn: AsyncConnection[Any], dataset_id: int) -> int | 
     return None if row is None else row[0]
 
 
-@asynccontextmanager
-async def working_on(conn: AsyncConnection[Any], scan_id: int) -> AsyncGenerator[None]:
-    """Nobody else works on this scan meanwhile; waits for whoever does.
-
-    The lock is the session's, not a transaction's, because a scan may take hours: give it a connection of its own.
-    """
-    lock = [_LOCK_CLASS, scan_id % 2**31]
-    try:
-        await conn.set_autocommit(True)
-        await conn.execute("SELECT pg_advisory_lock(%s, %s::int)", lock)
-        yield
-    finally:
-        try:
-            await conn.execute("SELECT pg_advisory_unlock(%s, %s::int)", lock)
-            await conn.set_autocommit(False)
-        except BaseException:
-            await conn.close()  # or it would keep the lock for ever
-            raise
-
-
 _COLUMNS = """
 SELECT
-    id, dataset_id, command_id, state, started_at, ended_at, confirm_missing, present, listed, created, changed,
-    returned, kept_deleted, skipped, gone, marked, skipped_examples
+    id, dataset_id, command_id, state, started_at, ended_at, confirm_missing, rules AS stored_rules, first_item_id,
+    present, listed, shown, created, changed, returned, kept_deleted, skipped, gone, marked, skipped_examples,
+    objects_per_s
 FROM scan
 """
 
@@ -125,37 +153,21 @@ async def last_scan(conn: AsyncConnection[Any], dataset_id: int) -> Scan | None:
     return await cursor.fetchone()
 
 
-async def reached(conn: AsyncConnection[Any], scan_id: int) -> str | None:
-    """The last path that was committed; None before the first batch."""
-    cursor = await conn.execute("SELECT max(cursor_path) FROM scan_shard WHERE scan_id = %s", [scan_id])
-    row = await cursor.fetchone()
-    return row[0] if row else None
-
-
-async def open_shards(conn: AsyncConnection[Any], scan_id: int) -> list[Shard]:
-    """Those not listed to their end."""
-    cursor = conn.cursor(row_factory=class_row(Shard))
-    await cursor.execute(
-        """
-        SELECT number, after_path, until_path, cursor_path, done, staged
-        FROM scan_shard
-        WHERE scan_id = %s AND NOT done
-        ORDER BY number
-        """,
-        [scan_id],
-    )
-    return await cursor.fetchall()
-
-
 async def end_scan(conn: AsyncConnection[Any], scan: Scan, state: State, *, marked: int = 0) -> None:
-    """Forget what was only needed while it ran."""
+    """Nobody commits a batch of it any more. Forget what was only needed while it ran.
+
+    A stopped one keeps its cursors and candidates: it may be gone on with.
+    """
+    await conn.execute(
+        "UPDATE scan_shard SET claim = claim + 1, lane = NULL WHERE scan_id = %s AND NOT done", [scan.id]
+    )
     await conn.execute(
         "UPDATE scan SET state = %s, marked = %s, ended_at = clock_timestamp() WHERE id = %s AND state = 'running'",
         [state, marked, scan.id],
     )
-    await conn.execute("DELETE FROM scan_candidate WHERE scan_id = %s", [scan.id])
     await conn.execute("DELETE FROM scan_stage WHERE scan_id = %s", [scan.id])
     if state in ("done", "held"):
+        await conn.execute("DELETE FROM scan_candidate WHERE scan_id = %s", [scan.id])
         await conn.execute(
             "DELETE FROM tombstone WHERE dataset_id = %s AND object_deleted_at < %s",
             [scan.dataset_id, scan.started_at],

@@ -8,20 +8,6 @@ from headwater.catalog.sync.listings import BEFORE_ALL, Listed
 from headwater.catalog.sync.scans import Scan
 
 
-async def stage_shard(conn: AsyncConnection[Any], scan: Scan, shard: int) -> None:
-    """Begin a shard anew, staged: its store lists out of order, so what seemed gone was not."""
-    await conn.execute("DELETE FROM scan_candidate WHERE scan_id = %s", [scan.id])
-    await conn.execute("DELETE FROM scan_stage WHERE scan_id = %s", [scan.id])
-    await conn.execute(
-        "UPDATE scan SET listed = 0, gone = 0, kept_deleted = 0, skipped = 0, skipped_examples = '[]' WHERE id = %s",
-        [scan.id],
-    )
-    await conn.execute(
-        "UPDATE scan_shard SET staged = true, cursor_path = NULL, done = false WHERE scan_id = %s AND number = %s",
-        [scan.id, shard],
-    )
-
-
 async def stage(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> None:
     """Keep one unordered batch until the shard is listed whole. Safe to repeat."""
     await conn.execute(

@@ -1,0 +1,10 @@
+"""Upstream sync: brings a dataset's index in step with its bucket, exactly, resumably, and never by deleting.
+
+`requests` starts a scan; its jobs are `lanes`, which claim key ranges, list them in `batches`, merge each batch in one
+transaction with the cursor, and share long ranges by `splitting` them; `ending` gives the verdict on what is missing.
+"""
+
+from headwater.work.sync.lanes import give_up, run_scan
+from headwater.work.sync.requests import KIND, TASK, request_sync
+
+__all__ = ["KIND", "TASK", "give_up", "request_sync", "run_scan"]

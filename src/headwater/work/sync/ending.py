@@ -1,0 +1,109 @@
+"""The end of a scan: whether its ranges are one whole listing, and what becomes of what is missing."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from headwater.catalog import commands, datasets
+from headwater.catalog.sync import candidates, scans, shards, verdicts
+from headwater.catalog.sync.scans import Scan
+from headwater.catalog.sync.verdicts import Verdict
+from headwater.errors import StoreDenied, StoreMissing
+from headwater.storage.stores import Store
+from headwater.work.sync.progress import progress
+from headwater.work.workplace import Workplace
+
+PROVEN_CANDIDATES = 1_000  # of what seems gone is asked for, one by one: all of it, or so many at random
+_HEADS_AT_ONCE = 32
+
+
+async def end_if_complete(place: Workplace, store: Store, scan_id: int) -> bool:
+    """Judge, once every range was listed to its proven end. Safe to repeat.
+
+    False: the ranges do not fit together, and some or all of them are to be listed anew.
+    """
+    async with place.pool.connection() as conn:
+        scan = await _lock_if_complete(conn, scan_id)
+        if scan is None:
+            return True
+        if await shards.join_torn_seams(conn, scan_id):
+            return False
+        sample: dict[int, str] = {}
+        if not verdicts.is_held(scan, scan.rules):
+            sample = await candidates.sample_candidates(conn, scan, limit=PROVEN_CANDIDATES)
+    present = await _still_there(store, sample)
+    async with place.pool.connection() as conn:
+        scan = await _lock_if_complete(conn, scan_id)
+        if scan is None:
+            return True
+        if present and await shards.stage_if_cut(conn, scan_id):
+            return False
+        await candidates.drop_candidates(conn, scan, present)
+        scan = replace(scan, gone=scan.gone - len(present))
+        if present and len(sample) == PROVEN_CANDIDATES:
+            await _finish(conn, scan, Verdict(marked=0, held=scan.gone), _INCOMPLETE)
+        else:
+            verdict = await verdicts.judge_missing(conn, scan, scan.rules)
+            await _finish(conn, scan, verdict, _warning(scan, verdict))
+    return True
+
+
+async def _lock_if_complete(conn: AsyncConnection[Any], scan_id: int) -> Scan | None:
+    """None: it has ended, or others are busy with it and will look themselves."""
+    scan = await scans.lock_scan(conn, scan_id)
+    is_complete = scan is not None and scan.state == "running" and await shards.are_all_done(conn, scan_id)
+    return scan if is_complete else None
+
+
+async def _still_there(store: Store, sample: dict[int, str]) -> list[int]:
+    """Which of these items have their object after all, or may have: a listing alone is no proof."""
+    slots = asyncio.Semaphore(_HEADS_AT_ONCE)
+
+    async def may_be_there(path: str) -> bool:
+        async with slots:
+            try:
+                await store.head(path[1:])
+            except StoreMissing:
+                return False
+            except StoreDenied:
+                return True
+            return True
+
+    asked = [asyncio.create_task(may_be_there(path)) for path in sample.values()]
+    try:
+        answers = await asyncio.gather(*asked)
+    finally:
+        for task in asked:
+            task.cancel()
+    return [item_id for item_id, answer in zip(sample, answers, strict=True) if answer]
+
+
+async def _finish(conn: AsyncConnection[Any], scan: Scan, verdict: Verdict, warning: str | None) -> None:
+    scan = replace(scan, marked=verdict.marked, state="held" if verdict.held else "done")
+    await scans.end_scan(conn, scan, scan.state, marked=verdict.marked)
+    await datasets.note_synced(conn, scan.dataset_id)
+    await commands.end_command(conn, scan.command_id, "success", spec={"sync": progress(scan)}, warning=warning)
+
+
+_INCOMPLETE = (
+    "The bucket's listing left out objects that are there, so nothing was marked as missing. Its server lists "
+    "incompletely: sync again later, and look at the server if it stays so."
+)
+
+
+def _warning(scan: Scan, verdict: Verdict) -> str | None:
+    if verdict.held:
+        found = "The bucket's listing came back empty" if not scan.listed else "Much of the dataset seems to be gone"
+        return (
+            f"{found}: {verdict.held} of {scan.present} items are missing from the bucket. Nothing was marked, because "
+            "this looks like an outage or a wrong folder. If it is right, confirm it: sync with confirmMissing (CLI: "
+            "headwater sync DATASET --confirm-missing)."
+        )
+    if not scan.listed and not scan.present:
+        return "The bucket has no object in the driver's folder. Check the driver's path if you expected some."
+    if scan.skipped:
+        example = ", ".join(f"{name} ({why})" for name, why in scan.skipped_examples[:3])
+        return f"{scan.skipped} object(s) could not be indexed, for example: {example}."
+    return None
