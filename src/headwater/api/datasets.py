@@ -3,17 +3,21 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
+from fastapi.responses import JSONResponse
+from psycopg import AsyncConnection
 from pydantic import BaseModel, Field
 
 from headwater import ids, queue
-from headwater.api.caller import Base, Caller, Connection, DatasetId, needs
+from headwater.api.caller import Base, Caller, Connection, DatasetId, ServerDep, needs
+from headwater.api.deletions import delete_matching
 from headwater.catalog import commands, datasets, drivers, folders, items, projects
+from headwater.catalog.accounts import Account
 from headwater.errors import BadRequest, NotFound
 from headwater.ids import from_wire
 from headwater.wire import commands as wire_commands
 from headwater.wire import datasets as wire
 from headwater.wire import items as wire_items
-from headwater.wire.query import parse_items_query
+from headwater.wire.query import ItemsQuery, parse_items_query
 from headwater.work import sync
 from headwater.work.deletion import PURGE_TASK
 
@@ -103,6 +107,11 @@ class SyncBody(BaseModel):
         alias="confirmMissing",
         description="Mark everything that is missing from the bucket, however much that is.",
     )
+    resume: bool = Field(
+        default=False,
+        description="Go on where the last sync was stopped by an abort or a failure, instead of beginning again. "
+        "What changed since in what it had listed is found by the next one.",
+    )
 
 
 @router.post("/{dataset_id}/sync", openapi_extra=needs("sync"))
@@ -111,8 +120,9 @@ async def sync_dataset(
 ) -> wire_commands.CommandJson:
     """Answers at once with the command; while a sync runs, with that one's."""
     dataset = await datasets.get_syncable(conn, caller, dataset_id)
+    asked = body or SyncBody()
     command_id = await sync.request_sync(
-        conn, dataset, caller_id=caller.id, confirm_missing=body is not None and body.confirm_missing
+        conn, dataset, caller_id=caller.id, confirm_missing=asked.confirm_missing, resume=asked.resume
     )
     return wire_commands.command(await commands.load_command(conn, command_id), base)
 
@@ -124,18 +134,30 @@ async def read_directory_tree(dataset_id: DatasetId, caller: Caller, conn: Conne
     return wire.directory_tree(await folders.list_folders(conn, dataset.id))
 
 
-@router.post("/{dataset_id}/query", openapi_extra=needs("read"))
+@router.post("/{dataset_id}/query", openapi_extra=needs("read"), response_model=wire_items.PageJson)
 async def query_items(
-    dataset_id: DatasetId, caller: Caller, conn: Connection, base: Base, body: dict[str, Any]
-) -> wire_items.PageJson:
-    """A page of items (files, folders or both), as the SDK's filters ask for it."""
-    dataset = await datasets.get_dataset(conn, caller, dataset_id)
+    dataset_id: DatasetId, caller: Caller, server: ServerDep, base: Base, body: dict[str, Any]
+) -> Any:
+    """A page of items (files, folders or both), as the SDK's filters ask for it.
+
+    With `delete: true` they are deleted, and the answer is the command that did it. That needs the right to write.
+    """
     asked = parse_items_query(body)
-    if asked.update is not None or asked.delete:
-        raise BadRequest("Changing or deleting items by filter is not supported yet. Do it item by item.")
+    if asked.delete:
+        return JSONResponse(dict(await delete_matching(server, caller, dataset_id, body["filter"], base)))
+    async with server.place.pool.connection() as conn:
+        return await _page(conn, caller, dataset_id, asked, base)
+
+
+async def _page(
+    conn: AsyncConnection[Any], caller: Account, dataset_id: int, asked: ItemsQuery, base: str
+) -> wire_items.PageJson:
+    dataset = await datasets.get_dataset(conn, caller, dataset_id)
+    if asked.update is not None:
+        raise BadRequest("Changing items by filter is not supported yet. Do it item by item.")
     found = await items.find_page(conn, dataset.id, asked.files, asked.dirs, asked.page)
     if asked.is_default and not asked.keyset_after:
-        total = dataset.items - dataset.hidden_items
+        total = dataset.shown_items
     else:
         total = await items.count_found(conn, dataset.id, asked.files, asked.dirs)
     shaped = [

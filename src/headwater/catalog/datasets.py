@@ -31,6 +31,7 @@ class Dataset:
     items: int
     hidden_items: int
     missing_items: int
+    trashed_items: int  # of the missing ones
     bytes: int
     prepared_items: int
     failed_items: int
@@ -38,13 +39,18 @@ class Dataset:
     is_syncing: bool
     role: rights.Role  # of the account that asked, in the project
 
+    @property
+    def shown_items(self) -> int:
+        """What a default query finds: neither our own files nor the trash."""
+        return self.items - self.hidden_items - self.trashed_items
+
 
 _COLUMNS = """
 SELECT
     dataset.id, dataset.project_id, dataset.driver_id, dataset.name, dataset.metadata, dataset.readonly,
     creator.email AS creator, dataset.created_at, dataset.updated_at, updater.email AS updated_by,
-    counter.items, counter.hidden_items, counter.missing_items, counter.bytes, counter.prepared_items,
-    counter.failed_items, counter.synced_at,
+    counter.items, counter.hidden_items, counter.missing_items, counter.trashed_items, counter.bytes,
+    counter.prepared_items, counter.failed_items, counter.synced_at,
     EXISTS (SELECT FROM scan WHERE scan.dataset_id = dataset.id AND scan.state = 'running') AS is_syncing,
 """
 
@@ -199,6 +205,7 @@ class CounterChange:
     items: int = 0
     hidden_items: int = 0
     missing_items: int = 0
+    trashed_items: int = 0
     bytes: int = 0
     prepared_items: int = 0
     failed_items: int = 0
@@ -212,13 +219,15 @@ async def count(conn: AsyncConnection[Any], dataset_id: int, change: CounterChan
         """
         UPDATE dataset_counter
         SET items = items + %s, hidden_items = hidden_items + %s, missing_items = missing_items + %s,
-            bytes = bytes + %s, prepared_items = prepared_items + %s, failed_items = failed_items + %s
+            trashed_items = trashed_items + %s, bytes = bytes + %s, prepared_items = prepared_items + %s,
+            failed_items = failed_items + %s
         WHERE dataset_id = %s
         """,
         [
             change.items,
             change.hidden_items,
             change.missing_items,
+            change.trashed_items,
             change.bytes,
             change.prepared_items,
             change.failed_items,

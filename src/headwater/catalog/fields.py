@@ -82,7 +82,7 @@ ITEM_FIELDS = FieldTable(
             folder_itself=True,
         ),
         "type": Field("'file'::text", "text"),
-        "hidden": Field("item.hidden", "boolean"),
+        "hidden": Field("(item.hidden OR item.trashed_at IS NOT NULL)", "boolean"),
         "annotated": Field("FALSE::boolean", "boolean"),
         "createdAt": Field("date_trunc('milliseconds', item.created_at)", "timestamp", "item.created_at"),
         "updatedAt": Field("date_trunc('milliseconds', item.updated_at)", "timestamp", "item.updated_at"),
@@ -115,6 +115,7 @@ ITEM_FIELDS = FieldTable(
         "metadata.system.missingSince": Field(
             "date_trunc('milliseconds', item.missing_since)", "timestamp", nullable=True
         ),
+        "metadata.system.trashedAt": Field("date_trunc('milliseconds', item.trashed_at)", "timestamp", nullable=True),
     },
     documents={"metadata.user": "item.user_metadata", "metadata.system": "item.system_metadata"},
 )
@@ -162,6 +163,7 @@ DIR_FIELDS = FieldTable(
         "metadata.system.etl.state": _NO_TEXT,
         "metadata.system.missing": Field("NULL::boolean", "boolean", nullable=True),
         "metadata.system.missingSince": Field("NULL::timestamptz", "timestamp", nullable=True),
+        "metadata.system.trashedAt": Field("NULL::timestamptz", "timestamp", nullable=True),
     },
     documents={"metadata.user": "NULL::jsonb", "metadata.system": "NULL::jsonb"},
 )

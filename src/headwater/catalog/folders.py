@@ -113,7 +113,7 @@ async def load_folders(conn: AsyncConnection[Any], dataset_id: int, folder_ids: 
 
 
 async def list_folders(conn: AsyncConnection[Any], dataset_id: int) -> list[Folder]:
-    """Every folder of a dataset in the order of paths, but for the hidden one."""
+    """Every folder of a dataset in the order of paths, but for the hidden one and those that only hold trash."""
     cursor = conn.cursor(row_factory=class_row(Folder))
     await cursor.execute(
         _COLUMNS
@@ -123,7 +123,39 @@ async def list_folders(conn: AsyncConnection[Any], dataset_id: int) -> list[Fold
         """,
         [dataset_id],
     )
-    return await cursor.fetchall()
+    found = await cursor.fetchall()
+    bare = await _bare_above_trash(conn, dataset_id)
+    if not bare:
+        return found
+    shown: set[int | None] = set()
+    for folder in sorted(found, key=lambda folder: -len(folder.path)):  # what is deeper comes first
+        if folder.id not in bare or folder.id in shown or folder.parent_id is None:
+            shown |= {folder.id, folder.parent_id}
+    return [folder for folder in found if folder.id in shown]
+
+
+async def _bare_above_trash(conn: AsyncConnection[Any], dataset_id: int) -> set[int]:
+    """Folders that hold nothing but trash, and those above them that hold no file themselves."""
+    cursor = await conn.execute(
+        """
+        WITH RECURSIVE above (id) AS (
+            SELECT DISTINCT folder_id FROM item WHERE dataset_id = %(dataset_id)s AND trashed_at IS NOT NULL
+            UNION
+            SELECT folder.parent_id
+            FROM above
+            JOIN folder ON folder.dataset_id = %(dataset_id)s AND folder.id = above.id AND folder.parent_id IS NOT NULL
+        )
+        SELECT above.id
+        FROM above
+        WHERE NOT EXISTS (
+            SELECT
+            FROM item
+            WHERE item.dataset_id = %(dataset_id)s AND item.folder_id = above.id AND item.trashed_at IS NULL
+        )
+        """,
+        {"dataset_id": dataset_id},
+    )
+    return {folder_id for (folder_id,) in await cursor.fetchall()}
 
 
 async def purge(conn: AsyncConnection[Any], dataset_id: int) -> None:

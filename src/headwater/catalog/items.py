@@ -39,6 +39,7 @@ class Item:
     created_at: datetime
     updated_at: datetime
     missing_since: datetime | None
+    trashed_at: datetime | None
     creator: str | None
     updated_by: str | None
     width_px: int | None
@@ -75,7 +76,7 @@ class Written:
 SELECT_ITEM = """
 SELECT
     item.id, item.dataset_id, dataset.project_id, item.path, item.object_key, item.size_bytes, item.etag,
-    item.modified_at, item.created_at, item.updated_at, item.missing_since, creator.email AS creator,
+    item.modified_at, item.created_at, item.updated_at, item.missing_since, item.trashed_at, creator.email AS creator,
     updater.email AS updated_by, item.width_px, item.height_px, item.etl_state, item.hidden, item.thumbnail_type,
     item.mime_type, item.description, item.user_metadata, item.system_metadata
 FROM item
@@ -295,7 +296,8 @@ async def _write_item(
             system_metadata = coalesce(item.system_metadata - %(derived)s::text[], '{}')
                 || coalesce(excluded.system_metadata, '{}'),
             width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0, missing_since = NULL,
-            changed_at = excluded.changed_at, updated_at = now(), updated_by_id = excluded.updated_by_id
+            trashed_at = NULL, changed_at = excluded.changed_at, updated_at = now(),
+            updated_by_id = excluded.updated_by_id
         WHERE %(replaces)s
         RETURNING id
         """,
@@ -343,6 +345,7 @@ def _uncounted(item: Item) -> CounterChange:
         items=-1,
         hidden_items=-int(item.hidden),
         missing_items=-int(item.missing_since is not None),
+        trashed_items=-int(item.trashed_at is not None),
         bytes=-item.size_bytes,
         prepared_items=-int(item.etl_state == ETL_DONE),
         failed_items=-int(item.etl_state == ETL_FAILED),
@@ -411,7 +414,7 @@ async def delete_items(
         USING doomed
         WHERE item.dataset_id = %(dataset_id)s AND item.id = doomed.id
         RETURNING item.id, item.path, item.object_key, item.size_bytes, item.thumbnail_type, item.etag,
-            item.etl_state, item.missing_since IS NOT NULL, item.hidden
+            item.etl_state, item.missing_since IS NOT NULL, item.trashed_at IS NOT NULL, item.hidden
         """,
         {
             "dataset_id": dataset_id,
@@ -422,7 +425,7 @@ async def delete_items(
     change = CounterChange()
     deleted: list[Deleted] = []
     etags: list[str] = []
-    for *facts, etag, etl_state, is_missing, is_hidden in await cursor.fetchall():
+    for *facts, etag, etl_state, is_missing, is_trashed, is_hidden in await cursor.fetchall():
         gone = Deleted(*facts)
         deleted.append(gone)
         etags.append(etag)
@@ -430,6 +433,7 @@ async def delete_items(
         change.bytes -= gone.size_bytes
         change.hidden_items -= is_hidden
         change.missing_items -= is_missing
+        change.trashed_items -= is_trashed
         change.prepared_items -= etl_state == ETL_DONE
         change.failed_items -= etl_state == ETL_FAILED
     if deleted:
@@ -457,7 +461,7 @@ class Selection:
     ids: Sequence[int] | None = None
     folder: str | None = None  # with all that is below it
     is_missing: bool = False  # only ghosts
-    is_shown: bool = False  # nothing of the hidden folder
+    is_shown: bool = False  # nothing of the hidden folder or the trash
 
     def where(self, dataset_id: int) -> tuple[Composed, dict[str, object]]:
         """What stands behind WHERE in a query FROM item. Raises BadRequest."""
@@ -473,7 +477,7 @@ class Selection:
         if self.is_missing:
             parts.append(SQL("item.missing_since IS NOT NULL").format())
         if self.is_shown:
-            parts.append(SQL("NOT item.hidden").format())
+            parts.append(SQL("NOT item.hidden AND item.trashed_at IS NULL").format())
         return SQL(" AND ").join(parts), parameters
 
 

@@ -115,7 +115,7 @@ def dataset(found: Dataset, base: str) -> DatasetJson:
         export={"zip": f"{url}/export"},
         annotated=0,
         annotationsCount=0,
-        itemsCount=found.items - found.hidden_items,
+        itemsCount=found.shown_items,
         metadata={"system": {}, "user": {}} | found.metadata,
         readableType="private",
         accessLevel="private",
@@ -130,9 +130,10 @@ def dataset(found: Dataset, base: str) -> DatasetJson:
         updatedAt=times.to_wire(found.updated_at),
         updatedBy=found.updated_by or found.creator,
         counts={
-            "items": found.items - found.hidden_items,
+            "items": found.shown_items,
             "bytes": found.bytes,
-            "missing": found.missing_items,
+            "missing": found.missing_items - found.trashed_items,
+            "trashed": found.trashed_items,
             "preprocessed": found.prepared_items,
             "failed": found.failed_items,
             "waiting": max(

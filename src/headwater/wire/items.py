@@ -13,7 +13,7 @@ from headwater.wire import times
 
 # What we know in columns of our own; a client cannot set it.
 _TYPED_KEYS = frozenset(
-    ["size", "mimetype", "width", "height", "thumbnailId", "missing", "missingSince", "etag", "etl"]
+    ["size", "mimetype", "width", "height", "thumbnailId", "missing", "missingSince", "trashedAt", "etag", "etl"]
 )
 _DEEPEST = 100  # levels of metadata; JSON writers and readers give up at a few hundred
 
@@ -72,7 +72,7 @@ def item(found: Item, base: str) -> ItemJson:
         filename=found.path,
         name=name_of(found.path),
         dir=folder_of(found.path),
-        hidden=found.hidden,
+        hidden=found.hidden or found.trashed_at is not None,
         annotated=False,
         annotationsCount=0,
         annotations=f"{url}/annotations",
@@ -109,6 +109,8 @@ def system_metadata(found: Item) -> dict[str, Any]:
         system["thumbnailId"] = to_wire(found.id)
     if found.missing_since is not None:
         system |= {"missing": True, "missingSince": times.to_wire(found.missing_since)}
+    if found.trashed_at is not None:
+        system["trashedAt"] = times.to_wire(found.trashed_at)
     return system
 
 
