@@ -37,7 +37,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, path: str, **params: str) -> Any:
+    def get(self, path: str, **params: str | list[str]) -> Any:
         return self._ask("GET", path, params=params)
 
     def post(self, path: str, body: Any = None, *, form: dict[str, str] | None = None) -> Any:
@@ -60,10 +60,15 @@ class Client:
         return answer.json()
 
     @contextmanager
-    def lines(self, path: str, *, silent_for_s: float, **params: str) -> Generator[Iterator[str]]:
+    def lines(
+        self, path: str, *, silent_for_s: float, headers: dict[str, str] | None = None, **params: str
+    ) -> Generator[Iterator[str]]:
         """A streamed answer, line by line. Raises Unavailable when it breaks off or is silent for too long."""
         timeout = httpx.Timeout(_TIMEOUT_S, read=silent_for_s)
-        with self._translated(), self._http.stream("GET", path, params=params, timeout=timeout) as answer:
+        with (
+            self._translated(),
+            self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as answer,
+        ):
             if answer.is_error:
                 answer.read()
             _raise_for(answer)
