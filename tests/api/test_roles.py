@@ -162,6 +162,10 @@ async def _new_driver(world: World) -> str:
     return await world.new_driver(world.integration_id)
 
 
+async def _new_bucket_dataset(world: World) -> str:
+    return await world.new_dataset(driver=world.driver_id, sync=False)
+
+
 async def _new_project_elsewhere(world: World) -> tuple[dict[str, str], dict[str, Any]]:
     """In the second organisation: whoever makes a project is a developer of its organisation."""
     return {}, {"data": {"name": unique("project"), "orgId": world.annex_id}}

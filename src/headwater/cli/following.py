@@ -1,7 +1,7 @@
 """Following a sync and its preprocessing on the terminal, from the server's news about committed rows."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -106,13 +106,21 @@ def progress_line(title: str) -> Generator[Line]:
 
 def follow_sync(client: Client, dataset: dict[str, Any], command: dict[str, Any]) -> dict[str, Any]:
     """Show the sync until it has ended; returns its command."""
-    with (
-        progress_line(f"Syncing {dataset['name']}") as line,
-        closing(watch(client, dataset["id"], command["id"])) as states,
-    ):
+    return follow(client, dataset, command, f"Syncing {dataset['name']}", sync_facts)
+
+
+def follow(
+    client: Client,
+    dataset: dict[str, Any],
+    command: dict[str, Any],
+    title: str,
+    facts: Callable[[dict[str, Any]], str],
+) -> dict[str, Any]:
+    """Show a command until it has ended; returns it."""
+    with progress_line(title) as line, closing(watch(client, dataset["id"], command["id"])) as states:
         for state in states:
             command = state.command
-            line.show(command["progress"], sync_facts(command))
+            line.show(command["progress"], facts(command))
             if command["status"] in ENDED:
                 break
     return command

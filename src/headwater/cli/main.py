@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from headwater.cli import (
     connecting,
+    deleting,
     demo,
     doctor,
     drivers,
@@ -47,6 +48,7 @@ _COMMANDS = {
         "schedule": schedules.schedule_command,
         "status": status.status_command,
         "ls": listing.ls_command,
+        "delete": deleting.delete_command,
         "abort": syncing.abort_command,
         "notices": notices.notices_command,
         "doctor": doctor.doctor_command,

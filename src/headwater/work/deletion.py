@@ -4,6 +4,7 @@ What a store refuses to delete is never swallowed: its tombstone says so, the pr
 again.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -44,18 +45,25 @@ async def _delete_rows(conn: AsyncConnection[Any], dataset_id: int, doomed: Sequ
     await items.lock_paths(conn, dataset_id, [path for _, path in doomed])  # an upload may be about to replace one
     is_asked = await _may_delete_object(conn, dataset_id)
     deleted = await items.delete_items(conn, dataset_id, doomed, is_object_asked=is_asked)
-    left = [
-        {
-            "path": gone.path,
-            "object_key": gone.object_key,
-            "thumbnail": thumbnail_key(gone.id, gone.thumbnail_type) if gone.thumbnail_type else None,
-        }
-        for gone in deleted
-        if is_asked or gone.thumbnail_type
-    ]
+    left = [_left_of(gone) for gone in deleted if is_asked or gone.thumbnail_type]
     if left:
         await queue.defer(conn, DELETE_OBJECTS_TASK, dataset_id=dataset_id, doomed=left, delete_object=is_asked)
     return deleted
+
+
+async def forget_derived(conn: AsyncConnection[Any], dataset_id: int, gone: Iterable[Deleted]) -> None:
+    """A job, in the caller's transaction, for what was derived of rows that are no more; their objects stay."""
+    left = [_left_of(one) for one in gone if one.thumbnail_type]
+    if left:
+        await queue.defer(conn, DELETE_OBJECTS_TASK, dataset_id=dataset_id, doomed=left, delete_object=False)
+
+
+def _left_of(gone: Deleted) -> dict[str, str | None]:
+    return {
+        "path": gone.path,
+        "object_key": gone.object_key,
+        "thumbnail": thumbnail_key(gone.id, gone.thumbnail_type) if gone.thumbnail_type else None,
+    }
 
 
 async def _may_delete_object(conn: AsyncConnection[Any], dataset_id: int) -> bool:
@@ -238,6 +246,16 @@ def selection_of(wanted: Mapping[str, Any]) -> Selection:
         is_missing=bool(wanted.get("missing")),
         is_shown=bool(wanted.get("shown")),
     )
+
+
+def described(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """For the audit log, where a long list has no room."""
+    told = {name: value for name, value in wanted.items() if value not in (None, False)}
+    if "ids" in told:
+        told["ids"] = len(told["ids"])
+    if len(json.dumps(told)) > _LONGEST_DETAIL:
+        told["filter"] = "too long to be kept"
+    return told
 
 
 async def what_of_objects(conn: AsyncConnection[Any], dataset_id: int) -> str:
