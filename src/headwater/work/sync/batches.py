@@ -122,8 +122,8 @@ class _Batch:
             self._pages.append(keys)
             self.last = "/" + keys[-1]
             self.seen += len(keys)
-        if any(map(_is_no_item, keys, sizes)):
-            kept = [n for n, key in enumerate(keys) if not _is_no_item(key, sizes[n])]
+        if any(map(is_no_item, keys, sizes)):
+            kept = [n for n, key in enumerate(keys) if not is_no_item(key, sizes[n])]
             keys, sizes, etags, modified = _only(kept, keys, sizes, etags, modified)
         paths = ["/" + key for key in keys]
         if not self._selection.keeps_all:
@@ -155,6 +155,6 @@ def _only(
     return [paths[n] for n in kept], [sizes[n] for n in kept], [etags[n] for n in kept], [modified[n] for n in kept]
 
 
-def _is_no_item(key: str, size_bytes: int) -> bool:
+def is_no_item(key: str, size_bytes: int) -> bool:
     """Folder markers, and our own hidden folder."""
     return not key or (not size_bytes and key[-1] == "/") or key.startswith(_HIDDEN_KEYS)

@@ -12,6 +12,9 @@ from headwater.catalog.sync.scans import Scan
 from headwater.catalog.sync.verdicts import Verdict
 from headwater.errors import StoreDenied, StoreMissing
 from headwater.storage.stores import Store
+from headwater.work.deletion import forget_derived
+from headwater.work.selection import Selection
+from headwater.work.sync.batches import is_no_item
 from headwater.work.sync.progress import progress
 from headwater.work.workplace import Workplace
 
@@ -33,7 +36,7 @@ async def end_if_complete(place: Workplace, store: Store, scan_id: int) -> bool:
         sample: dict[int, str] = {}
         if not verdicts.is_held(scan, scan.rules):
             sample = await candidates.sample_candidates(conn, scan, limit=PROVEN_CANDIDATES)
-    present = await _still_there(store, sample)
+    present = await _still_there(store, sample, Selection.of(scan.rules))
     async with place.pool.connection() as conn:
         scan = await _lock_if_complete(conn, scan_id)
         if scan is None:
@@ -43,10 +46,11 @@ async def end_if_complete(place: Workplace, store: Store, scan_id: int) -> bool:
         await candidates.drop_candidates(conn, scan, present)
         scan = replace(scan, gone=scan.gone - len(present))
         if present and len(sample) == PROVEN_CANDIDATES:
-            await _finish(conn, scan, Verdict(marked=0, held=scan.gone), _INCOMPLETE)
+            await _finish(conn, scan, Verdict(marked=0, held=scan.gone), _INCOMPLETE, incomplete=True)
         else:
             verdict = await verdicts.judge_missing(conn, scan, scan.rules)
-            await _finish(conn, scan, verdict, _warning(scan, verdict))
+            await forget_derived(conn, scan.dataset_id, verdict.left_over)
+            await _finish(conn, scan, verdict, _warning(scan, verdict), moved=verdict.moved)
     return True
 
 
@@ -57,19 +61,24 @@ async def _lock_if_complete(conn: AsyncConnection[Any], scan_id: int) -> Scan | 
     return scan if is_complete else None
 
 
-async def _still_there(store: Store, sample: dict[int, str]) -> list[int]:
-    """Which of these items have their object after all, or may have: a listing alone is no proof."""
+async def _still_there(store: Store, sample: dict[int, str], selection: Selection) -> list[int]:
+    """Which of these items have their object after all, or may have: a listing alone is no proof.
+
+    What the rules leave out by now, or is a folder marker by now, was rightly not found.
+    """
     slots = asyncio.Semaphore(_HEADS_AT_ONCE)
 
     async def may_be_there(path: str) -> bool:
+        if not selection.keeps(path):
+            return False
         async with slots:
             try:
-                await store.head(path[1:])
+                found = await store.head(path[1:])
             except StoreMissing:
                 return False
             except StoreDenied:
                 return True
-            return True
+            return not is_no_item(path[1:], found.size_bytes)
 
     asked = [asyncio.create_task(may_be_there(path)) for path in sample.values()]
     try:
@@ -80,11 +89,11 @@ async def _still_there(store: Store, sample: dict[int, str]) -> list[int]:
     return [item_id for item_id, answer in zip(sample, answers, strict=True) if answer]
 
 
-async def _finish(conn: AsyncConnection[Any], scan: Scan, verdict: Verdict, warning: str | None) -> None:
+async def _finish(conn: AsyncConnection[Any], scan: Scan, verdict: Verdict, warning: str | None, **facts: int) -> None:
     scan = replace(scan, marked=verdict.marked, state="held" if verdict.held else "done")
     await scans.end_scan(conn, scan, scan.state, marked=verdict.marked)
     await datasets.note_synced(conn, scan.dataset_id)
-    await commands.end_command(conn, scan.command_id, "success", spec={"sync": progress(scan)}, warning=warning)
+    await commands.end_command(conn, scan.command_id, "success", spec={"sync": progress(scan) | facts}, warning=warning)
 
 
 _INCOMPLETE = (
