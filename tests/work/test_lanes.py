@@ -12,9 +12,10 @@ from headwater.errors import StoreDenied
 from headwater.work import sync
 from headwater.work.sync.splitting import find_bounds, successor
 from tests.work.scripted import ScriptedStore
-from tests.work.world import World, ghosts, present
+from tests.work.world import World, ghosts, present, wait_for
 
 SHARE_AFTER = 6
+last_bounds = shards.last_bounds
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,18 @@ async def take_turns(_: int) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.fixture
+def cut(monkeypatch) -> list[str]:
+    """Where every scan of `many()` begins to be cut."""
+    bounds = ["/1/001", "/2/030", "/3/003"]
+
+    async def last_bounds(*_) -> list[str]:
+        return bounds
+
+    monkeypatch.setattr(shards, "last_bounds", last_bounds)
+    return bounds
+
+
 def many(number: int = 60) -> dict[str, bytes]:
     return {f"{n % 4}/{n:03}": b"%d" % n for n in range(number)}
 
@@ -66,9 +79,19 @@ async def sync_all(world: World, dataset) -> scans.Scan:
 
 async def test_a_long_range_is_shared_and_the_index_exact(world):
     store = ScriptedStore(many())
-    store.on_page = take_turns
     dataset = await world.dataset(store)
-    scan = await sync_all(world, dataset)
+    _, scan_id = await world.request(dataset)
+
+    async def wait_for_help(number: int) -> None:
+        async def has_come() -> bool:
+            return len(await ranges(world, scan_id)) > 2
+
+        if number == 8:
+            await wait_for(has_come)
+
+    store.on_page = wait_for_help
+    await run_all(world, scan_id)
+    _, scan = await world.ended(dataset)
     assert (scan.state, scan.listed, scan.created) == ("done", 60, 60)
     assert present(await world.index(dataset)) == {"/" + key for key in store.objects}
     found = await ranges(world, scan.id)
@@ -77,16 +100,24 @@ async def test_a_long_range_is_shared_and_the_index_exact(world):
     assert sum(listed for _, _, listed in found) == 60
 
 
-async def test_the_next_scan_begins_in_the_ranges_of_the_last(world):
+async def test_ranges_that_fit_are_one_listing(world, cut):
     store = ScriptedStore(many())
-    store.on_page = take_turns
+    dataset = await world.dataset(store)
+    for expected in (60, 0):
+        scan = await sync_all(world, dataset)
+        assert (scan.state, scan.listed, scan.created, scan.gone) == ("done", 60, expected, 0)
+        assert [until for _, until, _ in await ranges(world, scan.id) if until in cut] == cut
+
+
+async def test_the_next_scan_begins_in_the_ranges_of_the_last(world, cut, monkeypatch):
+    store = ScriptedStore(many())
     dataset = await world.dataset(store)
     await sync_all(world, dataset)
+    monkeypatch.setattr(shards, "last_bounds", last_bounds)
     del store.objects["0/004"], store.objects["3/059"]
     store.objects |= {"1/001": b"changed", "2/new": b"new"}
     _, scan_id = await world.request(dataset)
-    begun = await ranges(world, scan_id)
-    assert len(begun) > 2
+    assert {until for _, until, _ in await ranges(world, scan_id)} >= set(cut)
     await run_all(world, scan_id)
     _, scan = await world.ended(dataset)
     assert (scan.listed, scan.created, scan.changed, scan.unchanged, scan.marked) == (59, 1, 1, 57, 2)
@@ -126,25 +157,22 @@ class Skipping(ScriptedStore):
             yield page
 
 
-async def test_a_range_that_begins_elsewhere_than_told_is_found_at_its_seam(world):
+async def test_a_range_that_begins_elsewhere_than_told_is_found_at_its_seam(world, cut):
     store = Skipping(many())
     store.on_page = take_turns
     dataset = await world.dataset(store)
     await sync_all(world, dataset)
-    async with world.connection() as conn:
-        bounds = await shards.last_bounds(conn, dataset.id)
-    store.skips_after = bounds[1][1:]
-    for key in [key for key in store.objects if "/" + key > bounds[1]][:3]:  # what is listed only behind the seam
-        store.objects[store.skips_after + "/" + key] = store.objects[key]
+    store.skips_after = cut[1][1:]
+    store.objects |= dict.fromkeys([f"{store.skips_after}/{n}" for n in range(3)], b"x")
     scan = await sync_all(world, dataset)
     assert (scan.state, scan.listed, scan.created, scan.gone) == ("done", 63, 3, 0)
     assert present(await world.index(dataset)) == {"/" + key for key in store.objects}
-    assert bounds[1] not in [until for _, until, _ in await ranges(world, scan.id)]
+    assert cut[1] not in [until for _, until, _ in await ranges(world, scan.id)]
 
 
 @pytest.mark.parametrize("begins", ["in its order", "in the order of bytes"])
 @pytest.mark.parametrize("seed", range(8))
-async def test_a_store_in_another_order_is_noticed_in_whatever_ranges_it_is_listed(world, seed, begins):
+async def test_a_store_in_another_order_is_noticed_in_whatever_ranges_it_is_listed(world, seed, begins, cut):
     """Whether it keeps to its own order when it is told where to begin, or leaves out what is smaller."""
     store = ScriptedStore(many())
     store.on_page = take_turns

@@ -139,16 +139,29 @@ def sync_facts(command: dict[str, Any]) -> str:
         "keptDeleted": "deleted here",
         "skipped": "skipped",
         "missing": "missing",
+        "moved": "moved",
     }
     words += [f"{found[key]:,} {name}" for key, name in names.items() if found.get(key)]
+    if found.get("objectsPerSecond") is not None:
+        words.append(f"{found['objectsPerSecond']:,}/s")
+    if found.get("secondsLeft") is not None:
+        words.append(f"{duration(found['secondsLeft'])} left")
     return ", ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """As people say it, in the two largest units."""
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest_s} s" if minutes else f"{rest_s} s"
 
 
 def needs_confirmation(command: dict[str, Any]) -> bool:
     """Whether the brake held: much is missing, and nothing was marked."""
     found = command["spec"].get("sync") or {}
-    is_held = bool(found.get("missing")) and not found.get("marked")
-    return command["status"] == "success" and bool(command["warning"]) and is_held
+    return command["status"] == "success" and bool(found.get("held")) and not found.get("incomplete")
 
 
 def follow_preprocessing(client: Client, dataset: dict[str, Any], command: dict[str, Any]) -> dict[str, Any]:

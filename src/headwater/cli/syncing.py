@@ -19,6 +19,9 @@ def sync_command(
     confirm_missing: Annotated[
         bool, typer.Option("--confirm-missing", help="Yes, everything that is missing is really gone: mark it.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the last sync was stopped, instead of beginning again.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start the sync and do not wait for its end.")] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Abort the dataset's running sync instead.")] = False,
     data_dir: options.ServerDataDir = None,
@@ -35,7 +38,7 @@ def sync_command(
         if abort:
             _abort_syncs(client, found)
             return
-        command = client.post(f"/datasets/{found['id']}/sync", {"confirmMissing": confirm_missing})
+        command = client.post(f"/datasets/{found['id']}/sync", {"confirmMissing": confirm_missing, "resume": resume})
         if not detach:
             command = followed(client, found, command)
     if as_json:

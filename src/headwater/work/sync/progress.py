@@ -23,7 +23,7 @@ def progress(scan: Scan) -> dict[str, Any]:
         "skipped": scan.skipped,
         "missing": scan.gone,
         "marked": scan.marked,
-        "held": scan.state == "held",
+        "held": scan.state == "held",  # the brake: nothing was marked
         "objectsPerSecond": None if per_s is None else round(per_s),
         "secondsLeft": round((scan.present - scan.listed) / per_s) if per_s and scan.present > scan.listed else None,
     }
