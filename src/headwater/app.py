@@ -20,6 +20,7 @@ from headwater.api import (
     deletions,
     drivers,
     event_queues,
+    ghosts,
     health,
     inbox,
     integrations,
@@ -30,6 +31,7 @@ from headwater.api import (
     quotas,
     registries,
     schedules,
+    sync_rules,
     uploads,
 )
 from headwater.api.bodies import BodyLimit
@@ -104,6 +106,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         datasets,
         deletions,
         schedules,
+        sync_rules,
+        ghosts,
         uploads,
         items,
         commands,

@@ -286,6 +286,13 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends()),
     ("PUT", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends(json={"cron": "0 3 * * *"})),
     ("DELETE", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends()),
+    ("GET", "/api/v1/datasets/{dataset_id}/sync-rules"): Route(sends()),
+    ("PATCH", "/api/v1/datasets/{dataset_id}/sync-rules"): Route(sends(json={"followMoves": False})),
+    ("POST", "/api/v1/datasets/{dataset_id}/sync-rules/preview"): Route(sends(json={})),
+    ("GET", "/api/v1/datasets/{dataset_id}/ghosts"): Route(sends()),
+    ("POST", "/api/v1/datasets/{dataset_id}/ghosts/restore"): Route(sends(json={"all": True})),
+    ("POST", "/api/v1/datasets/{dataset_id}/ghosts/trash"): Route(sends(json={"all": True})),
+    ("POST", "/api/v1/datasets/{dataset_id}/ghosts/forget"): Route(sends(json={"all": True})),
     ("GET", "/api/v1/datasets/{dataset_id}/directoryTree"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/delete-items"): Route(sends(json={"filter": {}, "dryRun": True})),
     ("GET", "/api/v1/datasets/{dataset_id}/deleted"): Route(sends()),
@@ -325,6 +332,8 @@ IN_BUCKET = {
     ("POST", "/api/v1/datasets/{dataset_id}/sync"),
     ("PUT", "/api/v1/datasets/{dataset_id}/schedule"),
     ("DELETE", "/api/v1/datasets/{dataset_id}/schedule"),
+    ("PATCH", "/api/v1/datasets/{dataset_id}/sync-rules"),
+    ("POST", "/api/v1/datasets/{dataset_id}/sync-rules/preview"),
 }
 
 

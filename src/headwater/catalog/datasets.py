@@ -23,6 +23,7 @@ class Dataset:
     driver_id: int | None
     name: str
     metadata: dict[str, Any]
+    sync_rules: dict[str, Any]  # see catalog/sync/rules.py
     readonly: bool
     creator: str
     created_at: datetime
@@ -47,8 +48,8 @@ class Dataset:
 
 _COLUMNS = """
 SELECT
-    dataset.id, dataset.project_id, dataset.driver_id, dataset.name, dataset.metadata, dataset.readonly,
-    creator.email AS creator, dataset.created_at, dataset.updated_at, updater.email AS updated_by,
+    dataset.id, dataset.project_id, dataset.driver_id, dataset.name, dataset.metadata, dataset.sync_rules,
+    dataset.readonly,    creator.email AS creator, dataset.created_at, dataset.updated_at, updater.email AS updated_by,
     counter.items, counter.hidden_items, counter.missing_items, counter.trashed_items, counter.bytes,
     counter.prepared_items, counter.failed_items, counter.synced_at,
     EXISTS (SELECT FROM scan WHERE scan.dataset_id = dataset.id AND scan.state = 'running') AS is_syncing,

@@ -9,12 +9,15 @@ from typing_extensions import TypedDict
 
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.folders import Folder, name_of, parent_of
+from headwater.catalog.sync.rules import rules_of
 from headwater.errors import BadRequest
 from headwater.ids import from_wire, to_wire
 from headwater.wire import times
 from headwater.wire.items import check_depth
+from headwater.wire.sync_rules import rules
 
 _DEEPEST_FOLDER = 100
+_RULES = "syncRules"
 
 
 class NewDatasetBody(BaseModel):
@@ -116,7 +119,7 @@ def dataset(found: Dataset, base: str) -> DatasetJson:
         annotated=0,
         annotationsCount=0,
         itemsCount=found.shown_items,
-        metadata={"system": {}, "user": {}} | found.metadata,
+        metadata=_metadata(found),
         readableType="private",
         accessLevel="private",
         readonly=found.readonly,
@@ -145,6 +148,14 @@ def dataset(found: Dataset, base: str) -> DatasetJson:
     )
 
 
+def _metadata(found: Dataset) -> dict[str, Any]:
+    """With the rules of its sync, which are changed by a route of their own."""
+    metadata = {"system": {}, "user": {}} | found.metadata
+    if found.driver_id is not None:
+        metadata["system"] = {**metadata["system"], _RULES: rules(rules_of(found.sync_rules))}
+    return metadata
+
+
 def patched_metadata(before: dict[str, Any], given: dict[str, Any], *, system: bool) -> dict[str, Any]:
     """The SDK sends all of `user` and all of `system`, so each replaces what was there; null leaves it alone.
 
@@ -154,7 +165,10 @@ def patched_metadata(before: dict[str, Any], given: dict[str, Any], *, system: b
     for key in ("user", "system"):
         if not isinstance(given.get(key), dict | None):
             raise BadRequest(f"metadata.{key} is a JSON object.")
-    return before | {key: value for key, value in given.items() if value is not None and (system or key != "system")}
+    changes = {key: value for key, value in given.items() if value is not None and (system or key != "system")}
+    if "system" in changes:
+        changes["system"] = {key: value for key, value in changes["system"].items() if key != _RULES}
+    return before | changes
 
 
 class TreeNode(TypedDict):

@@ -6,3 +6,8 @@ from datetime import UTC, datetime
 def to_wire(at: datetime) -> str:
     utc = at.astimezone(UTC)
     return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+
+
+def aware(at: datetime) -> datetime:
+    """One that says no zone is in UTC."""
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at

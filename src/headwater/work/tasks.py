@@ -9,7 +9,7 @@ from procrastinate.jobs import Job
 from psycopg import OperationalError
 
 from headwater.errors import HeadwaterError, Unavailable
-from headwater.work import deletion, preprocess, secrets, sync
+from headwater.work import deletion, ghosts, preprocess, secrets, sync
 from headwater.work.workplace import Workplace
 
 _SYNC_TRIES = 8
@@ -82,6 +82,23 @@ def register(app: App, place: Workplace) -> None:
     @app.task(name=deletion.PURGE_TASK, retry=retry)
     async def purge_dataset(dataset_id: int) -> None:
         await deletion.purge_dataset(place, dataset_id)
+
+    @app.task(name=ghosts.TASK, retry=retry)
+    async def settle_ghosts(command_id: int, wanted: dict[str, Any]) -> None:
+        try:
+            await ghosts.settle_ghosts(place, command_id=command_id, wanted=wanted)
+        except OperationalError:
+            raise
+        except Exception:
+            _log.exception("Command %s failed", command_id)
+            await ghosts.give_up(place, command_id, "Headwater failed in this; its log says where.")
+            raise
+
+    @app.periodic(cron=ghosts.FORGET_EXPIRED_AT)
+    @app.task(name=ghosts.FORGET_EXPIRED_TASK, retry=retry)
+    async def forget_expired_ghosts(timestamp: int) -> None:
+        _log.debug("The day's forgetting of %s", timestamp)
+        await ghosts.forget_expired(place)
 
     @app.task(name=secrets.DROP_UNUSED_TASK, retry=retry)
     async def drop_unused_secret(secret_id: int) -> None:

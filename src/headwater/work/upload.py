@@ -12,11 +12,13 @@ from headwater.catalog import drivers, items, quotas
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
+from headwater.catalog.sync.rules import rules_of
 from headwater.errors import BadRequest
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import LARGEST_KEY_BYTES, Store, Upload
 from headwater.work.checks import TEST_KEY
 from headwater.work.deletion import DELETE_OBJECT_TASK
+from headwater.work.selection import Selection
 from headwater.work.workplace import Workplace
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the latter: what is no Unicode text
@@ -69,6 +71,11 @@ async def upload_file(
     """
     if dataset.readonly:
         raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
+    if not Selection.of(rules_of(dataset.sync_rules)).keeps(announced.path):
+        raise BadRequest(
+            f"{announced.path} is left out by the sync rules of dataset {dataset.name!r}: the next sync would take it "
+            f"for gone. Choose another path, or change the rules: headwater sync-rules {dataset.name}"
+        )
     await _check_bucket_is_written(place, dataset)
     async with place.pool.connection() as conn:
         existing = await items.find_item_at(conn, dataset.id, announced.path)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL, Composable, Composed
 
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.items import ETL_DONE, ETL_FAILED, Deleted, lock_paths
@@ -43,7 +43,7 @@ class Choice:
 
     def condition(self, dataset_id: int) -> tuple[Composed, dict[str, Any]]:
         """What stands behind WHERE in a query FROM item, and its parameters."""
-        parts = [SQL("item.dataset_id = %(dataset_id)s AND item.missing_since IS NOT NULL")]
+        parts: list[Composable] = [SQL("item.dataset_id = %(dataset_id)s AND item.missing_since IS NOT NULL")]
         parameters: dict[str, Any] = {"dataset_id": dataset_id}
         if self.where is not None:
             parts.append(SQL("item.trashed_at IS NULL" if self.where == "flagged" else "item.trashed_at IS NOT NULL"))

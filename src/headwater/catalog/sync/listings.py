@@ -360,7 +360,8 @@ async def _refresh(
             SET size_bytes = new.size_bytes, etag = new.etag, modified_at = nullif(new.modified_at, '')::timestamptz,
                 mime_type = new.mime_type, width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0,
                 missing_since = NULL, trashed_at = NULL,
-                system_metadata = item.system_metadata - '{exif,channels,etl}'::text[], changed_at = clock_timestamp(), updated_at = now()
+                system_metadata = item.system_metadata - '{exif,channels,etl}'::text[], changed_at = clock_timestamp(),
+                updated_at = now()
             FROM unnest(
                 %(ids)s::bigint[], %(sizes)s::bigint[], %(etags)s::text[], %(modified)s::text[], %(mime_types)s::text[]
             ) AS new (id, size_bytes, etag, modified_at, mime_type)

@@ -1,9 +1,10 @@
 """Rules of a dataset's sync, as its users set them: which objects are items, what becomes of those that go."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
 
 from headwater.errors import NotFound
 
@@ -41,3 +42,12 @@ def rules_of(stored: dict[str, Any]) -> SyncRules:
     """As they are kept in `dataset.sync_rules`."""
     lists: dict[str, Any] = {name: tuple(stored.get(name, ())) for name in ("include", "exclude")}
     return SyncRules(**stored | lists)
+
+
+async def save_rules(conn: AsyncConnection[Any], dataset_id: int, rules: SyncRules) -> None:
+    """They count from the next scan on. Whether their globs can be read is the caller's to know."""
+    default = SyncRules()
+    stored = {name: value for name, value in asdict(rules).items() if value != getattr(default, name)}
+    await conn.execute(
+        "UPDATE dataset SET sync_rules = %s, updated_at = now() WHERE id = %s", [Jsonb(stored), dataset_id]
+    )
