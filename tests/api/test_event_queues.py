@@ -5,33 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.world import World, message, unique
+from tests.api.world import World, message
 
 SQS = "https://sqs.eu-west-1.amazonaws.com/123456789012/events"
-
-
-async def new_driver(world: World, kind: str, integration_kind: str | None = None) -> str:
-    """Without a bucket that would have to answer."""
-    rows = await world.execute(
-        """
-        WITH made AS (
-            INSERT INTO integration (organization_id, name, kind, creator_id)
-            VALUES (%s, %s, %s, %s)
-            RETURNING id, creator_id
-        )
-        INSERT INTO driver (project_id, integration_id, name, kind, root, allow_delete, creator_id)
-        SELECT %s, id, %s, %s, 'cams', false, creator_id FROM made
-        RETURNING id
-        """,
-        int(world.organization_id, 16),
-        unique("keys"),
-        integration_kind or kind,
-        world.people["organisation owner"].id,
-        int(world.project_id, 16),
-        unique("cams"),
-        kind,
-    )
-    return f"{rows[0][0]:024x}"
 
 
 async def put(caller: httpx.AsyncClient, driver_id: str, **body: Any) -> httpx.Response:
@@ -39,7 +15,7 @@ async def put(caller: httpx.AsyncClient, driver_id: str, **body: Any) -> httpx.R
 
 
 async def test_a_queue_is_named_shown_switched_off_and_forgotten(world: World) -> None:
-    driver_id = await new_driver(world, "s3")
+    driver_id = await world.new_bucket_driver("s3")
     url = f"/drivers/{driver_id}/events/queue"
     none = (await world.owner.get(url)).json()
     assert (none["type"], none["state"], none["active"], none["messages"]) == (None, "none", False, 0)
@@ -82,11 +58,11 @@ async def test_a_queue_is_named_shown_switched_off_and_forgotten(world: World) -
 async def test_what_does_not_fit_the_driver_is_told(
     world: World, kind: str, body: dict[str, Any], complaint: str
 ) -> None:
-    assert complaint in message(await put(world.owner, await new_driver(world, kind), **body), 400)
+    assert complaint in message(await put(world.owner, await world.new_bucket_driver(kind), **body), 400)
 
 
 async def test_only_who_may_read_the_secret_says_where_it_is_sent(world: World) -> None:
-    driver_id = await new_driver(world, "azureblob")
+    driver_id = await world.new_bucket_driver("azureblob")
     given = {"name": "events", "endpoint": "https://queues.example"}
     assert "only owners and admins" in message(await put(world.callers["developer"], driver_id, **given), 403)
     assert (await put(world.callers["developer"], driver_id, name="events")).status_code == 200

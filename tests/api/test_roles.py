@@ -275,6 +275,9 @@ ROUTES: dict[tuple[str, str], Route] = {
         dict.fromkeys(["organisation owner", "admin", "owner", "developer"], 400),
     ),
     ("DELETE", "/api/v1/drivers/{driver_id}/events/queue"): Route(sends()),
+    ("GET", "/api/v1/drivers/{driver_id}/events/setup"): Route(
+        sends(), dict.fromkeys(["organisation owner", "admin", "owner", "developer"], 400)
+    ),
     ("POST", "/api/v1/datasets"): Route(
         sends(json=lambda world: {"name": unique("dataset"), "projects": [world.project_id]})
     ),

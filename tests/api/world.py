@@ -72,6 +72,35 @@ class World:
     async def new_driver(self, integration_id: str) -> str:
         return _made(await self.owner.post("/drivers", json=self.driver_body(integration_id)))["id"]
 
+    async def new_bucket_driver(self, kind: str, integration_id: str | None = None, **columns: Any) -> str:
+        """Of a bucket that nobody asks whether it is there; with an integration without a secret, unless given."""
+        if integration_id is None:
+            (row,) = await self.execute(
+                """
+                INSERT INTO integration (organization_id, name, kind, creator_id) VALUES (%s, %s, %s, %s) RETURNING id
+                """,
+                int(self.organization_id, 16),
+                unique("keys"),
+                kind,
+                self.people["organisation owner"].id,
+            )
+            integration_id = f"{row[0]:024x}"
+        given = {"name": unique("cams"), "root": "cams", "prefix": "", "region": None, "endpoint": None} | columns
+        (row,) = await self.execute(
+            """
+            INSERT INTO driver
+                (project_id, integration_id, kind, allow_delete, creator_id, name, root, prefix, region, endpoint)
+            VALUES (%s, %s, %s, false, %s, %s, %s, %s, %s, %s)
+            RETURNING id
+            """,
+            int(self.project_id, 16),
+            int(integration_id, 16),
+            kind,
+            self.people["organisation owner"].id,
+            *(given[name] for name in ("name", "root", "prefix", "region", "endpoint")),
+        )
+        return f"{row[0]:024x}"
+
     async def new_dataset(self, **given: Any) -> str:
         body = {"name": unique("dataset"), "projects": [self.project_id]} | given
         return _made(await self.owner.post("/datasets", json=body))["id"]

@@ -2,7 +2,7 @@
 
 import typer
 
-from headwater.cli import event_queues
+from headwater.cli import event_queues, event_setup
 
 events_app = typer.Typer(
     name="events",
@@ -12,3 +12,4 @@ events_app = typer.Typer(
 )
 
 events_app.command("queue")(event_queues.queue_command)
+events_app.command("setup")(event_setup.setup_command)

@@ -96,7 +96,7 @@ class Clouds:
         session, integration_id = open_session(connector), driver.integration_id
         try:
             if queue.kind == "azure":
-                account = (await self._secrets.read(integration_id))["key"]
+                account = await self.account_of(driver)
                 microsoft = self._secrets.follow(integration_id, lambda secret: self._azure(driver, secret))
                 return AzureQueue(AzureQueueAddress(account, queue.name or "", queue.endpoint), microsoft, session)
             amazon = self._secrets.follow(integration_id, lambda secret: self._s3(driver, secret))
@@ -104,6 +104,10 @@ class Clouds:
         except BaseException:
             await session.close()
             raise
+
+    async def account_of(self, driver: Driver) -> str:
+        """The storage account of an Azure driver; its integration alone knows it. Raises VaultError, Unavailable."""
+        return (await self._secrets.read(driver.integration_id))["key"]
 
     def check_secret(self, kind: str, secret: Mapping[str, str]) -> None:
         """What can be told of a secret without asking anybody. Raises BadRequest, never with a value in its words."""
