@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from tests.storage.corpora import Corpus
+
 KINDS = {
     "local": "local folder",
     "seaweedfs": "SeaweedFS",
@@ -72,6 +74,24 @@ CANNOT_HOLD: dict[str, dict[str, str]] = {
     "gcs": {},
 }
 
+_MARKERS = ["only/", "f/", "f/b/", "a/", "a//", "a//b", "/a", "//", "n/"]
+_DOTS = ["d/./e", "d/../e", "./d", "../d", ".", "..", "d/.", "d/.."]
+_NAMED_LIKE_FILES = ["drive/front/1", "car/door", "car/door/handle", "p/q/r", ".a/b", ".dataloop"]
+_NAMED_LIKE_FILES += ["\U0001f600/a", "\uffee/a", "PHOTO/a.JPG", "Photo/a.jpg", "n"]
+_BACKSLASHES = ["b\\c", "b\\\\c", "b\\"]
+# What of the keys in corpora.py cannot be held beside the others of its corpus, and why.
+CANNOT_HOLD_OF_CORPORA: dict[str, dict[str, str]] = {
+    "local": dict.fromkeys([*_MARKERS, *_DOTS], _NO_FILE)
+    | dict.fromkeys(_NAMED_LIKE_FILES, "a path is that of a file or of a folder"),
+    "seaweedfs": dict.fromkeys([*_MARKERS, *_DOTS], _NO_FILE)
+    | dict.fromkeys(_BACKSLASHES, CANNOT_HOLD["seaweedfs"]["a\\b"]),
+    "moto": dict.fromkeys(["l\nm", "l\r\nm"], CANNOT_HOLD["moto"]["a\nb"]),
+    "azurite": dict.fromkeys(["c\x01d", "c\x08d", "c\x0bd", "c\x1fd"], CANNOT_HOLD["azurite"]["a\x01b"])
+    | dict.fromkeys([*_DOTS, "n."], CANNOT_HOLD["azurite"]["..."])
+    | dict.fromkeys(_BACKSLASHES, CANNOT_HOLD["azurite"]["a\\b"]),
+    "gcs": {},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
@@ -85,13 +105,14 @@ DEVIATIONS = [
     Deviation("local", "Its etag is made of size and time of change.", "A file that is touched counts as changed."),
     Deviation(
         "seaweedfs",
-        "Lists `a-b` before `a/b` as folders do, not in byte order.",
+        "Lists `a-b` after `a/b`, folder by folder, not in byte order.",
         "A sync notices an order that is not its own, stages the listing and sorts it.",
     ),
     Deviation(
         "seaweedfs",
-        "After `b/c`, which was not listed, it skips what is inside the folder `b/c/`.",
-        "A listing goes on only after a key that was listed.",
+        "After `b/c` it skips what is inside the folder `b/c/`, even if that is the object `b/c` at the end of its own "
+        "page; and a full page that ends so may claim to be the last.",
+        "It is known by its header `Server`, asked to go on after `b/c/`, and a full page of it is never the last.",
     ),
     Deviation(
         "seaweedfs",
@@ -135,6 +156,10 @@ def keys_for(kind: str) -> list[str]:
     return [key for key in KEYS if key not in CANNOT_HOLD[kind]]
 
 
+def held_of(kind: str, corpus: Corpus) -> list[str]:
+    return [key for key in corpus.keys if key not in CANNOT_HOLD_OF_CORPORA[kind]]
+
+
 def tables() -> str:
     """Both tables as Markdown."""
     head = f"| key | {' | '.join(KINDS.values())} |\n| --- |{' --- |' * len(KINDS)}\n"
@@ -144,7 +169,7 @@ def tables() -> str:
         if any(key in cannot for cannot in CANNOT_HOLD.values())
     ]
     reasons = [
-        f"- {KINDS[kind]}: {'; '.join(dict.fromkeys(cannot.values()))}."
+        f"- {KINDS[kind]}: {'; '.join(dict.fromkeys([*cannot.values(), *CANNOT_HOLD_OF_CORPORA[kind].values()]))}."
         for kind, cannot in CANNOT_HOLD.items()
         if cannot
     ]

@@ -182,11 +182,19 @@ async def test_the_first_key_after_a_made_up_one_is_one_that_exists_or_none(plac
         assert found is None or (found in keys and found.encode() > after.encode())
 
 
-async def test_seaweedfs_skips_a_folder_after_its_name_without_slash(place_on):
-    """Not our doing, and the reason why nobody may start after a key that was not listed."""
-    store = (await place_on("seaweedfs")).store()
-    await fill(store, ["b/c/d.jpg", "b/d"])
-    assert await keys_of(store, start_after="b/c") == ["b/d"]
+@pytest.mark.parametrize("prefix", ["", "d"])
+async def test_seaweedfs_skips_no_folder_that_is_an_object_too(place_on, prefix: str):
+    """At the end of a page, of a folder, and of the listing; see the table of deviations."""
+    place = await place_on("seaweedfs")
+    keys = ["a/b", "a/c", "a/c/d", "a/c/d/e", "f", "f/g", "z/x", "z/y", "z/y/1"]
+    await fill(place.store(prefix=prefix), keys)
+    for page_keys in range(1, len(keys) + 2):
+        store = place.store(prefix=prefix, page_keys=page_keys)
+        assert await keys_of(store) == keys
+        assert await keys_of(store, prefix="z/") == ["z/x", "z/y", "z/y/1"]
+        for number, key in enumerate(keys):
+            assert await keys_of(store, start_after=key) == keys[number + 1 :]
+        assert await keys_of(place.store(prefix=prefix), start_after="a") == keys
 
 
 async def test_a_prefix_takes_no_neighbour_that_only_begins_alike(place: Place):

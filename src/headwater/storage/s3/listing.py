@@ -1,6 +1,7 @@
 """Reads one page of S3's ListObjectsV2 into columns, fast and byte-exact; no network here."""
 
 import re
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 from urllib.parse import unquote_plus, unquote_to_bytes
@@ -51,6 +52,17 @@ def parse_page(body: bytes, prefix: str) -> ParsedPage:
     page = _page(columns, prefix, is_encoded=is_encoded, is_last=truncated == "false")
     token = None if page.is_last else _exact_token(_text(root, space, "NextContinuationToken"), last_key)
     return ParsedPage(page, token, last_key)
+
+
+def unended(parsed: ParsedPage, most_keys: int) -> ParsedPage:
+    """A full page is never the last.
+
+    SeaweedFS 4.48 says so of one that ends with the last object of a folder, though a folder of that name follows.
+    """
+    page = parsed.page
+    if not page.is_last or len(page.keys) + len(page.unindexable) < most_keys:
+        return parsed
+    return replace(parsed, page=replace(page, is_last=False), token=parsed.last_key)
 
 
 def _parse(body: bytes) -> Element:

@@ -13,12 +13,13 @@ from headwater.storage.reading import info_of, unbroken_chunks
 from headwater.storage.requests import Request
 from headwater.storage.s3.deletion import MOST_KEYS, can_be_named, deletion_request, read_failures
 from headwater.storage.s3.dialect import S3Dialect
-from headwater.storage.s3.listing import find_token, parse_page
+from headwater.storage.s3.listing import find_token, parse_page, unended
 from headwater.storage.s3.requests import Bucket, S3Credentials, signed_url
 from headwater.storage.s3.uploads import S3Upload
 from headwater.storage.sending import CredentialsProvider, Sender
 from headwater.storage.stores import (
     FEW_KEYS,
+    PAGE_KEYS,
     Doomed,
     ListingPage,
     ObjectInfo,
@@ -48,6 +49,7 @@ class S3Store(Store):
         self._sender = Sender(S3Dialect(bucket), credentials, session, backoff_s=backoff_s, attempts=attempts)
         self._session = session
         self._page_keys = page_keys
+        self._walks_folders = False  # it is SeaweedFS
         # Standard is what every bucket does unasked, and some servers know no other.
         is_standard = (storage_class or "STANDARD").upper() == "STANDARD"
         self._class_header = {} if is_standard else {"x-amz-storage-class": str(storage_class).upper()}
@@ -59,18 +61,25 @@ class S3Store(Store):
     async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncGenerator[ListingPage]:
         """The next page is on its way while one is parsed and used."""
         query = self._listing_query(prefix, self._page_keys)
-        first = query if start_after is None else query | {"start-after": self.bucket.prefix + start_after}
 
         async def fetch(token: str | None) -> bytes:
-            return await self._fetch_page(first if token is None else query | {"continuation-token": token})
+            if token is not None:
+                return await self._fetch_page(query | {"continuation-token": self._marker(token)})
+            if start_after is None:
+                return await self._fetch_page(query)
+            return await self._fetch_after(query, start_after)
 
-        async with aclosing(pages_ahead(fetch, find_token, self._parse)) as pages:
+        async def parse(body: bytes) -> ParsedPage:
+            parsed = await self._parse(body)
+            return unended(parsed, min(self._page_keys, PAGE_KEYS)) if self._walks_folders else parsed
+
+        async with aclosing(pages_ahead(fetch, find_token, parse)) as pages:
             async for page in pages:
                 yield page
 
     async def first_key_after(self, key: str) -> str | None:
-        query = self._listing_query("", FEW_KEYS) | {"start-after": self.bucket.prefix + key}
-        return first_after((await self._parse(await self._fetch_page(query))).page, key)
+        body = await self._fetch_after(self._listing_query("", FEW_KEYS), key)
+        return first_after((await self._parse(body)).page, key)
 
     async def head(self, key: str) -> ObjectInfo:
         answer = await self._sender.send(Request("HeadObject", "HEAD", key))
@@ -201,8 +210,25 @@ class S3Store(Store):
         full = self.bucket.prefix + prefix
         return query | {"prefix": full} if full else query
 
+    async def _fetch_after(self, query: dict[str, str], key: str) -> bytes:
+        start = self.bucket.prefix + key
+        sent = self._marker(start)
+        body = await self._fetch_page(query | {"start-after": sent})
+        if self._marker(start) != sent:  # only its answer told what it is
+            body = await self._fetch_page(query | {"start-after": self._marker(start)})
+        return body
+
+    def _marker(self, key: str) -> str:
+        """SeaweedFS goes on after a folder when asked to go on after the object of the same name.
+
+        It lists folder by folder, so after `a/` comes what is in it, if it is one, and then what comes after `a`.
+        """
+        return key + "/" if self._walks_folders and key and not key.endswith("/") else key
+
     async def _fetch_page(self, query: dict[str, str]) -> bytes:
-        return (await self._sender.send(Request("ListObjectsV2", "GET", query=query))).body
+        answer = await self._sender.send(Request("ListObjectsV2", "GET", query=query))
+        self._walks_folders = answer.headers.get("Server", "").startswith("SeaweedFS")
+        return answer.body
 
     async def _parse(self, body: bytes) -> ParsedPage:
         try:
