@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev-setup sdk node demo test check bench format lock reference clean
+.PHONY: help setup dev-setup sdk node demo test torture check bench format lock reference clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ demo: .venv/.setup ## start Headwater on a fresh data directory, sync SOURCE (or
 test: dev-setup sdk node ## run every test, real servers included
 	tools/packages.sh
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+torture: dev-setup ## random histories of syncs with faults in between, for TORTURE_MINUTES (60); see docs/reference/torture.md
+	$(BIN)/python -m tests.torture
 
 check: dev-setup sdk ## lint, format, types, layers, generated pages
 	$(BIN)/ruff check .

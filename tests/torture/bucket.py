@@ -30,11 +30,6 @@ class Bucket(LaneStore):
     def __init__(self, *, page_keys: int) -> None:
         super().__init__(page_keys=page_keys)
         self.objects = _Remembering()
-        self.deleted: list[str] = []  # by Headwater
-
-    async def delete(self, key: str) -> None:
-        await super().delete(key)
-        self.deleted.append(key)
 
     def was_absent(self, key: str, since: datetime, until: datetime) -> bool:
         """At some moment between the two."""

@@ -9,7 +9,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from headwater.catalog import organizations
-from headwater.catalog.sync import rules
+from headwater.catalog.sync import rules, shards
 from headwater.settings import Settings
 from headwater.work import sync
 from headwater.workplace import load_vault, open_workplace
@@ -36,6 +36,10 @@ def open_environment(settings: Settings, database_url: str, folders: Path) -> Ge
 
 def _narrow(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sync.batches, "BATCH_KEYS", BATCH_KEYS)
+    patch.setattr(sync.lanes, "WORTH_SHARING", BATCH_KEYS)
+    patch.setattr(sync.lanes, "_ABORT_POLL_S", 3600)  # it asks once, at its start: calls are counted, not timed
+    patch.setattr(shards, "LEAST_PIECE", BATCH_KEYS)
+    patch.setattr(shards, "_SPLIT_AGAIN_AFTER_S", 0)
     patch.setattr(rules, "BRAKE_ITEMS", BRAKE_ITEMS)
 
 

@@ -5,8 +5,9 @@ them; how it came to be so is checked by the ledger.
 """
 
 import asyncio
+import itertools
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -14,10 +15,11 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from headwater.catalog.sync import scans
 from headwater.work import sync
 from tests.torture.bucket import Bucket
 from tests.torture.ledger import Ledger
-from tests.work.faults import KINDS, Lane
+from tests.work.faults import KINDS, Lane, Turns
 from tests.work.world import World
 
 PAGE_KEYS, BATCH_KEYS, BRAKE_ITEMS = 2, 3, 3
@@ -60,16 +62,26 @@ class Histories(RuleBasedStateMachine):
         self.run = self.environment.run
         self.world, self.lanes, self.tally = self.environment.world, self.environment.lanes, self.environment.tally
         self.bucket = Bucket(page_keys=PAGE_KEYS)
-        self.deleted: dict[str, bool] = {}  # here on purpose -> its object is gone as well
+        self.deleted: dict[str, str] = {}  # here on purpose, and its object, of this etag, may still be there
         self.waiting: list[str] = []  # jobs of deletion
         self.began_at = datetime.now(UTC)
         self.tally["histories"] += 1
 
-    @initialize(allow_delete=st.booleans())
-    def begin(self, allow_delete: bool) -> None:
+    @initialize(allow_delete=st.booleans(), kind=st.sampled_from(["sorted", "unsorted", "skipping"]))
+    def begin(self, allow_delete: bool, kind: str) -> None:
+        """Most stores list in the order of bytes; some do not, and some skip a folder after its name."""
         self.allow_delete = allow_delete
+        if kind == "unsorted":
+            self.bucket.order = lambda keys: sorted(keys, reverse=True)
+        elif kind == "skipping":
+            self.bucket.follows = self._skips_folders
         self.dataset = self.run(self.world.dataset(self.bucket, allow_delete=allow_delete))
         self.ledger = Ledger(self.world, self.dataset.id, self.bucket.was_absent)
+
+    def _skips_folders(self, start: str) -> Callable[[str], bool]:
+        """As SeaweedFS 4.48 does it after a text that names a folder and no object."""
+        is_object = start in self.bucket.objects
+        return lambda key: key.encode() > start.encode() and (is_object or not key.startswith(start + "/"))
 
     # What others do in the bucket.
 
@@ -134,11 +146,16 @@ class Histories(RuleBasedStateMachine):
         self.run(self._delete(key))
 
     async def _delete(self, key: str) -> None:
-        if await self.world.item(self.dataset, "/" + key) is not None:
-            self.ledger.asked_away.add("/" + key)
-            self.deleted[key] = False
-            self.waiting.append(key)
-            await self.world.delete(self.dataset, "/" + key)
+        if await self.world.item(self.dataset, "/" + key) is None:
+            return
+        self.ledger.asked_away.add("/" + key)
+        await self.world.delete(self.dataset, "/" + key)
+        async with self.world.connection() as conn:
+            cursor = await conn.execute(
+                "SELECT etag FROM tombstone WHERE dataset_id = %s AND path = %s", [self.dataset.id, "/" + key]
+            )
+            (self.deleted[key],) = await cursor.fetchone()
+        self.waiting.append(key)
 
     @rule()
     def jobs(self) -> None:
@@ -146,13 +163,16 @@ class Histories(RuleBasedStateMachine):
         self._run_jobs()
 
     def _run_jobs(self) -> None:
-        wanted = [key for key in self.waiting if self.allow_delete and self.deleted.get(key) is False]
+        """What was deleted goes, and nothing else: not what others have put into its place."""
+        before = dict(self.bucket.objects)
+        wanted = dict(before)
+        for key in self.waiting if self.allow_delete else ():
+            etag = self.deleted.pop(key, None)
+            if etag is not None and key in wanted and self.bucket.etag_of(key) == etag:
+                del wanted[key]
         self.waiting.clear()
-        self.bucket.deleted.clear()
         self.run(self.world.run_jobs(self.dataset))
-        assert set(self.bucket.deleted) == set(wanted), "what was deleted is not what was asked for"
-        for key in wanted:
-            self.deleted[key] = True
+        assert self.bucket.objects == wanted, "what was deleted is not what was asked for"
 
     # Syncs.
 
@@ -163,20 +183,35 @@ class Histories(RuleBasedStateMachine):
         self._exact_sync(confirm, death)
 
     def _exact_sync(self, confirm: bool, death: tuple[str, int] | None = None) -> None:
-        scan_id = self._request(confirm)
-        self._run_lane(scan_id, death)
+        self._exact(self._request(confirm), confirm, [death])
+
+    def _exact(
+        self, scan_id: int, confirm: bool, deaths_of_lanes: list[tuple[str, int] | None], holds: Iterable[int] = ()
+    ) -> None:
+        self._run_lanes(scan_id, deaths_of_lanes, holds)
         scan = self._finish(scan_id)
         found = self.run(self.world.index(self.dataset))
         present = {path[1:]: etag for path, (etag, _, missing) in found.items() if not missing}
         wanted = self._wanted()
         gone = present.keys() - wanted.keys()
-        assert {key: present[key] for key in present.keys() - gone} == wanted
+        kept = {key: present[key] for key in present.keys() - gone}
+        assert kept == wanted, f"differ: {kept.items() ^ wanted.items()}"
         if scan.state == "done":
-            assert not gone
+            assert not gone, f"still there: {gone}"
         else:
             assert scan.state == "held"
             assert not confirm
             assert len(gone) > BRAKE_ITEMS or not self.bucket.objects
+
+    @rule(
+        confirm=st.booleans(),
+        deaths_of_lanes=st.lists(maybe_deaths, min_size=2, max_size=3),
+        holds=st.lists(st.integers(0, 6), max_size=40),
+    )
+    def sync_in_lanes(self, confirm: bool, deaths_of_lanes: list[tuple[str, int] | None], holds: list[int]) -> None:
+        """By several workers at once, whose steps come in any order, and who may die."""
+        self._begin("scans in lanes")
+        self._exact(self._request(confirm), confirm, deaths_of_lanes, holds)
 
     @rule(
         confirm=st.booleans(),
@@ -199,7 +234,7 @@ class Histories(RuleBasedStateMachine):
                 await self._change(midst[pages])
 
         self.bucket.on_page = on_page
-        self._run_lane(scan_id, death)
+        self._run_lanes(scan_id, [death])
         for change in between:
             self.run(self._change(change))
         self._finish(scan_id)
@@ -216,15 +251,19 @@ class Histories(RuleBasedStateMachine):
         else:
             await self._delete(*rest)
 
-    @rule(at=st.integers(1, 30))
-    def abort(self, at: int) -> None:
-        """Whoever aborts keeps what was found."""
+    @rule(at=st.integers(1, 30), between=st.lists(changes, max_size=4), is_resumed=st.booleans())
+    def abort(self, at: int, between: list[Any], is_resumed: bool) -> None:
+        """Whoever aborts keeps what was found, and may go on with it after others were at work."""
         self._begin("aborts")
         scan_id = self._request(confirm=False)
-        self._run_lane(scan_id, ("commit unheard", at))
+        self._run_lanes(scan_id, [("commit unheard", at)])
         self.run(self._ask_to_abort(scan_id))
         scan = self._finish(scan_id)
         assert scan.state in ("stopped", "done", "held")
+        for change in between:
+            self.run(self._change(change))
+        if is_resumed:
+            self._finish(self._request(confirm=False, resume=True))
 
     async def _ask_to_abort(self, scan_id: int) -> None:
         async with self.world.connection() as conn:
@@ -233,21 +272,40 @@ class Histories(RuleBasedStateMachine):
                 [scan_id],
             )
 
-    def _request(self, confirm: bool) -> int:
-        return self.run(self.world.request(self.dataset, confirm=confirm))[1]
+    def _request(self, confirm: bool, *, resume: bool = False) -> int:
+        return self.run(self._ask_to_sync(confirm, resume))
 
-    def _run_lane(self, scan_id: int, death: tuple[str, int] | None) -> None:
-        lane = Lane(*(death or ("none", 0)))
-        if not self.run(lane.live(sync.run_scan(self.lanes.place, scan_id))):
-            self.tally["faults"] += 1
+    async def _ask_to_sync(self, confirm: bool, resume: bool) -> int:
+        async with self.world.connection() as conn:
+            await sync.request_sync(
+                conn, self.dataset, caller_id=self.world.owner.id, confirm_missing=confirm, resume=resume
+            )
+            scan = await scans.last_scan(conn, self.dataset.id)
+        assert scan is not None
+        return scan.id
+
+    def _run_lanes(
+        self, scan_id: int, deaths_of_lanes: list[tuple[str, int] | None], holds: Iterable[int] = ()
+    ) -> None:
+        turns = Turns(holds) if len(deaths_of_lanes) > 1 else None
+        lanes = [Lane(*(death or ("none", 0)), turns) for death in deaths_of_lanes]
+
+        async def run() -> None:
+            work = [lane.live(sync.run_scan(self.lanes.place, scan_id, number)) for number, lane in enumerate(lanes)]
+            await asyncio.gather(*work)
+
+        self.run(run())
+        self.tally["faults"] += sum(lane.is_dead for lane in lanes)
 
     def _finish(self, scan_id: int) -> Any:
-        """By a worker that lives on."""
-        self.run(sync.run_scan(self.world.place, scan_id))
-        command, scan = self.run(self.world.ended(self.dataset))
-        assert command.has_ended
+        """By workers that live on: the jobs of all lanes, each as often as it has to be."""
+        for number in itertools.count():
+            self.run(sync.run_scan(self.world.place, scan_id, number % sync.requests.LANES))
+            command, scan = self.run(self.world.ended(self.dataset))
+            if command.has_ended:
+                break
+            assert number < 2 * sync.requests.LANES, "the sync comes to no end"
         assert scan.id == scan_id
-        self.deleted = {key: is_gone for key, is_gone in self.deleted.items() if not is_gone}
         return scan
 
     # What must hold.
@@ -262,7 +320,7 @@ class Histories(RuleBasedStateMachine):
         return {
             key: self.bucket.etag_of_content(content)
             for key, content in self.bucket.objects.items()
-            if (content or key[-1] != "/") and self.deleted.get(key) is not False
+            if (content or key[-1] != "/") and key not in self.deleted
         }
 
     @invariant()
