@@ -30,6 +30,7 @@ unix_socket_permissions = 0700
 max_connections = 100
 shared_buffers = 128MB
 max_wal_size = 2GB
+wal_buffers = 16MB # a batch of a sync writes 3 MB, and several commit at once
 jit = off
 autovacuum_naptime = 15s
 """
