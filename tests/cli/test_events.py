@@ -1,0 +1,50 @@
+"""`headwater events setup` and `headwater events queue`, on a driver of SeaweedFS."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def driver(run, bucket, s3_environment) -> str:
+    connected = run("connect", f"s3://{bucket}/img_7", "--dataset", "told", "--project", "events", **s3_environment)
+    assert connected.returncode == 0, connected.stderr
+    (found,) = json.loads(run("driver", "list", "--project", "events", "--json").stdout)
+    return found["name"]
+
+
+def test_what_to_make_is_printed_and_the_rest_is_said_beside_it(run, driver, bucket):
+    answer = run("events", "setup", driver, "--via", "seaweedfs")
+    assert answer.returncode == 0, answer.stderr
+    assert f'path_prefixes = ["/buckets/{bucket}/img_7/"]' in answer.stdout
+    assert "Other ways: --via minio --format commands" in answer.stderr
+    told = json.loads(run("events", "setup", driver, "--via", "minio", "--json").stdout)
+    assert "notify_webhook:headwater" in told["text"]
+    assert told["ways"] == {"minio": ["commands"], "ceph": ["commands"], "seaweedfs": ["commands"]}
+
+
+def test_a_queue_is_named_shown_and_forgotten(run, driver):
+    none = run("events", "queue", driver)
+    assert "No queue is read for driver" in none.stdout
+    url = "https://sqs.eu-west-1.amazonaws.com/123456789012/told-events"
+    named = run("events", "queue", driver, url)
+    assert named.returncode == 0, named.stderr
+    assert f"{driver}: {url} (no worker reads it" in named.stdout
+    assert "read never; last message never; 0 in all" in named.stdout
+    off = json.loads(run("events", "queue", driver, "--off", "--json").stdout)
+    assert (off["queue"], off["state"], off["active"], off["type"]) == (url, "off", False, "sqs")
+    assert json.loads(run("events", "queue", driver, "--on", "--json").stdout)["active"] is True
+    assert "No queue is read" in run("events", "queue", driver, "--remove").stdout
+
+
+@pytest.mark.parametrize(("arguments", "complaint"), [
+    (["setup", "--via", "queue"], "cannot come by way of queue. Choose one of: minio, ceph, seaweedfs."),
+    (["setup", "--via", "minio", "--format", "terraform"], "There is no terraform for minio here."),
+    (["queue", "just-a-name"], "come through a queue of SQS: give its url"),
+    (["queue", "--off"], "has no queue yet. Name it"),
+    (["queue", "--off", "--remove"], "Give one of --on, --off and --remove"),
+])  # fmt: skip
+def test_what_is_wrong_is_told_in_a_sentence(run, driver, arguments, complaint):
+    answer = run("events", arguments[0], driver, *arguments[1:])
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert complaint in answer.stderr
