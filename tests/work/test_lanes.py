@@ -189,6 +189,38 @@ async def test_a_store_in_another_order_is_noticed_in_whatever_ranges_it_is_list
     assert ghosts(await world.index(dataset)) == set()
 
 
+async def test_what_an_unordered_listing_hides_from_its_ranges_is_asked_for(world, monkeypatch):
+    """The first range ends at `z`, before `b` was listed; the second is not given `b`, and its seam fits."""
+    store = ScriptedStore(dict.fromkeys(["a", "b", "c", "z"], b"x"))
+    dataset = await world.dataset(store)
+    await world.sync(dataset)
+
+    async def last_bounds(*_) -> list[str]:
+        return ["/c"]
+
+    monkeypatch.setattr(shards, "last_bounds", last_bounds)
+    store.order = lambda keys: sorted(keys, key="aczb".index)
+    scan = await sync_all(world, dataset)
+    assert (scan.state, scan.listed, scan.unchanged, scan.gone, scan.marked) == ("done", 4, 4, 0, 0)
+
+
+async def test_a_whole_listing_that_leaves_out_what_is_there_marks_nothing(world, monkeypatch):
+    monkeypatch.setattr(sync.ending, "PROVEN_CANDIDATES", 2)
+    store = ScriptedStore(many())
+    dataset = await world.dataset(store)
+    await world.sync(dataset)
+    store.order = lambda keys: sorted(key for key in keys if not key.startswith("0/00"))
+    command, scan = await world.sync(dataset)
+    assert (command.status, scan.state, scan.marked) == ("success", "held", 0)
+    assert command.warning.startswith("The bucket's listing left out objects that are there")
+    assert ghosts(await world.index(dataset)) == set()
+    del store.objects["0/000"]
+    monkeypatch.setattr(sync.ending, "PROVEN_CANDIDATES", 1000)
+    command, scan = await world.sync(dataset)
+    assert (command.warning, scan.state, scan.gone, scan.marked) == (None, "done", 1, 1)
+    assert ghosts(await world.index(dataset)) == {"/0/000"}
+
+
 async def test_who_lost_its_range_commits_nothing(world):
     store = ScriptedStore(many(12), page_keys=3)
     dataset = await world.dataset(store)
