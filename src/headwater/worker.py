@@ -11,7 +11,7 @@ from procrastinate import App
 
 from headwater import queue
 from headwater.settings import Settings
-from headwater.work import queues, schedules, tasks
+from headwater.work import queues, schedules, tasks, upstream
 from headwater.work.dispatch import dispatch_forever
 from headwater.workplace import open_workplace
 
@@ -35,6 +35,7 @@ async def run_worker(settings: Settings, database_url: str) -> None:
                     dispatch_forever(place.pool),
                     schedules.run_forever(place.pool),
                     queues.read_forever(place),
+                    upstream.follow_forever(place),
                     _adopt_forever(app),
                 ],
             )

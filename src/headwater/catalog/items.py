@@ -235,13 +235,25 @@ async def lock_paths(conn: AsyncConnection[Any], dataset_id: int, paths: Sequenc
     )
 
 
+async def try_lock_paths(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> set[str]:
+    """`lock_path` of those that nobody holds at this moment: these are returned. Waits for nobody; at most 1,000."""
+    cursor = await conn.execute(
+        """
+        SELECT path, pg_try_advisory_xact_lock(%s, hashtext(%s || ':' || path))
+        FROM unnest(%s::text[]) AS given (path)
+        """,
+        [_LOCK_CLASS, str(dataset_id), list(paths)],
+    )
+    return {path for path, is_ours in await cursor.fetchall() if is_ours}
+
+
 async def put_item(
-    conn: AsyncConnection[Any], dataset_id: int, written: Written, *, creator_id: int
+    conn: AsyncConnection[Any], dataset_id: int, written: Written, *, creator_id: int | None
 ) -> tuple[Item, bool]:
     """Add the item, or give the one at this path its new content. Returns it, and whether it is new.
 
-    Call it under `lock_path`. A new content forgets what was derived of the old one; metadata that is not given stays.
-    Raises NotFound when the dataset was deleted meanwhile.
+    Call it under `lock_path`; without a creator it was found in the bucket. A new content forgets what was derived of
+    the old one; metadata that is not given stays. Raises NotFound when the dataset was deleted meanwhile.
     """
     folder = folder_of(written.path)
     folder_id = (await ensure_folders(conn, dataset_id, [folder]))[folder]
@@ -269,7 +281,13 @@ def _is_hidden(path: str) -> bool:
 
 
 async def _write_item(
-    conn: AsyncConnection[Any], dataset_id: int, folder_id: int, written: Written, creator_id: int, *, replaces: bool
+    conn: AsyncConnection[Any],
+    dataset_id: int,
+    folder_id: int,
+    written: Written,
+    creator_id: int | None,
+    *,
+    replaces: bool,
 ) -> int | None:
     """The row's id; None when there is a row and it `replaces` none."""
     cursor = await conn.execute(

@@ -1,10 +1,7 @@
 """Hints: what buckets say happened to their keys. A durable inbox of "look at this key now", one row a key.
 
 Deliveries come at least once, in any order, again and again; some never come. So a hint says only which key to look at.
-What it says of the object is used for nothing but to find that the index knows it already.
-
-Who takes hints holds a claim on them for a while, and no lock: a hint that comes meanwhile joins its row, which then
-stays when the claim is settled. A claim that somebody else took over settles nothing.
+What it says of the object is used for nothing but to find that the index knows it already. Who looks: see claims.py.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from psycopg import AsyncConnection
+
+from headwater.catalog.sync import upstream
 
 CHANNEL = "headwater_hint"
 _LARGEST_KEY_BYTES = 1024  # as in storage/stores.py
@@ -56,27 +55,24 @@ async def take_in(
     ignored += len(hints) - usable + (len(rows) - kept)
     await conn.execute(
         """
-        INSERT INTO driver_events AS known (
-            driver_id, last_event_at, last_happened_at, received, ignored, wants_scan
-        )
-        SELECT
-            id, clock_timestamp(), %(happened_at)s, %(kept)s, %(ignored)s, %(needs_scan)s
+        INSERT INTO driver_events AS known (driver_id, last_event_at, last_happened_at, received, ignored)
+        SELECT id, clock_timestamp(), %(happened_at)s, %(kept)s, %(ignored)s
         FROM driver
         WHERE id = %(driver_id)s
         ON CONFLICT (driver_id) DO UPDATE
         SET last_event_at = excluded.last_event_at,
             last_happened_at = greatest(known.last_happened_at, excluded.last_happened_at),
-            received = known.received + excluded.received, ignored = known.ignored + excluded.ignored,
-            wants_scan = known.wants_scan OR excluded.wants_scan
+            received = known.received + excluded.received, ignored = known.ignored + excluded.ignored
         """,
         {
             "driver_id": driver_id,
             "happened_at": _newest(hints),
             "kept": kept,
             "ignored": ignored,
-            "needs_scan": needs_scan,
         },
     )
+    if needs_scan:
+        await upstream.want_scans(conn, driver_id)
     if kept or needs_scan:
         await conn.execute("SELECT pg_notify(%s, '')", [CHANNEL])
     return TakenIn(kept, ignored)

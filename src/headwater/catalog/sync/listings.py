@@ -20,6 +20,7 @@ from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.folders import ensure_folders, folder_of
 from headwater.catalog.quotas import Room
 from headwater.catalog.sync.scans import WINDOW_S, Scan
+from headwater.catalog.sync.seen import Seen
 from headwater.catalog.sync.shards import Superseded
 from headwater.errors import QuotaExceeded
 from headwater.mime_types import guess_mime_type
@@ -105,12 +106,12 @@ async def merge_listing(conn: AsyncConnection[Any], scan: Scan, shard: int, list
             await quotas.take_room(conn, room, len(difference.new))
     change = CounterChange()
     if difference.new:
-        await _add(conn, scan, listed, difference.new, change)
+        await add_items(conn, scan, listed, difference.new, change)
     changed = returned = 0
     if difference.changed:
-        changed = await _refresh(conn, scan, listed, difference.changed, change)
+        changed = await refresh_items(conn, scan, listed, difference.changed, change)
     if difference.returned:
-        returned = await _welcome_back(conn, scan, difference.returned, change)
+        returned = await welcome_back(conn, scan, difference.returned, change)
     if difference.gone:
         await _record_candidates(conn, scan, shard, listed)
     merged = Merged(
@@ -221,7 +222,7 @@ async def _differences(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -
             array_agg(n ORDER BY n) FILTER (WHERE id IS NULL),
             array_agg(id ORDER BY n) FILTER (WHERE is_changed AND is_older),
             array_agg(n ORDER BY n) FILTER (WHERE is_changed AND is_older),
-            array_agg(id) FILTER (WHERE NOT is_changed AND is_missing),
+            array_agg(id) FILTER (WHERE NOT is_changed AND is_missing AND is_older),
             count(*) FILTER (WHERE n IS NULL AND NOT is_missing AND is_older AND NOT is_ours)
         FROM compared
         WHERE id IS NULL OR n IS NULL OR is_changed OR is_missing
@@ -257,13 +258,13 @@ async def _drop_deleted(conn: AsyncConnection[Any], scan: Scan, listed: Listed, 
     return kept_deleted
 
 
-async def _add(
-    conn: AsyncConnection[Any], scan: Scan, listed: Listed, positions: list[int], change: CounterChange
+async def add_items(
+    conn: AsyncConnection[Any], seen: Seen, listed: Listed, positions: list[int], change: CounterChange
 ) -> None:
     """Insert what is new, with its folders and its Created events; an upload that was quicker keeps its row."""
     paths = [listed.paths[position] for position in positions]
     folders = [folder_of(path) for path in paths]
-    folder_ids = await ensure_folders(conn, scan.dataset_id, folders)
+    folder_ids = await ensure_folders(conn, seen.dataset_id, folders)
     texts = {
         "paths": paths,
         "etags": [listed.etags[position] for position in positions],
@@ -272,7 +273,7 @@ async def _add(
     }
     columns = [_column(name, values) for name, values in texts.items()]
     parameters: dict[str, Any] = {
-        "dataset_id": scan.dataset_id,
+        "dataset_id": seen.dataset_id,
         "folder_ids": _array(folder_ids[folder] for folder in folders),
         "sizes": _array(listed.sizes[position] for position in positions),
         "separator": _SEPARATOR,
@@ -335,9 +336,9 @@ def _array(numbers: Any) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-async def _refresh(
+async def refresh_items(
     conn: AsyncConnection[Any],
-    scan: Scan,
+    seen: Seen,
     listed: Listed,
     changed: list[tuple[int, int]],
     change: CounterChange,
@@ -378,8 +379,8 @@ async def _refresh(
         FROM refreshed
         """,
         {
-            "dataset_id": scan.dataset_id,
-            "started_at": scan.started_at,
+            "dataset_id": seen.dataset_id,
+            "started_at": seen.started_at,
             "ids": [item_id for item_id, _ in changed],
             "sizes": [listed.sizes[position] for position in positions],
             "etags": [listed.etags[position] for position in positions],
@@ -395,11 +396,11 @@ async def _refresh(
     change.failed_items -= row[3]
     change.missing_items -= row[4]
     change.trashed_items -= row[5]
-    await events.record_items(conn, scan.dataset_id, "Updated", refreshed)
+    await events.record_items(conn, seen.dataset_id, "Updated", refreshed)
     return len(refreshed)
 
 
-async def _welcome_back(conn: AsyncConnection[Any], scan: Scan, item_ids: list[int], change: CounterChange) -> int:
+async def welcome_back(conn: AsyncConnection[Any], seen: Seen, item_ids: list[int], change: CounterChange) -> int:
     """Ghosts whose object is back as it was: nothing is derived anew, unless it was not there to be read.
 
     Returns how many.
@@ -421,14 +422,14 @@ async def _welcome_back(conn: AsyncConnection[Any], scan: Scan, item_ids: list[i
         WHERE item.dataset_id = %(dataset_id)s AND item.id = before.id
         RETURNING item.id, before.is_unread, before.was_trashed
         """,
-        {"dataset_id": scan.dataset_id, "ids": item_ids},
+        {"dataset_id": seen.dataset_id, "ids": item_ids},
     )
     returned = await cursor.fetchall()
     unread = sorted(item_id for item_id, is_unread, _ in returned if is_unread)
     change.missing_items -= len(returned)
     change.trashed_items -= sum(was_trashed for _, _, was_trashed in returned)
     change.failed_items -= len(unread)
-    await events.record_items(conn, scan.dataset_id, "Updated", unread)
+    await events.record_items(conn, seen.dataset_id, "Updated", unread)
     return len(returned)
 
 

@@ -11,6 +11,7 @@ from headwater.catalog.items import Deleted
 from headwater.catalog.sync.moves import Followed, follow_moves
 from headwater.catalog.sync.rules import SyncRules
 from headwater.catalog.sync.scans import Scan
+from headwater.catalog.sync.seen import Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +60,39 @@ async def judge_missing(conn: AsyncConnection[Any], scan: Scan, rules: SyncRules
     marked = cursor.rowcount
     await count(conn, scan.dataset_id, CounterChange(missing_items=marked, trashed_items=marked if is_trash else 0))
     return Verdict(marked=marked, held=0, moved=followed.moved, left_over=followed.left_over)
+
+
+async def mark_gone(
+    conn: AsyncConnection[Any], seen: Seen, item_ids: Sequence[int], rules: SyncRules, change: CounterChange
+) -> int:
+    """Make ghosts of single items whose object is known to be gone. Returns how many.
+
+    Their rows count as written now: a scan that began before may list them, and knows no better.
+    """
+    cursor = await conn.execute(
+        """
+        WITH gone AS (
+            SELECT id
+            FROM item
+            WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s) AND missing_since IS NULL
+                AND changed_at < %(started_at)s
+            ORDER BY id
+            FOR UPDATE
+        )
+        UPDATE item
+        SET missing_since = now(), trashed_at = CASE WHEN %(is_trash)s THEN now() END, updated_at = now(),
+            changed_at = clock_timestamp()
+        FROM gone
+        WHERE item.dataset_id = %(dataset_id)s AND item.id = gone.id
+        """,
+        {
+            "dataset_id": seen.dataset_id,
+            "ids": list(item_ids),
+            "started_at": seen.started_at,
+            "is_trash": rules.ghosts == "trash",
+        },
+    )
+    change.missing_items += cursor.rowcount
+    if rules.ghosts == "trash":
+        change.trashed_items += cursor.rowcount
+    return cursor.rowcount

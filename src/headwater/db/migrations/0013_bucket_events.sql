@@ -1,6 +1,9 @@
 -- Automatic upstream: what buckets say about their keys, kept until somebody has looked.
 
-ALTER TABLE dataset ADD COLUMN auto_sync boolean NOT NULL DEFAULT true; -- follows the events of its driver
+ALTER TABLE dataset
+    ADD COLUMN auto_sync boolean NOT NULL DEFAULT true, -- follows the events of its driver
+    ADD COLUMN scan_wanted_at timestamptz; -- something happened that hints cannot tell: a scan starts then
+CREATE INDEX dataset_scan_wanted ON dataset (scan_wanted_at) WHERE scan_wanted_at IS NOT NULL;
 
 -- A driver's events; kept apart from driver, because it is written with every delivery.
 CREATE TABLE driver_events (
@@ -16,7 +19,6 @@ CREATE TABLE driver_events (
     looked_at bigint NOT NULL DEFAULT 0, -- requests made to the store
     applied bigint NOT NULL DEFAULT 0, -- hints that are done with
     dropped bigint NOT NULL DEFAULT 0, -- hints given up: a scan finds what they told of
-    wants_scan boolean NOT NULL DEFAULT false, -- something happened that no hint can tell of, as a folder's new name
     -- a store that does not answer is left alone for a while
     failures integer NOT NULL DEFAULT 0,
     not_before timestamptz NOT NULL DEFAULT '-infinity',
