@@ -12,6 +12,7 @@ from headwater.cli import (
     doctor,
     drivers,
     events,
+    ghosts,
     integrations,
     keys,
     listing,
@@ -24,9 +25,11 @@ from headwater.cli import (
     sdk,
     serving,
     status,
+    sync_rules,
     syncing,
     users,
     vault,
+    verifying,
 )
 from headwater.cli.output import fail
 from headwater.errors import HeadwaterError
@@ -45,10 +48,12 @@ _COMMANDS = {
         "demo": demo.demo_command,
         "connect": connecting.connect_command,
         "sync": syncing.sync_command,
+        "sync-rules": sync_rules.sync_rules_command,
         "schedule": schedules.schedule_command,
         "status": status.status_command,
         "ls": listing.ls_command,
         "delete": deleting.delete_command,
+        "verify": verifying.verify_command,
         "abort": syncing.abort_command,
         "notices": notices.notices_command,
         "doctor": doctor.doctor_command,
@@ -69,6 +74,7 @@ for panel, commands in _COMMANDS.items():
     for name, function in commands.items():
         app.command(name, rich_help_panel=panel)(function)
 app.add_typer(drivers.driver_app, rich_help_panel="Start here")
+app.add_typer(ghosts.ghosts_app, rich_help_panel="Start here")
 app.add_typer(events.events_app, rich_help_panel="Start here")
 users.user_app.command("password")(passwords.password_command)
 for people in (
