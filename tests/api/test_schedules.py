@@ -50,6 +50,7 @@ async def test_the_last_run_is_shown_with_its_command(world: World) -> None:
         "outcome": "started",
         "message": None,
         "commandId": command_id,
+        "status": "created",
     }
     assert told["failures"] == 2
     await world.execute("DELETE FROM command WHERE id = %s", int(command_id, 16))

@@ -113,7 +113,7 @@ async def read_all(world: World, driver: Driver) -> None:
 async def _read_more(world: World, driver: Driver, reading: queues._Reading, queue: Queue) -> int:
     """How many messages there are one reading later; one more than that while there may be others."""
     before = (await known(world, driver)).messages
-    assert await reading.read_once(queue, wait_s=0)
+    assert await reading.read_once(queue, wait_s=0) is not None
     after = (await known(world, driver)).messages
     return after + 1 if after > before else after
 
@@ -410,7 +410,7 @@ async def test_who_reads_a_queue_that_was_changed_switched_off_or_taken_over_sto
         await read_through(world, driver, sqs_queue(theirs))
         async with opened(world, driver) as (reading, queue):
             await happen(driver)
-            assert not await reading.read_once(queue, wait_s=0)
+            assert await reading.read_once(queue, wait_s=0) is None
         assert await hinted(world, driver) == set()
         assert theirs.left() == 1
 
@@ -440,3 +440,40 @@ async def test_workers_read_as_long_as_they_run_and_hand_over_when_they_end(
     worker.cancel()
     await asyncio.gather(worker, return_exceptions=True)
     assert not (await known(world, driver)).is_leased
+
+
+async def test_a_flood_of_messages_is_read_side_by_side(
+    world: World, events: tuple[Driver, Sqs, Bucket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, theirs, bucket = events
+    keys = [f"many/{i}.txt" for i in range(300)]
+    for start in range(0, len(keys), 10):
+        entries = [
+            {"Id": str(i), "MessageBody": s3_event(bucket.name, key)} for i, key in enumerate(keys[start : start + 10])
+        ]
+        theirs.client.send_message_batch(QueueUrl=theirs.url, Entries=entries)
+    theirs.client.set_queue_attributes(QueueUrl=theirs.url, Attributes={"VisibilityTimeout": "60"})
+    async with opened(world, driver) as (reading, queue):
+        most = running = 0
+        receive = queue.receive
+
+        async def counted(*, wait_s: int) -> object:
+            nonlocal most, running
+            running += 1
+            most = max(most, running)
+            try:
+                return await receive(wait_s=min(wait_s, 1))
+            finally:
+                running -= 1
+
+        monkeypatch.setattr(queue, "receive", counted)
+        task = asyncio.create_task(reading._read_on(queue))
+
+        async def is_empty() -> bool:
+            return await asyncio.to_thread(theirs.left) == 0
+
+        await wait_for(is_empty, within_s=60)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await hinted(world, driver) == set(keys)
+    assert 1 < most <= queues._MOST_SIDE_BY_SIDE

@@ -171,6 +171,7 @@ async def test_what_is_switched_off_deleted_or_not_due_starts_nothing(world) -> 
     for dataset in (off, gone, later):
         assert await scans_of(world, dataset) == []
     assert (await schedule_of(world, off)).next_run_at is None
+    assert (await schedule_of(world, gone)).last_run_at is None
 
 
 async def notices_of(world, dataset) -> list[tuple[str, str]]:
@@ -216,6 +217,17 @@ async def test_a_run_that_may_not_begin_is_told_and_tried_again(world, monkeypat
     await make_due(world, dataset)
     await running.run_once(world.place.pool)
     assert len(await scans_of(world, dataset)) == 1
+
+
+async def test_a_time_zone_that_is_no_more_stops_that_schedule_alone(world) -> None:
+    lost, other = await scheduled(world), await scheduled(world)
+    async with world.connection() as conn:
+        await conn.execute("UPDATE schedule SET timezone = 'Nowhere/Land' WHERE dataset_id = %s", [lost.id])
+    assert await running.run_once(world.place.pool) == 2
+    known = await schedule_of(world, lost)
+    assert known.next_run_at is None
+    assert "There is no time zone 'Nowhere/Land'" in known.last_message
+    assert (await schedule_of(world, other)).next_run_at is not None
 
 
 async def follow_events(world, dataset, *, is_on: bool = True) -> None:

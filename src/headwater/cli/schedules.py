@@ -76,7 +76,13 @@ def _json(told: dict[str, Any]) -> dict[str, Any]:
         "is_default": told["isDefault"],
         "next_runs": told["nextRuns"],
         "last_run": last
-        and {"at": last["at"], "outcome": last["outcome"], "message": last["message"], "command_id": last["commandId"]},
+        and {
+            "at": last["at"],
+            "outcome": last["outcome"],
+            "message": last["message"],
+            "command_id": last["commandId"],
+            "status": last["status"],
+        },
         "failures": told["failures"],
     }
 
@@ -92,6 +98,7 @@ def _show(name: str, told: dict[str, Any]) -> None:
         say(f"  next  {datetime.fromisoformat(run).astimezone(place):%a %Y-%m-%d %H:%M %Z}")
     last = told["lastRun"]
     if last:
-        say(f"  last  {age(last['at'])}: {last['message'] or last['outcome']}")
+        said = ": ".join(part for part in (last["status"] or last["outcome"], last["message"]) if part)
+        say(f"  last  {age(last['at'])}: {said}")
     if told["failures"]:
         warn(f"The last scheduled syncs failed, {told['failures']} in a row. Look: headwater status {name!r}")

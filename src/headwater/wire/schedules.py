@@ -25,6 +25,7 @@ class LastRunJson(TypedDict):
     outcome: str  # started, skipped, refused
     message: str | None
     commandId: str | None
+    status: str | None  # of that command
 
 
 class ScheduleJson(TypedDict):
@@ -63,7 +64,9 @@ def schedule(dataset_id: int, found: Schedule | None, now: datetime) -> Schedule
 
 
 def _next_runs(found: Schedule, now: datetime) -> list[datetime]:
-    return next_runs(found.cron, found.timezone, now, _RUNS_SHOWN) if found.active else []
+    if found.next_run_at is None:
+        return []
+    return next_runs(found.cron, found.timezone, now, _RUNS_SHOWN)
 
 
 def _last_run(found: Schedule) -> LastRunJson | None:
@@ -73,6 +76,7 @@ def _last_run(found: Schedule) -> LastRunJson | None:
     return LastRunJson(
         at=times.to_wire(found.last_run_at),
         outcome=found.last_outcome,
-        message=found.last_message,
+        message=found.last_message or (found.last_error if has_command else None),
         commandId=to_wire(found.last_command_id) if has_command and found.last_command_id else None,
+        status=found.last_status if has_command else None,
     )

@@ -30,6 +30,8 @@ UNREADABLE_RECEIVES = 10  # then a message that says nothing is deleted; a dead-
 _MOST_QUEUES = 50  # of one worker
 _LOOK_EVERY_S = 5.0
 _WAIT_S = 20  # the longest that SQS waits for a message
+_MANY = 10  # messages at once: all that SQS gives
+_MOST_SIDE_BY_SIDE = 8
 _log = logging.getLogger(__name__)
 
 
@@ -93,13 +95,28 @@ class _Reading:
             driver = await drivers.get_driver(conn, self.queue.driver_id)
         opened = await self.place.places.clouds.open_queue(driver, self.queue, self.connector)
         try:
-            while await self.read_once(opened, wait_s=_WAIT_S):
-                pass
+            await self._read_on(opened)
         finally:
             await opened.close()
 
-    async def read_once(self, opened: Queue, *, wait_s: int) -> bool:
-        """Take in what comes within `wait_s`, then delete it. False when the queue is no longer ours to read."""
+    async def _read_on(self, opened: Queue) -> None:
+        """One request at a time while little comes, several when much does."""
+        side_by_side = 1
+        while True:
+            wait_s = _WAIT_S if side_by_side == 1 else 0
+            readings = [self.read_once(opened, wait_s=wait_s) for _ in range(side_by_side)]
+            counts: list[int] = []
+            for told in await asyncio.gather(*readings, return_exceptions=True):
+                if isinstance(told, BaseException):
+                    raise told
+                if told is None:
+                    return
+                counts.append(told)
+            is_busy = all(count >= _MANY for count in counts)
+            side_by_side = min(2 * side_by_side, _MOST_SIDE_BY_SIDE) if is_busy else 1
+
+    async def read_once(self, opened: Queue, *, wait_s: int) -> int | None:
+        """Take in what comes within `wait_s`, then delete it: how many. None when the queue is no longer ours."""
         messages = await opened.receive(wait_s=wait_s)
         readable, unreadable, said = _sorted(messages)
         async with self.place.pool.connection() as conn:
@@ -111,7 +128,7 @@ class _Reading:
                 unreadable=sum(message.receives <= 1 for message in unreadable),
             )
             if not is_ours:  # what was received comes again, to whoever reads now
-                return False
+                return None
             if readable:
                 await hints.take_in(
                     conn, self.queue.driver_id, said.hints, ignored=said.ignored, needs_scan=said.needs_scan
@@ -121,7 +138,7 @@ class _Reading:
         hopeless = [message for message in unreadable if message.receives >= UNREADABLE_RECEIVES]
         if done := readable + hopeless:
             await opened.delete(done)
-        return True
+        return len(messages)
 
     async def _give_up(self, error: Exception, sentence: str) -> None:
         is_passing = isinstance(error, Unavailable) or not isinstance(error, HeadwaterError)

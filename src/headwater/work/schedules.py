@@ -27,6 +27,8 @@ async def run_forever(pool: Pool) -> None:
             await run_once(pool)
         except (OperationalError, PoolTimeout) as error:
             _log.warning("Schedules wait for the database: %s", type(error).__name__)
+        except Exception:  # noqa: BLE001 - a defect of ours here stops no other work
+            _log.exception("Schedules failed")
         await asyncio.sleep(_LOOK_EVERY_S)
 
 

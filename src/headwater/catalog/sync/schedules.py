@@ -38,6 +38,8 @@ class Schedule:
     last_outcome: Outcome | None
     last_message: str | None
     last_command_id: int | None
+    last_status: str | None  # of that command
+    last_error: str | None
     failures: int
 
 
@@ -88,7 +90,8 @@ def default_cron(dataset_id: int) -> str:
 _SELECT = """
 SELECT
     dataset_id, cron, timezone, active, is_default, next_run_at, last_run_at, last_outcome, last_message,
-    last_command_id, failures
+    last_command_id, (SELECT status FROM command WHERE command.id = last_command_id) AS last_status,
+    (SELECT error FROM command WHERE command.id = last_command_id) AS last_error, failures
 FROM schedule
 """
 
@@ -169,6 +172,10 @@ async def note_run(
     command_id: int | None = None,
 ) -> None:
     """What became of a run that was due, and when the next one is: from now on, however many were missed."""
+    try:
+        next_run_at = await _next(conn, schedule.cron, schedule.timezone)
+    except BadRequest as error:  # a newer release may know it no more
+        next_run_at, message = None, str(error)
     await conn.execute(
         """
         UPDATE schedule
@@ -177,7 +184,7 @@ async def note_run(
         WHERE dataset_id = %s
         """,
         [
-            await _next(conn, schedule.cron, schedule.timezone),
+            next_run_at,
             outcome,
             message,
             command_id,
