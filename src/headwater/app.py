@@ -34,6 +34,7 @@ from headwater.api import (
     schedules,
     sync_rules,
     uploads,
+    verification,
 )
 from headwater.api.bodies import BodyLimit
 from headwater.api.caller import Server
@@ -107,6 +108,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         event_setup,
         datasets,
         deletions,
+        verification,
         schedules,
         sync_rules,
         ghosts,

@@ -299,6 +299,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/datasets/{dataset_id}/directoryTree"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/delete-items"): Route(sends(json={"filter": {}, "dryRun": True})),
     ("GET", "/api/v1/datasets/{dataset_id}/deleted"): Route(sends()),
+    ("POST", "/api/v1/datasets/{dataset_id}/verify"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/restore-deleted"): Route(about("dataset_id", _new_bucket_dataset)),
     ("POST", "/api/v1/datasets/{dataset_id}/query"): Route(sends(json={})),
     ("POST", "/api/v1/datasets/{dataset_id}/items"): Route(

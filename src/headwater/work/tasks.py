@@ -8,8 +8,8 @@ from procrastinate import App, BaseRetryStrategy, JobContext, RetryDecision
 from procrastinate.jobs import Job
 from psycopg import OperationalError
 
-from headwater.errors import HeadwaterError, Unavailable
-from headwater.work import deletion, ghosts, preprocess, secrets, sync
+from headwater.errors import HeadwaterError, NotFound, Unavailable
+from headwater.work import deletion, ghosts, preprocess, secrets, sync, verify
 from headwater.work.workplace import Workplace
 
 _SYNC_TRIES = 8
@@ -56,28 +56,7 @@ def register(app: App, place: Workplace) -> None:
     async def preprocess_items(dataset_id: int, item_ids: list[int]) -> None:
         await preprocess.preprocess_items(place, dataset_id, item_ids)
 
-    @app.task(name=deletion.DELETE_OBJECT_TASK, pass_context=True, retry=retry)
-    async def delete_object(context: JobContext, **arguments: Any) -> None:
-        is_last_try = context.job.attempts >= _OTHER_TRIES - 1
-        await deletion.delete_object(place, **arguments, is_last_try=is_last_try)
-
-    @app.task(name=deletion.DELETE_OBJECTS_TASK, pass_context=True, retry=retry)
-    async def delete_objects(context: JobContext, **arguments: Any) -> None:
-        is_last_try = context.job.attempts >= _OTHER_TRIES - 1
-        await deletion.delete_objects(place, **arguments, is_last_try=is_last_try)
-
-    @app.task(name=deletion.DELETE_ITEMS_TASK, retry=retry)
-    async def delete_items(command_id: int, wanted: dict[str, Any], last_id: int) -> None:
-        try:
-            await deletion.delete_items(place, command_id=command_id, wanted=wanted, last_id=last_id)
-        except OperationalError:
-            raise
-        except HeadwaterError as error:
-            await deletion.give_up(place, command_id, str(error))
-        except Exception:
-            _log.exception("Deletion %s failed", command_id)
-            await deletion.give_up(place, command_id, "Headwater failed in this deletion; its log says where.")
-            raise
+    _register_deletions(app, place, retry)
 
     @app.task(name=deletion.PURGE_TASK, retry=retry)
     async def purge_dataset(dataset_id: int) -> None:
@@ -107,3 +86,46 @@ def register(app: App, place: Workplace) -> None:
     @app.task(name=secrets.DESTROY_TASK, retry=_TryAgain(tries=_VAULT_TRIES, longest_wait_s=300))
     async def destroy_secret(mount: str, path: str) -> None:
         await secrets.destroy(place, mount=mount, path=path)
+
+
+def _register_deletions(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    """What deletes many at once, and what looks whether all is right."""
+
+    @app.task(name=deletion.DELETE_OBJECT_TASK, pass_context=True, retry=retry)
+    async def delete_object(context: JobContext, **arguments: Any) -> None:
+        is_last_try = context.job.attempts >= _OTHER_TRIES - 1
+        await deletion.delete_object(place, **arguments, is_last_try=is_last_try)
+
+    @app.task(name=deletion.DELETE_OBJECTS_TASK, pass_context=True, retry=retry)
+    async def delete_objects(context: JobContext, **arguments: Any) -> None:
+        is_last_try = context.job.attempts >= _OTHER_TRIES - 1
+        await deletion.delete_objects(place, **arguments, is_last_try=is_last_try)
+
+    @app.task(name=deletion.DELETE_ITEMS_TASK, retry=retry)
+    async def delete_items(command_id: int, wanted: dict[str, Any], last_id: int) -> None:
+        try:
+            await deletion.delete_items(place, command_id=command_id, wanted=wanted, last_id=last_id)
+        except OperationalError:
+            raise
+        except HeadwaterError as error:
+            await deletion.give_up(place, command_id, str(error))
+        except Exception:
+            _log.exception("Deletion %s failed", command_id)
+            await deletion.give_up(place, command_id, "Headwater failed in this deletion; its log says where.")
+            raise
+
+    @app.task(name=verify.TASK, pass_context=True, retry=_TryAgain(tries=_SYNC_TRIES, longest_wait_s=60))
+    async def verify_dataset(context: JobContext, command_id: int) -> None:
+        is_last_try = context.job.attempts >= _SYNC_TRIES - 1
+        try:
+            await verify.verify_dataset(place, command_id, is_last_try=is_last_try)
+        except NotFound:
+            return
+        except (Unavailable, OperationalError):
+            if is_last_try:
+                await verify.give_up(place, command_id)
+            raise
+        except Exception:
+            _log.exception("Verification %s failed", command_id)
+            await verify.give_up(place, command_id)
+            raise
