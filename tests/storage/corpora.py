@@ -209,9 +209,9 @@ CORPORA = [
     Corpus(
         "a full folder among neighbours",
         "More keys than a page in one folder, with signs that sort around its end.",
-        ("n/", *(f"n/{number:03}" for number in range(25)), "n", "n#", "n+", "n.", "n0", "n~", "o"),
-        ("n", "n/", "n/01", "n+"),
-        ("n/", "n/000", "n/011", "n/012", "n/024", "n/1", "n~"),
+        ("nn/", *(f"nn/{number:03}" for number in range(25)), "nn", "nn#", "nn+", "nn.", "nn0", "nn~", "o"),
+        ("nn", "nn/", "nn/01", "nn+"),
+        ("nn/", "nn/000", "nn/011", "nn/012", "nn/024", "nn/1", "nn~"),
     ),
     Corpus(
         "what looks like a path",

@@ -74,10 +74,10 @@ CANNOT_HOLD: dict[str, dict[str, str]] = {
     "gcs": {},
 }
 
-_MARKERS = ["only/", "f/", "f/b/", "a/", "a//", "a//b", "/a", "//", "n/"]
+_MARKERS = ["only/", "f/", "f/b/", "a/", "a//", "a//b", "/a", "//", "nn/"]
 _DOTS = ["d/./e", "d/../e", "./d", "../d", ".", "..", "d/.", "d/.."]
 _NAMED_LIKE_FILES = ["drive/front/1", "car/door", "car/door/handle", "p/q/r", ".a/b", ".dataloop"]
-_NAMED_LIKE_FILES += ["\U0001f600/a", "\uffee/a", "PHOTO/a.JPG", "Photo/a.jpg", "n"]
+_NAMED_LIKE_FILES += ["\U0001f600/a", "\uffee/a", "PHOTO/a.JPG", "Photo/a.jpg", "nn"]
 _BACKSLASHES = ["b\\c", "b\\\\c", "b\\"]
 # What of the keys in corpora.py cannot be held beside the others of its corpus, and why.
 CANNOT_HOLD_OF_CORPORA: dict[str, dict[str, str]] = {
@@ -87,7 +87,7 @@ CANNOT_HOLD_OF_CORPORA: dict[str, dict[str, str]] = {
     | dict.fromkeys(_BACKSLASHES, CANNOT_HOLD["seaweedfs"]["a\\b"]),
     "moto": dict.fromkeys(["l\nm", "l\r\nm"], CANNOT_HOLD["moto"]["a\nb"]),
     "azurite": dict.fromkeys(["c\x01d", "c\x08d", "c\x0bd", "c\x1fd"], CANNOT_HOLD["azurite"]["a\x01b"])
-    | dict.fromkeys([*_DOTS, "n."], CANNOT_HOLD["azurite"]["..."])
+    | dict.fromkeys([*_DOTS, "nn."], CANNOT_HOLD["azurite"]["..."])
     | dict.fromkeys(_BACKSLASHES, CANNOT_HOLD["azurite"]["a\\b"]),
     "gcs": {},
 }
