@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import mean
 
 import psutil
 import psycopg
@@ -82,12 +83,13 @@ def measure_long() -> Iterator[Figure]:
 def _measure(size: _Size) -> Iterator[Figure]:
     with temporary_folder() as folder, listing_server(size.objects) as server, installed(folder) as ground:
         store = buckets.open_store(server, _BUCKET)
-        load_per_s = _time_load(ground)
+        load_per_s = [_time_load(ground)]
         listing_s = [buckets.time_listing(store, (5_000, False), expected=size.objects)]
         dataset = uvloop.run(make_dataset(ground, server, _BUCKET))
         say(f"{size.name}: {size.objects:,} objects; listing alone takes {listing_s[0]:.1f} s")
         first = _watch(ground, dataset, size.objects)
         say(f"{size.name}: the first sync took {first.took_s:.1f} s")
+        load_per_s.append(_time_load(ground))
         yield _first(size, first, load_per_s, listing_s)
         yield _steadiness(size, first)
         settled = _settle(ground, size.objects)
@@ -217,6 +219,7 @@ def _settle(ground: Ground, objects: int) -> dict[str, float]:
         while (left := _not_vacuumed(conn)) > objects / 50 and time.monotonic() < began + _VACUUM_WITHIN_S:
             time.sleep(0.5)
         log_bytes = _log_position(conn) - log_before
+        conn.execute("TRUNCATE event")  # nothing dispatches them here
         conn.execute("CHECKPOINT")
         return {"waited_s": time.monotonic() - began, "vacuum_log_bytes": log_bytes, "rows_not_vacuumed": left}
 
@@ -246,19 +249,20 @@ def _written(ground: Ground) -> tuple[dict[str, int], int]:
         return dict(rows), _log_position(conn)
 
 
-def _first(size: _Size, run: _Run, load_per_s: float, listing_s: list[float]) -> Figure:
+def _first(size: _Size, run: _Run, load_per_s: list[float], listing_s: list[float]) -> Figure:
     return Figure(
         name=f"{size.name}.first",
         value=size.objects / run.took_s,
-        floor=load_per_s,
+        floor=mean(load_per_s),
         unit="objects/s",
-        target=0.25,
+        target=0.2,
         must_hold=size.objects / run.took_s >= size.first_per_s,
         details={
             "objects": size.objects,
             "cores": os.cpu_count(),
             "took_s": run.took_s,
             "at_least_per_s": size.first_per_s,
+            "load_per_s": load_per_s,
             "listing_s": listing_s,
             "cpu_s": run.cpu_s,
         },
