@@ -35,6 +35,7 @@ from headwater.api import (
     sync_rules,
     uploads,
     verification,
+    webhooks,
 )
 from headwater.api.bodies import BodyLimit
 from headwater.api.caller import Server
@@ -118,6 +119,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         quotas,
         notifications,
         inbox,
+        webhooks,
     ):
         app.include_router(noun.router, prefix="/api/v1")
     return app

@@ -10,6 +10,7 @@ from typing import Any
 from procrastinate import App
 
 from headwater import queue
+from headwater.catalog.notices import WEBHOOK_QUEUE
 from headwater.settings import Settings
 from headwater.work import queues, schedules, tasks, upstream
 from headwater.work.dispatch import dispatch_forever
@@ -18,6 +19,7 @@ from headwater.workplace import open_workplace
 _SYNCS_AT_ONCE = 4
 _MORE_LANES_AT_ONCE = 3  # of all syncs together
 _OTHER_JOBS_AT_ONCE = 3  # two keep the decoders busy while one commits
+_WEBHOOKS_AT_ONCE = 8  # they wait for others, most of the time
 _FINISH_WITHIN_S = 5.0
 _LOOK_FOR_DEAD_S = 3.0
 
@@ -50,6 +52,7 @@ async def _work_until_told(app: App, beside: list[Coroutine[Any, Any, None]]) ->
     running.append(asyncio.create_task(_run_jobs(app, "sync", concurrency=_SYNCS_AT_ONCE)))
     running.append(asyncio.create_task(_run_jobs(app, "lanes", concurrency=_MORE_LANES_AT_ONCE)))
     running.append(asyncio.create_task(_run_jobs(app, "default", concurrency=_OTHER_JOBS_AT_ONCE)))
+    running.append(asyncio.create_task(_run_jobs(app, WEBHOOK_QUEUE, concurrency=_WEBHOOKS_AT_ONCE)))
     stopped = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
     for task in running:

@@ -103,6 +103,8 @@ async def open_workplace(
                 decoders=decoders,
                 spool_dir=spool_dir,
                 slots=asyncio.Semaphore(settings.decoders + _READ_AHEAD),
+                public_url=settings.public_url,
+                allow_private=settings.allow_private_endpoints,
             )
         finally:
             logged_in.cancel()

@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from headwater import api
-from headwater.catalog import accounts, organizations, projects, rights
+from headwater.catalog import accounts, notices, organizations, projects, rights
 from headwater.work.preprocess import thumbnail_key
 from tests.api.world import BOUNDARY, NOBODY, World, file_form, message, new_account, unique
 
@@ -108,6 +108,31 @@ async def _invitation(world: World) -> str:
 
 # What is asked about is another account's, whoever asks.
 _NOT_THEIRS = dict.fromkeys([*PEOPLE, "outsider"], 404)
+
+
+async def _webhook(world: World) -> str:
+    body = {"name": unique("webhook"), "url": "http://127.0.0.1:9/nobody-listens"}
+    made = await world.owner.post(f"/projects/{world.project_id}/webhooks", json=body)
+    assert made.status_code == 200
+    return made.json()["id"]
+
+
+async def _delivery(world: World) -> tuple[dict[str, str], dict[str, Any]]:
+    webhook_id = await _lone_webhook(world)
+    async with world.pool.connection() as conn:
+        await notices.tell_project(conn, int(world.project_id, 16), "info", "So it is", "It is so.")
+    url = f"/projects/{world.project_id}/webhooks/{webhook_id}/deliveries"
+    return {"webhook_id": webhook_id, "delivery_id": (await world.owner.get(url)).json()[0]["id"]}, {}
+
+
+async def _new_webhook(world: World) -> tuple[dict[str, str], dict[str, Any]]:
+    await world.execute("DELETE FROM webhook WHERE project_id = %s", int(world.project_id, 16))  # there is a limit
+    return {}, {"json": {"name": unique("webhook"), "url": "https://hooks.test/in", "active": False}}
+
+
+async def _lone_webhook(world: World) -> str:
+    await world.execute("DELETE FROM webhook WHERE project_id = %s", int(world.project_id, 16))
+    return await _webhook(world)
 
 
 async def _key(world: World) -> str:
@@ -313,6 +338,23 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("DELETE", "/api/v1/items/{item_id}"): Route(about("item_id", _item)),
     ("GET", "/api/v1/items/{item_id}/stream"): Route(sends()),
     ("GET", "/api/v1/items/{item_id}/thumbnail"): Route(about("item_id", _with_thumbnail)),
+    ("POST", "/api/v1/projects/{project_id}/webhooks"): Route(_new_webhook),
+    ("GET", "/api/v1/projects/{project_id}/webhooks"): Route(sends()),
+    ("GET", "/api/v1/projects/{project_id}/webhooks/{webhook_id}"): Route(about("webhook_id", _lone_webhook)),
+    ("PATCH", "/api/v1/projects/{project_id}/webhooks/{webhook_id}"): Route(
+        about("webhook_id", _lone_webhook, json={"active": False})
+    ),
+    ("DELETE", "/api/v1/projects/{project_id}/webhooks/{webhook_id}"): Route(about("webhook_id", _lone_webhook)),
+    ("POST", "/api/v1/projects/{project_id}/webhooks/{webhook_id}/rotate"): Route(
+        about("webhook_id", _lone_webhook, json={})
+    ),
+    ("POST", "/api/v1/projects/{project_id}/webhooks/{webhook_id}/test"): Route(about("webhook_id", _lone_webhook)),
+    ("GET", "/api/v1/projects/{project_id}/webhooks/{webhook_id}/deliveries"): Route(
+        about("webhook_id", _lone_webhook)
+    ),
+    ("POST", "/api/v1/projects/{project_id}/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"): Route(
+        _delivery
+    ),
     ("GET", "/api/v1/notifications"): Route(sends()),
     ("GET", "/api/v1/notifications/unread"): Route(sends()),
     ("POST", "/api/v1/notifications/read"): Route(sends(json={"ids": []})),

@@ -13,6 +13,7 @@ from headwater.catalog.accounts import Account
 from headwater.errors import BadRequest, NotFound
 from headwater.ids import to_wire
 from headwater.wire import accounts as wire
+from headwater.work import webhooks
 from headwater.work.deletion import PURGE_TASK
 
 router = APIRouter(prefix="/projects", tags=["projects"])
@@ -100,6 +101,7 @@ async def delete_project(project_id: ProjectId, caller: Caller, conn: Connection
         await bots.delete_bot(conn, caller, project, bot)
     for dataset_id in await projects.delete_project(conn, project):
         await queue.defer(conn, PURGE_TASK, dataset_id=dataset_id)
+    await webhooks.delete_webhooks(conn, project.id)
     await projects.forget_project(conn, project.id)
     return {"success": True}
 

@@ -81,7 +81,7 @@ async def delete(conn: AsyncConnection[Any], secret_id: int) -> Place | None:
 
 
 async def delete_unused(conn: AsyncConnection[Any], secret_id: int) -> Place | None:
-    """As `delete`, unless an integration refers to it."""
+    """As `delete`, unless an integration or a webhook refers to it."""
     try:
         async with conn.transaction():
             return await delete(conn, secret_id)
@@ -102,7 +102,7 @@ async def take_stock(conn: AsyncConnection[Any]) -> Stock:
     cursor = await conn.execute(
         """
         SELECT substring(sealed FROM 1 FOR 64), path IS NOT NULL,
-            EXISTS (SELECT FROM integration WHERE integration.secret_id = secret.id)
+            EXISTS (SELECT FROM secret_owner WHERE secret_owner.secret_id = secret.id)
         FROM secret
         """
     )
@@ -125,9 +125,9 @@ async def rewrap_some(conn: AsyncConnection[Any], vault: LocalVault, *, after_id
     current = vault.current_key_id()
     cursor = await conn.execute(
         """
-        SELECT secret.id, secret.sealed, 'integration:' || integration.id
+        SELECT secret.id, secret.sealed, secret_owner.owner
         FROM secret
-        JOIN integration ON integration.secret_id = secret.id
+        JOIN secret_owner ON secret_owner.secret_id = secret.id
         WHERE secret.id > %s AND secret.sealed IS NOT NULL
         ORDER BY secret.id
         LIMIT %s
@@ -156,13 +156,13 @@ async def guard_rotation(conn: AsyncConnection[Any]) -> None:
         raise Conflict("Another rotation of the master key is running. Wait until it has ended.")
 
 
-async def list_to_move(conn: AsyncConnection[Any], *, to_outside: bool) -> list[tuple[int, int]]:
-    """Integration and secret of each that is not there yet."""
+async def list_to_move(conn: AsyncConnection[Any], *, to_outside: bool) -> list[tuple[str, int]]:
+    """Owner and secret of each that is not there yet."""
     cursor = await conn.execute(
         """
-        SELECT integration.id, secret.id
+        SELECT secret_owner.owner, secret.id
         FROM secret
-        JOIN integration ON integration.secret_id = secret.id
+        JOIN secret_owner ON secret_owner.secret_id = secret.id
         WHERE (secret.path IS NULL) = %s
         ORDER BY secret.id
         """,

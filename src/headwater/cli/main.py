@@ -30,6 +30,7 @@ from headwater.cli import (
     users,
     vault,
     verifying,
+    webhooks,
 )
 from headwater.cli.output import fail
 from headwater.errors import HeadwaterError
@@ -75,6 +76,7 @@ for panel, commands in _COMMANDS.items():
         app.command(name, rich_help_panel=panel)(function)
 app.add_typer(drivers.driver_app, rich_help_panel="Start here")
 app.add_typer(ghosts.ghosts_app, rich_help_panel="Start here")
+app.add_typer(webhooks.webhook_app, rich_help_panel="The SDK and the API")
 app.add_typer(events.events_app, rich_help_panel="Start here")
 users.user_app.command("password")(passwords.password_command)
 for people in (

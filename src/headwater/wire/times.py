@@ -11,3 +11,7 @@ def to_wire(at: datetime) -> str:
 def aware(at: datetime) -> datetime:
     """One that says no zone is in UTC."""
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+def maybe(at: datetime | None) -> str | None:
+    return None if at is None else to_wire(at)

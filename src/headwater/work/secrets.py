@@ -12,7 +12,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from headwater import queue
-from headwater.catalog import integrations, organizations, secrets
+from headwater.catalog import integrations, organizations, secrets, webhooks
 from headwater.catalog.accounts import Account
 from headwater.catalog.integrations import Integration, NewIntegration
 from headwater.catalog.secrets import Reserved
@@ -53,7 +53,7 @@ async def create_integration(
         place.places.clouds.check_secret(new.kind, new.secret)
         known = await integrations.find_by_name(conn, organization_id, new.name)
         integration_id = await integrations.new_id(conn)
-        reserved = await _reserve(conn, vault) if new.secret and known is None else Reserved()
+        reserved = await reserve(conn, vault) if new.secret and known is None else Reserved()
     if known is not None:
         return await _the_same(pool, vault, known, new)
     trusted = await trust.introduce(place.places.clouds, new.kind)
@@ -90,7 +90,7 @@ def _check_place(settings: Settings, kind: str, metadata: dict[str, Any]) -> Non
             check_endpoint(metadata[name], allow_private=settings.allow_private_endpoints)
 
 
-async def _reserve(conn: AsyncConnection[Any], vault: Vaults) -> Reserved:
+async def reserve(conn: AsyncConnection[Any], vault: Vaults) -> Reserved:
     reserved = await secrets.reserve(conn, vault)
     if reserved.secret_id is not None:
         await queue.defer(conn, DROP_UNUSED_TASK, after_s=_CLEAN_UP_AFTER_S, secret_id=reserved.secret_id)
@@ -154,7 +154,7 @@ async def change_integration(
             _check_place(settings, found.kind, change.metadata)
         if change.secret:
             place.places.clouds.check_secret(found.kind, change.secret)
-        reserved = await _reserve(conn, vault) if change.secret else Reserved()
+        reserved = await reserve(conn, vault) if change.secret else Reserved()
     trusted = None
     if change.secret:
         region = found.metadata.get("region")
@@ -164,16 +164,16 @@ async def change_integration(
         await _allowed(conn, caller, organization_id)
         secret_id = None if kept is None else await secrets.insert(conn, vault.local, reserved, kept)
         replaced = await integrations.change_integration(conn, caller, found, change, secret_id, trusted)
-        await _destroy_later(conn, replaced, after_s=_DESTROY_AFTER_S)
+        await destroy_later(conn, replaced, after_s=_DESTROY_AFTER_S)
         return await integrations.get_integration(conn, organization_id, integration_id)
 
 
 async def delete_integration(conn: AsyncConnection[Any], caller: Account, found: Integration) -> None:
     """Raises Conflict while a driver uses it."""
-    await _destroy_later(conn, await integrations.delete_integration(conn, caller, found))
+    await destroy_later(conn, await integrations.delete_integration(conn, caller, found))
 
 
-async def _destroy_later(conn: AsyncConnection[Any], gone: Place | None, *, after_s: int = 0) -> None:
+async def destroy_later(conn: AsyncConnection[Any], gone: Place | None, *, after_s: int = 0) -> None:
     if gone is not None:
         await queue.defer(conn, DESTROY_TASK, after_s=after_s, mount=gone.mount, path=gone.path)
 
@@ -181,7 +181,7 @@ async def _destroy_later(conn: AsyncConnection[Any], gone: Place | None, *, afte
 async def drop_unused(place: Workplace, secret_id: int) -> None:
     """What a request that broke off has left. Safe to repeat."""
     async with place.pool.connection() as conn:
-        await _destroy_later(conn, await secrets.delete_unused(conn, secret_id))
+        await destroy_later(conn, await secrets.delete_unused(conn, secret_id))
 
 
 async def destroy(place: Workplace, *, mount: str, path: str) -> None:
@@ -199,23 +199,30 @@ async def move(pool: Pool, vault: Vaults, *, to_outside: bool) -> int:
     moved = 0
     async with pool.connection() as conn:
         found = await secrets.list_to_move(conn, to_outside=to_outside)
-    for integration_id, secret_id in found:
-        owner = integrations.owner_of(integration_id)
+    for owner, secret_id in found:
         async with pool.connection() as conn:
             kept = await secrets.find_kept(conn, secret_id, owner)
         if kept is None:
             continue
         values = await vault.open(kept)
         async with pool.connection() as conn:
-            reserved = await _reserve(conn, target)
+            reserved = await reserve(conn, target)
         kept = await target.keep(values, owner=owner, place=reserved.place)
         async with pool.connection() as conn:
             new_secret_id = await secrets.insert(conn, vault.local, reserved, kept)
-            is_there = await integrations.replace_secret(conn, integration_id, secret_id, new_secret_id)
+            is_there = await _replace(conn, owner, secret_id, new_secret_id)
             left = await secrets.delete(conn, secret_id if is_there else new_secret_id)
-            await _destroy_later(conn, left, after_s=_DESTROY_AFTER_S)
+            await destroy_later(conn, left, after_s=_DESTROY_AFTER_S)
             moved += is_there
     return moved
+
+
+async def _replace(conn: AsyncConnection[Any], owner: str, before_id: int, secret_id: int) -> bool:
+    """Returns whether the owner still had the one before."""
+    noun, _, number = owner.partition(":")
+    if noun == "webhook":
+        return await webhooks.replace_secret(conn, int(number), before_id, secret_id)
+    return await integrations.replace_secret(conn, int(number), before_id, secret_id)
 
 
 async def rotate(pool: Pool, vault: LocalVault) -> int:

@@ -8,8 +8,9 @@ from procrastinate import App, BaseRetryStrategy, JobContext, RetryDecision
 from procrastinate.jobs import Job
 from psycopg import OperationalError
 
+from headwater.catalog.notices import DELIVER_TASK
 from headwater.errors import HeadwaterError, NotFound, Unavailable
-from headwater.work import deletion, ghosts, preprocess, secrets, sync, verify
+from headwater.work import deletion, ghosts, preprocess, secrets, sync, verify, webhooks
 from headwater.work.workplace import Workplace
 
 _SYNC_TRIES = 8
@@ -78,6 +79,10 @@ def register(app: App, place: Workplace) -> None:
     async def forget_expired_ghosts(timestamp: int) -> None:
         _log.debug("The day's forgetting of %s", timestamp)
         await ghosts.forget_expired(place)
+
+    @app.task(name=DELIVER_TASK, retry=retry)
+    async def deliver_webhook(delivery_id: int, number: int) -> None:
+        await webhooks.deliver(place, delivery_id, number)
 
     @app.task(name=secrets.DROP_UNUSED_TASK, retry=retry)
     async def drop_unused_secret(secret_id: int) -> None:

@@ -18,3 +18,5 @@ class Workplace:
     decoders: DecodePool
     spool_dir: Path  # objects on their way to a decoder
     slots: asyncio.Semaphore  # objects read at once: enough to keep the decoders busy
+    public_url: str | None  # how clients reach this server, where the operator said it
+    allow_private: bool  # whether people may name inner addresses
