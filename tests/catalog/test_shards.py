@@ -140,3 +140,17 @@ async def test_short_ranges_of_the_last_scan_are_put_together(conn, monkeypatch)
     assert await shards.last_bounds(conn, scan.dataset_id) == []
     await scans.end_scan(conn, scan, "done")
     assert await shards.last_bounds(conn, scan.dataset_id) == ["/c", "/m"]
+
+
+async def test_only_the_ranges_of_the_last_whole_scan_are_kept(conn):
+    first = await begin(conn, "/c")
+    await scans.end_scan(conn, first, "done")
+    kept = []
+    for state in ("stopped", "done", "stopped", "held"):
+        scan_id = await scans.start_scan(
+            conn, dataset_id=first.dataset_id, command_id=first.command_id, confirm_missing=False
+        )
+        cursor = await conn.execute("SELECT array_agg(scan_id ORDER BY scan_id) FROM scan_shard WHERE number = 0")
+        kept.append([scan_id - found for found in (await cursor.fetchone())[0]])
+        await scans.end_scan(conn, await scans.load_scan(conn, scan_id), state)
+    assert kept == [[1, 0], [2, 0], [1, 0], [2, 0]]

@@ -280,6 +280,9 @@ async def forget_dataset(conn: AsyncConnection[Any], dataset_id: int) -> None:
     Its scans go with it, once the batch that one may be committing is in. Rows go in the order in which a scan locks
     them, so that neither waits for the other for ever.
     """
+    await conn.execute(
+        "DELETE FROM scan_shard USING scan WHERE scan.dataset_id = %s AND scan_shard.scan_id = scan.id", [dataset_id]
+    )
     await conn.execute("DELETE FROM scan WHERE dataset_id = %s", [dataset_id])
     await conn.execute("DELETE FROM dataset_counter WHERE dataset_id = %s", [dataset_id])
     await conn.execute("DELETE FROM command WHERE dataset_id = %s", [dataset_id])

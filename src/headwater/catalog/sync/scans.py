@@ -58,7 +58,7 @@ async def start_scan(
     bounds: Sequence[str] = (),
 ) -> int:
     """Its id, with the shards between these paths. Violates `scan_one_at_a_time` while another one runs."""
-    await _forget_stopped(conn, dataset_id)
+    await _forget_earlier(conn, dataset_id)
     cursor = await conn.execute(
         """
         WITH started AS (
@@ -90,8 +90,8 @@ async def start_scan(
     return row[0]
 
 
-async def _forget_stopped(conn: AsyncConnection[Any], dataset_id: int) -> None:
-    """What a scan that was stopped had kept, to be gone on with: another one begins instead."""
+async def _forget_earlier(conn: AsyncConnection[Any], dataset_id: int) -> None:
+    """What a stopped scan had kept to be gone on with, and the ranges of all but the last whole one."""
     await conn.execute(
         """
         DELETE FROM scan_candidate
@@ -99,6 +99,15 @@ async def _forget_stopped(conn: AsyncConnection[Any], dataset_id: int) -> None:
         WHERE scan.dataset_id = %s AND scan.state = 'stopped' AND scan_candidate.scan_id = scan.id
         """,
         [dataset_id],
+    )
+    await conn.execute(
+        """
+        DELETE FROM scan_shard
+        USING scan
+        WHERE scan.dataset_id = %(dataset_id)s AND scan_shard.scan_id = scan.id
+            AND scan.id <> (SELECT coalesce(max(id), 0) FROM scan WHERE dataset_id = %(dataset_id)s AND state = 'done')
+        """,
+        {"dataset_id": dataset_id},
     )
 
 

@@ -11,6 +11,8 @@ ALTER TABLE scan
     ADD COLUMN window_listed bigint NOT NULL DEFAULT 0,
     ADD COLUMN objects_per_s real; -- … and the rate of the window before
 
+CREATE INDEX scan_dataset ON scan (dataset_id, id);
+
 ALTER TABLE scan_shard
     ADD COLUMN lane integer, -- whose job works on it; NULL: nobody's
     ADD COLUMN claim bigint NOT NULL DEFAULT 0, -- one more at each claim: an older one commits nothing any more
