@@ -64,6 +64,7 @@ class Played(Scripted):
         self.page_keys = 20
         self.order: Callable[[str], Any] = str.encode
         self.bend: Bend | None = None
+        self.is_unlisted: Callable[[str], bool] = lambda _key: False  # though it is there
         self.listings = 0
         self.bent = 0  # answers that were not the right page
         self.over = asyncio.Event()
@@ -85,7 +86,7 @@ class Played(Scripted):
         return self.render(given) if isinstance(given, Page) else given
 
     def right_page(self, asked: Asked) -> Page:
-        keys = [key for key in self.objects if key.startswith(asked.prefix)]
+        keys = [key for key in self.objects if key.startswith(asked.prefix) and not self.is_unlisted(key)]
         keys = sorted((key for key in keys if self.is_further(key, asked)), key=self.order)
         taken: list[str] = []
         folders: list[str] = []

@@ -1,7 +1,9 @@
 """No outage removes anything: every entry of the catalogue, through the real adapters, vault and database."""
 
+import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,12 +11,13 @@ import pytest
 from headwater.catalog import datasets, drivers
 from headwater.catalog.commands import Command
 from headwater.catalog.datasets import Dataset
+from headwater.catalog.sync import scans, shards
 from headwater.catalog.sync.scans import Scan
 from headwater.storage import sending
 from headwater.work import sync
 from headwater.work.clouds import Patience
 from tests import google
-from tests.storage.played import CLOUDS, Played
+from tests.storage.played import CLOUDS, Played, PlayedS3
 from tests.work.outages import OUTAGES, PREFIX, Outage
 from tests.work.test_cloud_checks import driver_on
 from tests.work.world import World, ghosts, present
@@ -63,11 +66,22 @@ async def dataset_of(world: World, driver: drivers.Driver) -> Dataset:
         )
 
 
-async def run(world: World, dataset: Dataset) -> tuple[Command, Scan]:
+async def run(world: World, dataset: Dataset, *, lanes: int = 1) -> tuple[Command, Scan]:
     """A sync to its end, though the store may be down: no other try is left."""
     _, scan_id = await world.request(dataset)
-    await sync.run_scan(world.place, scan_id, is_last_try=True)
+
+    async def work(lane: int) -> None:
+        while await is_running(world, scan_id):
+            await sync.run_scan(world.place, scan_id, lane, is_last_try=True)
+
+    await asyncio.gather(*(work(lane) for lane in range(lanes)))
     return await world.ended(dataset)
+
+
+async def is_running(world: World, scan_id: int) -> bool:
+    async with world.connection() as conn:
+        scan = await scans.load_scan(conn, scan_id)
+    return scan is not None and scan.state == "running"
 
 
 def paths_of(cloud: Played) -> set[str]:
@@ -121,18 +135,23 @@ async def test_an_outage_removes_nothing(world: World, tokens: google.GoogleToke
         assert before.items() <= (await ids_of(world, dataset)).items()
 
 
-async def strike(world: World, cloud: Played, dataset: Dataset, outage: Outage) -> None:
-    """One sync under the outage, which ends as the catalogue says."""
-    objects, order, listings = dict(cloud.objects), cloud.order, cloud.listings
+@contextmanager
+def struck(cloud: Played, outage: Outage) -> Generator[None]:
+    """The outage lasts as long as the block, and happens."""
+    objects, order = dict(cloud.objects), cloud.order
     if outage.change is not None:
         outage.change(cloud)
     if outage.bend is not None:
-        bend, cloud.listings, cloud.bent = outage.bend(), 0, 0
-        cloud.bend = bend
-    command, scan = await run(world, dataset)
+        cloud.bend, cloud.listings, cloud.bent = outage.bend(), 0, 0
+    yield
     assert outage.bend is None or cloud.bent, "The outage did not happen."
-    cloud.objects, cloud.order, cloud.bend = objects, order, None
-    cloud.listings += listings
+    cloud.objects, cloud.order, cloud.bend, cloud.is_unlisted = objects, order, None, lambda _key: False
+
+
+async def strike(world: World, cloud: Played, dataset: Dataset, outage: Outage) -> None:
+    """One sync under the outage, which ends as the catalogue says."""
+    with struck(cloud, outage):
+        command, scan = await run(world, dataset)
     told = (command.status, scan.state)
     assert (
         told == {"failed": ("failed", "stopped"), "held": ("success", "held"), "well": ("success", "done")}[outage.ends]
@@ -142,6 +161,36 @@ async def strike(world: World, cloud: Played, dataset: Dataset, outage: Outage) 
     assert bool(sentence) == (outage.ends != "well")
     if outage.ends == "well":
         await is_as_the_bucket(world, dataset, cloud, gone=set())
+
+
+@pytest.mark.parametrize("outage", [outage for outage in OUTAGES if "s3" in outage.clouds], ids=lambda one: one.name)
+async def test_an_outage_removes_nothing_from_what_several_lanes_list(
+    world: World, tokens: google.GoogleTokens, monkeypatch: pytest.MonkeyPatch, outage: Outage
+):
+    async def bounds(*_: object) -> list[str]:
+        return ["/a/010", "/b/030", "/b/08", "/c/005"]
+
+    monkeypatch.setattr(shards, "last_bounds", bounds)
+    async with PlayedS3.running() as cloud:
+        cloud.objects = {PREFIX + key: key.encode() for key in KEYS} | dict.fromkeys(OUTSIDE, b"x")
+        dataset = await dataset_on(world, cloud, tokens)
+        await run(world, dataset, lanes=3)
+        before = await ids_of(world, dataset)
+        assert set(before) == paths_of(cloud)
+        cloud.objects |= {PREFIX + "a/changed": b"1", PREFIX + "c/024": b"changed"}
+        with struck(cloud, outage):
+            command, _ = await run(world, dataset, lanes=3)
+        assert command.status in ("success", "failed")
+        assert ghosts(await world.index(dataset)) == set()
+        assert before.items() <= (await ids_of(world, dataset)).items()
+        assert await tombstones(world, dataset) == 0
+
+        del cloud.objects[PREFIX + "b/007"]
+        gone = set(await ids_of(world, dataset)) - paths_of(cloud)
+        _, scan = await run(world, dataset, lanes=3)
+        assert (scan.state, scan.marked) == ("done", len(gone))
+        await is_as_the_bucket(world, dataset, cloud, gone=gone)
+        assert {request.method for request in cloud.requests} <= {"GET", "HEAD"}
 
 
 async def is_as_the_bucket(world: World, dataset: Dataset, cloud: Played, *, gone: set[str]) -> None:
