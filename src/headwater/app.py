@@ -18,11 +18,13 @@ from headwater.api import (
     commands,
     datasets,
     deletions,
+    driver_events,
     drivers,
     event_queues,
     event_setup,
     ghosts,
     health,
+    hooks,
     inbox,
     integrations,
     items,
@@ -68,6 +70,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
                 openid=None if settings.oidc_issuer is None else OpenIdProvider(settings),
             )
             app.state.news = notifications.News()
+            app.state.doors = hooks.Doors(app.state.server)
             listening = asyncio.create_task(app.state.news.run(database_url))
             yield
             listening.cancel()
@@ -104,6 +107,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         integrations,
         registries,
         drivers,
+        driver_events,
+        hooks,
         checks,
         event_queues,
         event_setup,

@@ -98,6 +98,12 @@ class Settings(BaseSettings):
     google_iam_endpoint: str | None = Field(
         default=None, description="Where Google lends tokens of other accounts, when not iamcredentials.googleapis.com."
     )
+    google_certs_endpoint: str | None = Field(
+        default=None, description="Where Google's keys are that sign pushes of Pub/Sub, when not www.googleapis.com."
+    )
+    aws_sns_endpoint: str | None = Field(
+        default=None, description="Where subscriptions to SNS are confirmed, when that is not sns.REGION.amazonaws.com."
+    )
     redirect_downloads: bool = Field(
         default=True, description="Send clients to signed URLs of the store instead of passing bytes through."
     )

@@ -1,6 +1,8 @@
 """Bearer tokens: JWTs that the SDK accepts (it reads `email` and `exp`) and that we alone can sign."""
 
+import hmac
 import time
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,3 +72,8 @@ class Signer:
         except jwt.InvalidTokenError:
             return None
         return claims["content"] if claims.get("use") == purpose else None
+
+    def hook_secret(self, driver_id: int, generation: int) -> str:
+        """The last part of the address that a driver's events are sent to; another generation has another."""
+        text = f"bucket events of driver {driver_id}, generation {generation}"
+        return urlsafe_b64encode(hmac.digest(self.key.encode(), text.encode(), "sha256")).decode().rstrip("=")

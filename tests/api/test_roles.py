@@ -106,6 +106,12 @@ async def _invitation(world: World) -> str:
     return next(invitation["id"] for invitation in found if invitation["email"] == email)
 
 
+async def _hook(world: World) -> tuple[dict[str, str], dict[str, Any]]:
+    told = await world.owner.patch(f"/drivers/{world.driver_id}/events", json={"on": True})
+    driver, secret = told.json()["hook"].split("/")[-2:]
+    return {"driver": driver, "secret": secret}, {}
+
+
 # What is asked about is another account's, whoever asks.
 _NOT_THEIRS = dict.fromkeys([*PEOPLE, "outsider"], 404)
 
@@ -293,6 +299,13 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/drivers/{driver_id}/validate"): Route(sends()),
     ("PATCH", "/api/v1/drivers/{driver_id}"): Route(about("driver_id", _new_driver, json={})),
     ("DELETE", "/api/v1/drivers/{driver_id}"): Route(about("driver_id", _new_driver)),
+    ("GET", "/api/v1/drivers/{driver_id}/events"): Route(sends()),
+    ("PATCH", "/api/v1/drivers/{driver_id}/events"): Route(sends(json={"on": True})),
+    ("PUT", "/api/v1/datasets/{dataset_id}/autoSync"): Route(sends(json={"on": True})),
+    ("GET", "/api/v1/hooks/{driver}/{secret}"): Route(_hook),
+    ("HEAD", "/api/v1/hooks/{driver}/{secret}"): Route(_hook),
+    ("OPTIONS", "/api/v1/hooks/{driver}/{secret}"): Route(_hook),
+    ("POST", "/api/v1/hooks/{driver}/{secret}"): Route(_hook),
     ("GET", "/api/v1/drivers/{driver_id}/events/queue"): Route(sends()),
     # The driver is a folder, which those who may ask are told; test_event_queues.py has others.
     ("PUT", "/api/v1/drivers/{driver_id}/events/queue"): Route(

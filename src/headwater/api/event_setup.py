@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from headwater.api.caller import Base, Caller, Connection, DriverId, Origin, ServerDep, needs
+from headwater.api.caller import Base, Caller, DriverId, Origin, ServerDep, needs
 from headwater.api.drivers import visible
+from headwater.api.hooks import hook_url
 from headwater.catalog import projects
-from headwater.catalog.drivers import Driver
+from headwater.catalog.sync import upstream
 from headwater.storage.event_setup.setup import Format, Via
 from headwater.wire import event_setup as wire
 
@@ -29,10 +30,8 @@ async def read_setup(
         driver = await visible(conn, caller, driver_id)
         await projects.get_project(conn, caller, driver.project_id, "manage_drivers")
         cloud = wire.cloud_of(driver)
-        hook = await _hook_of(conn, driver, base)
+        known = await upstream.load_events(conn, driver.id)
     account = await server.place.places.clouds.account_of(driver) if cloud == "azure" else ""
-    return wire.answer(wire.source(driver, account=account, hook=hook, audience=origin), via, format_)
-
-
-async def _hook_of(_conn: Connection, _driver: Driver, base: str) -> str:
-    return f"{base}/hooks/ADDRESS"
+    hook = hook_url(server.signer, base, driver.id, known.generation)
+    source = wire.source(driver, account=account, hook=hook, audience=origin)
+    return wire.answer(source, via, format_, is_on=known.is_on)

@@ -79,8 +79,14 @@ async def _database_away(_: Request, error: Exception) -> JSONResponse:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     number = uuid.uuid4().hex[:12]
-    _log.error("failure %s in %s %s", number, request.method, request.url.path, exc_info=error)
+    _log.error("failure %s in %s %s", number, request.method, _loggable(request.url.path), exc_info=error)
     return _answer(500, f"Headwater failed. Its log tells why under the number {number}.")
+
+
+def _loggable(path: str) -> str:
+    """The address of a hook is a secret."""
+    front, hooks, rest = path.partition("/hooks/")
+    return f"{front}{hooks}{rest.partition('/')[0]}/…" if hooks else path
 
 
 def add_handlers(app: FastAPI) -> None:

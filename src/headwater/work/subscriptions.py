@@ -1,0 +1,36 @@
+"""Amazon SNS delivers to a hook once its subscription is confirmed: by fetching the address that it gives."""
+
+import logging
+import re
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from headwater.errors import BadRequest, Unavailable
+
+_HOST = re.compile(r"sns\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
+_TIMEOUT_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+async def confirm_subscription(session: aiohttp.ClientSession, url: str, *, endpoint: str | None) -> None:
+    """`endpoint`: where else than at Amazon that may be. Raises BadRequest for an address of others, or Unavailable."""
+    parts = urlsplit(url)
+    if endpoint is None:
+        is_theirs = parts.scheme == "https" and _HOST.fullmatch(parts.netloc) is not None
+    else:
+        is_theirs = (parts.scheme, parts.netloc) == urlsplit(endpoint)[:2]
+    if not is_theirs:
+        raise BadRequest(
+            "The subscription's SubscribeURL is not one of Amazon SNS (https://sns.REGION.amazonaws.com), so it is not "
+            "fetched."
+        )
+    try:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), allow_redirects=False) as answer:
+            status = answer.status
+    except (aiohttp.ClientError, TimeoutError):
+        raise Unavailable("Amazon SNS does not answer the confirmation of its subscription. Send it again.") from None
+    _log.info("confirmed a subscription of SNS: %s", status)
+    if status >= 400:
+        raise Unavailable(f"Amazon SNS answered the confirmation of its subscription with {status}. Send it again.")
