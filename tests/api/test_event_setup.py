@@ -55,6 +55,7 @@ async def test_an_azure_account_is_named_as_its_integration_names_it(world: Worl
 ])  # fmt: skip
 async def test_who_cannot_be_reached_is_warned(world: World, url: str, is_warned: bool) -> None:
     driver_id = await world.new_bucket_driver("s3")
+    await world.execute("INSERT INTO driver_events (driver_id, is_on) VALUES (%s, true)", int(driver_id, 16))
     state = world.app.state
     before = state.server
     state.server = replace(before, settings=before.settings.model_copy(update={"public_url": url}))
@@ -65,6 +66,21 @@ async def test_who_cannot_be_reached_is_warned(world: World, url: str, is_warned
         state.server = before
     assert (told["warning"] is not None) == is_warned
     assert queued["warning"] is None
+
+
+async def test_the_hook_that_is_named_is_the_driver_s_own(world: World) -> None:
+    driver_id = await world.new_bucket_driver("gcs")
+    off = (await asked(world, driver_id)).json()
+    assert f"http://headwater.test/api/v1/hooks/{driver_id}/" in off["text"]
+    assert "switch them on first: headwater events on" in off["warning"]
+    on = (await world.owner.patch(f"/drivers/{driver_id}/events", json={"on": True})).json()
+    told = (await asked(world, driver_id)).json()
+    assert f"--push-endpoint={on['hook']} " in told["text"]
+    assert "--push-auth-token-audience=http://headwater.test " in told["text"]
+    assert told["warning"] is None
+    rotated = (await world.owner.patch(f"/drivers/{driver_id}/events", json={"rotate": True})).json()
+    assert rotated["hook"] != on["hook"]
+    assert rotated["hook"] in (await asked(world, driver_id)).json()["text"]
 
 
 async def test_what_there_is_not_is_told_in_a_sentence(world: World) -> None:

@@ -1,8 +1,14 @@
 """`headwater events setup` and `headwater events queue`, on a driver of SeaweedFS."""
 
 import json
+import time
 
+import httpx
 import pytest
+
+from tests import servers
+from tests.buckets import new_bucket
+from tests.queues import new_sqs
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +54,39 @@ def test_what_is_wrong_is_told_in_a_sentence(run, driver, arguments, complaint):
     answer = run("events", arguments[0], driver, *arguments[1:])
     assert (answer.returncode, answer.stdout) == (1, "")
     assert complaint in answer.stderr
+
+
+def test_an_object_is_seen_at_once_through_a_queue(run, server, token_of):
+    with servers.moto() as moto:
+        bucket, queue = new_bucket(moto), new_sqs(moto)
+        told = {"QueueArn": queue.arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
+        bucket.client.put_bucket_notification_configuration(
+            Bucket=bucket.name, NotificationConfiguration={"QueueConfigurations": [told]}
+        )
+        environment = {
+            "AWS_ACCESS_KEY_ID": moto.admin.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": moto.admin.secret_access_key,
+            "AWS_ENDPOINT_URL": moto.endpoint,
+            "AWS_REGION": servers.REGION,
+        }
+        connected = run("connect", f"s3://{bucket.name}", "--dataset", "seen", "--project", "queued", **environment)
+        assert connected.returncode == 0, connected.stderr
+        (driver,) = json.loads(run("driver", "list", "--project", "queued", "--json").stdout)
+        assert run("events", "queue", driver["name"], queue.url).returncode == 0
+        switched = httpx.patch(
+            f"{server.url}/api/v1/drivers/{driver['id']}/events",
+            json={"on": True},
+            headers={"authorization": f"Bearer {token_of()}"},
+            trust_env=False,
+        )
+        assert switched.status_code == 200, switched.text
+        bucket.put("new/ä b.txt", b"abc")
+        deadline = time.monotonic() + 120
+        while '"/new/ä b.txt"' not in run("ls", "queued/seen/new", "--json").stdout:
+            assert time.monotonic() < deadline
+        shown = json.loads(run("events", "queue", driver["name"], "--json").stdout)
+        assert shown["state"] == "reading"
+        assert shown["messages"] >= 1  # the driver's check wrote an object, too
+        assert queue.left() == 0
+        assert "by default" in run("schedule", "queued/seen").stdout
+        assert run("events", "queue", driver["name"], "--remove").returncode == 0

@@ -398,8 +398,13 @@ async def test_who_reads_a_queue_that_was_changed_switched_off_or_taken_over_sto
     async def set_anew(driver: Driver) -> None:
         await read_through(world, driver, sqs_queue(theirs))
 
+    async def set_anew_and_claimed(driver: Driver) -> None:
+        await set_anew(driver)
+        assert await claimed(world, "me", driver) == {driver.id}
+
     changes = [
         set_anew,
+        set_anew_and_claimed,
         lambda driver: read_through(world, driver, sqs_queue(theirs, active=False)),
         lambda driver: change(driver, "UPDATE driver_events SET is_on = false WHERE driver_id = %s"),
         lambda driver: change(driver, "UPDATE event_queue SET reader = 'another' WHERE driver_id = %s"),

@@ -1,5 +1,6 @@
 """What to make in a cloud account so that a driver's bucket tells what happens in it."""
 
+import shlex
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -55,22 +56,27 @@ def cloud_of(driver: Driver) -> Cloud:
     return "aws" if host is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else "s3"
 
 
-def answer(found: Source, via: Via | None, format_: Format) -> SetupJson:
-    """Raises BadRequest."""
+def answer(found: Source, via: Via | None, format_: Format, *, is_on: bool) -> SetupJson:
+    """`is_on`: whether the hook answers. Raises BadRequest."""
     text = setup.text(found, via, format_)
     return SetupJson(
         driverId=to_wire(found.driver_id),
         format=format_,
         text=text,
         ways={via: list(formats) for via, formats in setup.ways(found.cloud).items()},
-        warning=_warning(found) if found.hook in text else None,
+        warning=_warning(found, is_on=is_on) if found.hook in text else None,
     )
 
 
-def _warning(found: Source) -> str | None:
+def _warning(found: Source, *, is_on: bool) -> str | None:
     host = urlsplit(found.hook).hostname or ""
     if found.cloud == "s3" or not _is_inner(host):
-        return None
+        if is_on:
+            return None
+        return (
+            "Clouds ask the hook at once whether it wants events, so switch them on first: "
+            f"headwater events on {shlex.quote(found.driver)}"
+        )
     hint = " Or let it read a queue: --via queue." if "queue" in setup.ways(found.cloud) else ""
     return (
         f"The address of this server, {host}, cannot be reached from a cloud. Its operator gives it one that can: "
