@@ -329,7 +329,7 @@ async def test_an_upload_that_was_quicker_keeps_its_row(conn, dataset):
     difference = await listings._differences(conn, scan, listed)
     await items.put_item(conn, dataset.id, Written("/a", None, 7, "mine", None, None), creator_id=owner.id)
     change = datasets.CounterChange()
-    await listings._add(conn, scan, listed, difference.new, change)
+    await listings.add_items(conn, scan, listed, difference.new, change)
     assert change == datasets.CounterChange(items=1, bytes=5)
     assert (await items.find_item_at(conn, dataset.id, "/a")).etag == "mine"
 
@@ -343,7 +343,7 @@ async def test_an_upload_between_the_comparison_and_the_change_wins(conn, datase
     difference = await listings._differences(conn, scan, listed)
     mine, _ = await items.put_item(conn, dataset.id, Written("/a", None, 7, "mine", None, None), creator_id=owner.id)
     change = datasets.CounterChange()
-    await listings._refresh(conn, scan, listed, difference.changed, change)
+    await listings.refresh_items(conn, scan, listed, difference.changed, change)
     assert (await items.find_item_at(conn, dataset.id, "/a")).etag == "mine"
     assert change.bytes == 1
     assert (await events_of(conn, dataset.id))["Updated", mine.id] == 1  # the upload's own
