@@ -226,8 +226,7 @@ async def test_a_key_that_cannot_be_stored_does_not_cost_the_others(driver: Driv
 
 
 async def test_who_only_looks_and_who_shakes_hands_hears_that_it_is_right(driver: Driver):
-    for method in ("GET", "HEAD"):
-        assert (await driver.client.request(method, driver.hook)).status_code == 200
+    assert (await driver.client.get(driver.hook)).status_code == 200
     greeting = {"WebHook-Request-Origin": "eventgrid.azure.net", "WebHook-Request-Rate": "120"}
     answer = await driver.client.options(driver.hook, headers=greeting)
     assert answer.status_code == 200

@@ -303,7 +303,6 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("PATCH", "/api/v1/drivers/{driver_id}/events"): Route(sends(json={"on": True})),
     ("PUT", "/api/v1/datasets/{dataset_id}/autoSync"): Route(sends(json={"on": True})),
     ("GET", "/api/v1/hooks/{driver}/{secret}"): Route(_hook),
-    ("HEAD", "/api/v1/hooks/{driver}/{secret}"): Route(_hook),
     ("OPTIONS", "/api/v1/hooks/{driver}/{secret}"): Route(_hook),
     ("POST", "/api/v1/hooks/{driver}/{secret}"): Route(_hook),
     ("GET", "/api/v1/drivers/{driver_id}/events/queue"): Route(sends()),

@@ -73,7 +73,7 @@ async def _opened(server: Server, driver: str, secret: str) -> tuple[int, Door]:
     return driver_id, door
 
 
-@router.api_route("/{driver}/{secret}", methods=["GET", "HEAD"], openapi_extra=needs("anybody"))
+@router.get("/{driver}/{secret}", openapi_extra=needs("anybody"))
 async def look_at_hook(driver: str, secret: str, server: ServerDep) -> dict[str, str]:
     """For whoever wants to see whether the address is right."""
     await _opened(server, driver, secret)
