@@ -6,9 +6,11 @@ same etag of their content, and no third one with these. Cost follows the two se
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.rows import class_row
 
 from headwater.catalog import events
 from headwater.catalog.datasets import CounterChange, count
@@ -30,6 +32,8 @@ async def follow_moves(conn: AsyncConnection[Any], scan: Scan) -> Followed:
     """Join the scan's candidates with its new items, as far as they are one to one. Call it with the scan locked."""
     if scan.first_item_id is None or not scan.gone or not scan.created:
         return Followed()
+    if not await _has_content_etags(conn, scan.dataset_id):
+        return Followed()
     await _pair(conn, scan)
     moved, left_over, change = 0, list[Deleted](), CounterChange()
     after_id = 0
@@ -47,49 +51,52 @@ async def follow_moves(conn: AsyncConnection[Any], scan: Scan) -> Followed:
 
 
 async def _pair(conn: AsyncConnection[Any], scan: Scan) -> None:
-    """Note with each candidate which new item it has become."""
+    """Note with each candidate which new item it has become.
+
+    Both sets go through one grouping, and are found by their keys: nobody knows the sizes of these sets beforehand, and
+    a join that was planned for few takes hours for many.
+    """
     await conn.execute(
         """
-        WITH ghost AS (
-            SELECT etag, size_bytes, min(item.id) AS id
+        INSERT INTO scan_candidate (scan_id, item_id, moved_to_id)
+        SELECT %(scan_id)s, min(id) FILTER (WHERE is_gone), min(id) FILTER (WHERE NOT is_gone)
+        FROM (
+            SELECT item.id, etag, size_bytes, true AS is_gone, NOT hidden AND object_key IS NULL AS is_plain
             FROM scan_candidate
             JOIN item ON item.dataset_id = %(dataset_id)s AND item.id = scan_candidate.item_id
-            WHERE scan_candidate.scan_id = %(scan_id)s AND item.missing_since IS NULL
-                AND item.changed_at < %(started_at)s AND NOT item.hidden AND item.object_key IS NULL
-                AND item.size_bytes > 0 AND item.etag <> '' AND item.etag NOT LIKE 'W/%%'
-            GROUP BY etag, size_bytes
-            HAVING count(*) = 1
-        ), arrival AS (
-            SELECT etag, size_bytes, min(id) AS id, bool_and(is_plain) AS is_plain
-            FROM (
-                SELECT id, etag, size_bytes, creator_id IS NULL AND missing_since IS NULL AND NOT hidden
-                    AND coalesce(user_metadata, '{}') = '{}' AND coalesce(description, '') = '' AS is_plain
-                FROM item
-                WHERE dataset_id = %(dataset_id)s AND id >= %(first_item_id)s
-            ) AS new
-            GROUP BY etag, size_bytes
-            HAVING count(*) = 1
-        )
-        UPDATE scan_candidate
-        SET moved_to_id = arrival.id
-        FROM ghost
-        JOIN arrival ON arrival.etag = ghost.etag AND arrival.size_bytes = ghost.size_bytes AND arrival.is_plain
-        WHERE scan_candidate.scan_id = %(scan_id)s AND scan_candidate.item_id = ghost.id
-            AND EXISTS (
-                SELECT
-                FROM dataset
-                JOIN driver ON driver.id = dataset.driver_id
-                WHERE dataset.id = %(dataset_id)s AND driver.kind = ANY(%(kinds)s)
-            )
+            WHERE scan_candidate.scan_id = %(scan_id)s AND missing_since IS NULL AND changed_at < %(started_at)s
+            UNION ALL
+            SELECT id, etag, size_bytes, false, creator_id IS NULL AND missing_since IS NULL AND NOT hidden
+                AND coalesce(user_metadata, '{}') = '{}' AND coalesce(description, '') = ''
+            FROM item
+            WHERE dataset_id = %(dataset_id)s AND id >= %(first_item_id)s
+        ) AS gone_or_new
+        WHERE size_bytes > 0 AND etag <> '' AND etag NOT LIKE 'W/%%'
+        GROUP BY etag, size_bytes
+        HAVING count(*) = 2 AND count(*) FILTER (WHERE is_gone) = 1 AND bool_and(is_plain)
+        ON CONFLICT (scan_id, item_id) DO UPDATE SET moved_to_id = excluded.moved_to_id
         """,
         {
             "dataset_id": scan.dataset_id,
             "scan_id": scan.id,
             "started_at": scan.started_at,
             "first_item_id": scan.first_item_id,
-            "kinds": _DRIVER_KINDS,
         },
     )
+
+
+async def _has_content_etags(conn: AsyncConnection[Any], dataset_id: int) -> bool:
+    cursor = await conn.execute(
+        """
+        SELECT driver.kind = ANY(%s)
+        FROM dataset
+        JOIN driver ON driver.id = dataset.driver_id
+        WHERE dataset.id = %s
+        """,
+        [_DRIVER_KINDS, dataset_id],
+    )
+    row = await cursor.fetchone()
+    return row is not None and row[0]
 
 
 async def _next_pairs(conn: AsyncConnection[Any], scan: Scan, after_id: int) -> list[tuple[int, int]]:
@@ -115,37 +122,15 @@ async def _join(
     A pair of which somebody has written to one since stays two items. A type that was read from the bytes is better
     than one that was guessed from the name.
     """
-    cursor = await conn.execute(
-        """
-        WITH locked AS MATERIALIZED (
-            SELECT id, path, folder_id, object_key, size_bytes, etag, modified_at, changed_at, mime_type, etl_state,
-                thumbnail_type, missing_since, user_metadata, description
-            FROM item
-            WHERE dataset_id = %(dataset_id)s AND id = ANY(%(kept)s::bigint[] || %(gone)s::bigint[])
-            ORDER BY id
-            FOR UPDATE
-        )
-        SELECT kept.id, gone.folder_id, gone.modified_at, gone.changed_at, gone.mime_type, gone.etl_state,
-            gone.id, gone.path, gone.object_key, gone.size_bytes, gone.thumbnail_type
-        FROM unnest(%(kept)s::bigint[], %(gone)s::bigint[]) AS pair (kept_id, gone_id)
-        JOIN locked AS kept ON kept.id = pair.kept_id
-        JOIN locked AS gone ON gone.id = pair.gone_id
-        WHERE kept.etag = gone.etag AND kept.size_bytes = gone.size_bytes
-            AND kept.missing_since IS NULL AND gone.missing_since IS NULL
-            AND coalesce(gone.user_metadata, '{}') = '{}' AND coalesce(gone.description, '') = ''
-        ORDER BY kept.id
-        """,
-        {"dataset_id": dataset_id, "kept": [kept for kept, _ in pairs], "gone": [gone for _, gone in pairs]},
-    )
-    rows = await cursor.fetchall()
-    joined = {row[0]: Deleted(*row[6:]) for row in rows}
-    states = [row[5] for row in rows]
-    change.items -= len(rows)
-    change.bytes -= sum(gone.size_bytes for gone in joined.values())
+    places = await _lock_places(conn, dataset_id, [item_id for pair in pairs for item_id in pair])
+    joined = {kept: places[gone] for kept, gone in pairs if _is_still_a_pair(places.get(kept), places.get(gone))}
+    states = [place.etl_state for place in joined.values()]
+    change.items -= len(joined)
+    change.bytes -= sum(place.size_bytes for place in joined.values())
     change.prepared_items -= states.count(ETL_DONE)
     change.failed_items -= states.count(ETL_FAILED)
     await conn.execute(
-        "DELETE FROM item WHERE dataset_id = %s AND id = ANY(%s)", [dataset_id, [gone.id for gone in joined.values()]]
+        "DELETE FROM item WHERE dataset_id = %s AND id = ANY(%s)", [dataset_id, [place.id for place in joined.values()]]
     )
     await conn.execute(
         """
@@ -162,12 +147,54 @@ async def _join(
         {
             "dataset_id": dataset_id,
             "ids": list(joined),
-            "paths": [gone.path for gone in joined.values()],
-            "folder_ids": [row[1] for row in rows],
-            "modified": [row[2] for row in rows],
-            "changed": [row[3] for row in rows],
-            "mime_types": [row[4] for row in rows],
+            "paths": [place.path for place in joined.values()],
+            "folder_ids": [place.folder_id for place in joined.values()],
+            "modified": [place.modified_at for place in joined.values()],
+            "changed": [place.changed_at for place in joined.values()],
+            "mime_types": [place.mime_type for place in joined.values()],
             "states": states,
         },
     )
-    return joined
+    return {
+        kept: Deleted(place.id, place.path, None, place.size_bytes, place.thumbnail_type)
+        for kept, place in joined.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    id: int
+    path: str
+    folder_id: int
+    size_bytes: int
+    etag: str
+    modified_at: datetime | None
+    changed_at: datetime
+    mime_type: str | None
+    etl_state: int
+    thumbnail_type: str | None
+    is_missing: bool
+    is_bare: bool  # nobody has described it
+
+
+async def _lock_places(conn: AsyncConnection[Any], dataset_id: int, item_ids: list[int]) -> dict[int, _Place]:
+    cursor = conn.cursor(row_factory=class_row(_Place))
+    await cursor.execute(
+        """
+        SELECT id, path, folder_id, size_bytes, etag, modified_at, changed_at, mime_type, etl_state, thumbnail_type,
+            missing_since IS NOT NULL AS is_missing,
+            coalesce(user_metadata, '{}') = '{}' AND coalesce(description, '') = '' AS is_bare
+        FROM item
+        WHERE dataset_id = %s AND id = ANY(%s)
+        ORDER BY id
+        FOR UPDATE
+        """,
+        [dataset_id, item_ids],
+    )
+    return {place.id: place for place in await cursor.fetchall()}
+
+
+def _is_still_a_pair(kept: _Place | None, gone: _Place | None) -> bool:
+    if kept is None or gone is None or kept.is_missing or gone.is_missing:
+        return False
+    return gone.is_bare and (kept.etag, kept.size_bytes) == (gone.etag, gone.size_bytes)
