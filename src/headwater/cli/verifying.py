@@ -14,6 +14,7 @@ from headwater.cli.output import add_row, console, counted, fail, note, print_js
 _INTERRUPTED = 130
 _SHOWN = 5  # examples of each kind, for people
 
+_NOT_REPAIRED = ("missingObjects", "notListed", "refusedDeletions")
 _WORDS = {
     "notIndexed": "Objects without an item",
     "missingObjects": "Items without their object",
@@ -94,5 +95,10 @@ def _show(dataset: dict[str, Any], told: dict[str, Any]) -> None:
             more = f"\n… and {number - _SHOWN:,} more" if number > _SHOWN else ""
             add_row(shown, words, f"{number:,}", told["repaired"].get(name, ""), "\n".join(examples[:_SHOWN]) + more)
     console.print(shown)
-    if not told["repair"]:
+    counts = told["counts"]
+    if counts.get("missingObjects"):
+        say(f"A sync marks items without their object: headwater sync {dataset['name']}")
+    if counts.get("refusedDeletions"):
+        say(f"Why objects were not let go: headwater delete {dataset['name']} --refused")
+    if not told["repair"] and any(number for name, number in counts.items() if name not in _NOT_REPAIRED):
         say(f"What can be put right without removing anything: headwater verify {dataset['name']} --repair")

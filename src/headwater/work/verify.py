@@ -124,7 +124,7 @@ class _Run:
     def told(self) -> dict[str, Any]:
         """On the wire as the command's `spec.verify`."""
         return {
-            "listed": self.listed,
+            "listed": self.compared,
             "lookedAgain": self.looked_at,
             "repair": self.repairs,
             "clean": not self.counts.total(),
@@ -216,7 +216,7 @@ def _warning(run: _Run) -> str | None:
         said += f" {run.out_of_room:,} could not be added: the organisation has no room for more items."
     if run.repairs:
         return said + f" Repaired: {run.repaired.total():,}."
-    return said + " What can be put right without removing anything: headwater verify DATASET --repair"
+    return said + " The guide tells what to do about each; headwater verify DATASET --repair removes nothing."
 
 
 async def _until_aborted(run: _Run) -> None:
