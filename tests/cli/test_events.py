@@ -6,9 +6,10 @@ import time
 import httpx
 import pytest
 
+from headwater.storage.event_setup.writing import function_source
 from tests import servers
 from tests.buckets import new_bucket
-from tests.queues import new_sqs
+from tests.queues import new_sqs, s3_event
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_what_is_wrong_is_told_in_a_sentence(run, driver, arguments, complaint):
     assert complaint in answer.stderr
 
 
-def test_an_object_is_seen_at_once_through_a_queue(run, server, token_of):
+def test_an_object_is_seen_at_once_through_a_queue_or_a_small_function(run, server, token_of, monkeypatch):
     with servers.moto() as moto:
         bucket, queue = new_bucket(moto), new_sqs(moto)
         told = {"QueueArn": queue.arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
@@ -90,3 +91,12 @@ def test_an_object_is_seen_at_once_through_a_queue(run, server, token_of):
         assert queue.left() == 0
         assert "by default" in run("schedule", "queued/seen").stdout
         assert run("events", "queue", driver["name"], "--remove").returncode == 0
+        bucket.put("new/by function.txt", b"abc")
+        monkeypatch.setenv("HEADWATER_HOOK", switched.json()["hook"])
+        function = {}
+        exec(function_source("aws_lambda"), function)
+        told = json.loads(s3_event(bucket.name, "new/by+function.txt"))
+        assert function["handler"](told, None) == {"statusCode": 200}
+        deadline = time.monotonic() + 120
+        while '"/new/by function.txt"' not in run("ls", "queued/seen/new", "--json").stdout:
+            assert time.monotonic() < deadline

@@ -297,6 +297,12 @@ def test_any_text_stays_what_it_is_in_every_language(name: str) -> None:
     assert tomllib.loads("a = " + writing._QUOTES["toml"](name)) == {"a": name}
 
 
+def test_nothing_in_a_name_is_evaluated_by_terraform() -> None:
+    assert writing.hcl('a${b}%{c}"\n') == r'"a$${b}%%{c}\"\n"'
+    document = hcl2.loads(setup.text(source("gcs", prefix="${file}/"), "webhook", "terraform"))
+    assert "$${file}/" in str(document)
+
+
 def test_names_of_what_is_made_are_the_same_each_time_and_others_for_another_server() -> None:
     names = {source().name, source(prefix="other/").name}
     assert len(names) == 1
