@@ -29,6 +29,7 @@ from headwater.api import (
     integrations,
     items,
     login,
+    metrics,
     notifications,
     projects,
     quotas,
@@ -95,6 +96,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     add_handlers(app)
     app.add_middleware(BodyLimit)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(login.gate)
     app.include_router(browser.router)
     for noun in (

@@ -110,6 +110,13 @@ class Settings(BaseSettings):
     check_timeout_s: float = Field(
         default=3, gt=0, le=60, description="Longest time that a check of a storage driver may take."
     )
+    stall_after_s: float = Field(
+        default=60, gt=0, description="A command without progress for so long says that it hangs."
+    )
+    notice_days: int = Field(default=90, ge=1, le=36_500, description="How long notices are kept.")
+    metrics_token: SecretStr | None = Field(
+        default=None, description="Who shows this bearer token may read /metrics; without it nobody may."
+    )
     read_gps: bool = Field(default=False, description="Keep GPS positions found in EXIF (in system metadata only).")
     decoders: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="Child processes that decode images."

@@ -12,7 +12,7 @@ from procrastinate import App
 from headwater import queue
 from headwater.catalog.notices import WEBHOOK_QUEUE
 from headwater.settings import Settings
-from headwater.work import queues, schedules, tasks, upstream
+from headwater.work import queues, schedules, tasks, upstream, watching
 from headwater.work.dispatch import dispatch_forever
 from headwater.workplace import open_workplace
 
@@ -38,6 +38,9 @@ async def run_worker(settings: Settings, database_url: str) -> None:
                     schedules.run_forever(place.pool),
                     queues.read_forever(place),
                     upstream.follow_forever(place),
+                    watching.watch_forever(
+                        place.pool, stall_after_s=settings.stall_after_s, notice_days=settings.notice_days
+                    ),
                     _adopt_forever(app),
                 ],
             )

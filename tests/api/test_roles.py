@@ -376,7 +376,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/commands/{command_id}/abort"): Route(about("command_id", World.new_command)),
 }
 # Answers without an end are asked for in test_news.py, by the same people.
-ELSEWHERE = {("GET", "/api/v1/notifications/stream")}
+ELSEWHERE = {("GET", "/metrics"), ("GET", "/api/v1/notifications/stream")}
 # What is deleted there cannot be read again under the same path.
 UNREADABLE = {
     ("DELETE", "/api/v1/projects/{project_id}/members/{email}"),

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from headwater.cli.client import Client
-from headwater.cli.output import complaints, console, counted, note
+from headwater.cli.output import age, complaints, console, counted, note
 from headwater.errors import HeadwaterError, Unavailable
 
 ENDED = ("success", "failed", "canceled", "aborted", "timeout")
@@ -120,10 +120,19 @@ def follow(
     with progress_line(title) as line, closing(watch(client, dataset["id"], command["id"])) as states:
         for state in states:
             command = state.command
-            line.show(command["progress"], facts(command))
+            line.show(command["progress"], facts(command) + stall_words(command))
             if command["status"] in ENDED:
                 break
     return command
+
+
+def stall_words(command: dict[str, Any]) -> str:
+    """What to say of one that hangs: nothing of the others."""
+    since = command["spec"].get("stalledSince")
+    if since is None:
+        return ""
+    trouble = command["spec"].get("trouble")
+    return f"; no progress, the last was {age(since)}" + (f": {trouble}" if trouble else "")
 
 
 def sync_facts(command: dict[str, Any]) -> str:

@@ -98,6 +98,8 @@ def _show(url: str, datasets: list[dict[str, Any]], running: list[dict[str, Any]
     for command in running:
         facts = f"{command['progress_percent']:.0f} %, {sync_facts({'spec': command, 'status': command['status']})}"
         say(f"Running: {command['type']} {command['id']}: {facts}. Abort: headwater abort {command['id']}")
+        if command["stalled_since"]:
+            warn(f"Command {command['id']} makes no progress; the last was {age(command['stalled_since'])}.")
 
 
 def _show_failures(datasets: list[dict[str, Any]]) -> None:

@@ -63,6 +63,7 @@ def command_json(command: dict[str, Any]) -> dict[str, Any]:
         "progress_percent": command["progress"],
         "dataset_id": command["spec"].get("datasetId"),
         "sync": command["spec"].get("sync"),
+        "stalled_since": command["spec"].get("stalledSince"),
         "warning": command["warning"],
         "error": command["error"],
         "created_at": command["createdAt"],

@@ -10,7 +10,7 @@ from psycopg import OperationalError
 
 from headwater.catalog.notices import DELIVER_TASK
 from headwater.errors import HeadwaterError, NotFound, Unavailable
-from headwater.work import deletion, ghosts, preprocess, secrets, sync, verify, webhooks
+from headwater.work import deletion, ghosts, preprocess, secrets, sync, verify, watching, webhooks
 from headwater.work.workplace import Workplace
 
 _SYNC_TRIES = 8
@@ -45,6 +45,7 @@ def register(app: App, place: Workplace) -> None:
             await sync.run_scan(place, scan_id, lane, is_last_try=is_last_try)
         except (Unavailable, OperationalError) as error:
             _log.warning("The sync of scan %s waits: %s", scan_id, error)
+            await watching.note_trouble(place.pool, scan_id, error)
             if is_last_try:  # or the dataset would be syncing for ever
                 await sync.give_up(place, scan_id)
             raise

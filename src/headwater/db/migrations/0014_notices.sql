@@ -16,6 +16,8 @@ CREATE INDEX notice_command ON notice (command_id) WHERE NOT superseded;
 CREATE INDEX notice_xid ON notice (xid);
 CREATE INDEX notice_created ON notice (created_at);
 
+CREATE INDEX command_running ON command (id) WHERE status IN ('created', 'in-progress'); -- watched for stalls
+
 CREATE TABLE notice_read (
     account_id bigint NOT NULL REFERENCES account ON DELETE CASCADE,
     notice_id bigint NOT NULL REFERENCES notice ON DELETE CASCADE,
