@@ -2,7 +2,7 @@
 
 import typer
 
-from headwater.cli import event_queues, event_setup
+from headwater.cli import event_queues, event_setup, event_switches
 
 events_app = typer.Typer(
     name="events",
@@ -13,3 +13,7 @@ events_app = typer.Typer(
 
 events_app.command("queue")(event_queues.queue_command)
 events_app.command("setup")(event_setup.setup_command)
+events_app.command("status")(event_switches.status_command)
+events_app.command("on")(event_switches.on_command)
+events_app.command("off")(event_switches.off_command)
+events_app.command("rotate")(event_switches.rotate_command)
