@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 ROOT = "/"
-_LOCK_CLASS = 0x0F01  # advisory locks of folder creation, one a dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,33 +42,49 @@ def name_of(path: str) -> str:
 
 
 async def ensure_folders(conn: AsyncConnection[Any], dataset_id: int, paths: Iterable[str]) -> dict[str, int]:
-    """Ids of the folders, made with all their parents where they are missing. Safe to repeat and side by side."""
+    """Ids of the folders, made with all their parents where they are missing. Safe to repeat and side by side.
+
+    Call it once in a transaction: who makes the very same folders waits, and all make them in one order.
+    """
     wanted = set(paths)
     found = await _ids_of(conn, dataset_id, wanted)
     if len(found) == len(wanted):
         return found
-    await conn.execute("SELECT pg_advisory_xact_lock(%s, %s::int)", [_LOCK_CLASS, dataset_id % 2**31])
     lineage = _with_parents(wanted)
     found = await _ids_of(conn, dataset_id, lineage)
-    missing = sorted(lineage - found.keys(), key=len)  # parents first
-    cursor = await conn.execute("SELECT array_agg(nextval('item_id_seq')) FROM generate_series(1, %s)", [len(missing)])
-    row = await cursor.fetchone()
-    assert row is not None
-    found.update(zip(missing, row[0] or [], strict=True))
-    await conn.execute(
-        """
-        INSERT INTO folder (dataset_id, id, path, parent_id)
-        SELECT %s, new.id, new.path, new.parent_id
-        FROM unnest(%s::bigint[], %s::text[], %s::bigint[]) AS new (id, path, parent_id)
-        """,
-        [
-            dataset_id,
-            [found[path] for path in missing],
-            missing,
-            [None if (parent := parent_of(path)) is None else found[parent] for path in missing],
-        ],
-    )
+    depths = {path: _depth(path) for path in lineage - found.keys()}
+    for _, level in groupby(sorted(depths, key=lambda path: (depths[path], path)), depths.__getitem__):
+        found |= await _make_level(conn, dataset_id, list(level), found)
     return found
+
+
+def _depth(path: str) -> int:
+    """How many folders lie above it."""
+    depth, parent = 0, parent_of(path)
+    while parent is not None:
+        depth, parent = depth + 1, parent_of(parent)
+    return depth
+
+
+async def _make_level(
+    conn: AsyncConnection[Any], dataset_id: int, paths: list[str], found: dict[str, int]
+) -> dict[str, int]:
+    """Ids of folders whose parents are there; those that another transaction makes meanwhile are waited for."""
+    parents = [None if (parent := parent_of(path)) is None else found[parent] for path in paths]
+    cursor = await conn.execute(
+        """
+        INSERT INTO folder (dataset_id, path, parent_id)
+        SELECT %s, path, parent_id
+        FROM unnest(%s::text[], %s::bigint[]) WITH ORDINALITY AS new (path, parent_id, n)
+        ORDER BY n
+        ON CONFLICT (dataset_id, path) DO NOTHING
+        RETURNING path, id
+        """,
+        [dataset_id, paths, parents],
+    )
+    made = dict(await cursor.fetchall())
+    others = set(paths) - made.keys()
+    return made | await _ids_of(conn, dataset_id, others) if others else made
 
 
 def _with_parents(paths: Iterable[str]) -> set[str]:

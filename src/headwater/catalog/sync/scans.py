@@ -181,3 +181,16 @@ async def end_scan(conn: AsyncConnection[Any], scan: Scan, state: State, *, mark
             "DELETE FROM tombstone WHERE dataset_id = %s AND object_deleted_at < %s",
             [scan.dataset_id, scan.started_at],
         )
+
+
+async def settle_items(conn: AsyncConnection[Any]) -> None:
+    """Let the pages of items say that their rows are committed, or the next sync, which only reads, writes each page
+    to the log.
+
+    Nobody waits for it. Safe to repeat and to break off. The connection must be in no transaction.
+    """
+    await conn.set_autocommit(True)
+    try:
+        await conn.execute("VACUUM (TRUNCATE off) item")
+    finally:
+        await conn.set_autocommit(False)

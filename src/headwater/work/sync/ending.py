@@ -20,6 +20,7 @@ from headwater.work.workplace import Workplace
 
 PROVEN_CANDIDATES = 1_000  # of what seems gone is asked for, one by one: all of it, or so many at random
 _HEADS_AT_ONCE = 32
+_WORTH_SETTLING = 10_000  # new items
 
 
 async def end_if_complete(place: Workplace, store: Store, scan_id: int) -> bool:
@@ -51,6 +52,9 @@ async def end_if_complete(place: Workplace, store: Store, scan_id: int) -> bool:
             verdict = await verdicts.judge_missing(conn, scan, scan.rules)
             await forget_derived(conn, scan.dataset_id, verdict.left_over)
             await _finish(conn, scan, verdict, _warning(scan, verdict), moved=verdict.moved)
+    if scan.created >= _WORTH_SETTLING:
+        async with place.pool.connection() as conn:
+            await scans.settle_items(conn)
     return True
 
 

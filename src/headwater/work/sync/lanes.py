@@ -197,7 +197,7 @@ class _Lane:
             if now is None:  # its dataset is being purged
                 raise Aborted
             listed = shard.listed + len(batch.paths)
-            if not is_last and shard.listed // WORTH_SHARING < listed // WORTH_SHARING and not shard.staged:
+            if not is_last and not shard.staged and _doublings(shard.listed) < _doublings(listed):
                 await self._call_for_help(conn)
             if await commands.note_progress(
                 conn, self.scan.command_id, progress_percent=percent(now), spec={"sync": progress(now)}
@@ -213,3 +213,8 @@ class _Lane:
         """A range turned out to be long: lanes that have nothing to do may take a part of it."""
         for lane in await shards.idle_lanes(conn, self.scan.id, LANES):
             await defer_lane(conn, self.scan.id, lane)
+
+
+def _doublings(listed: int) -> int:
+    """How often a range has shown to be twice as long as was thought."""
+    return (listed // WORTH_SHARING).bit_length()
