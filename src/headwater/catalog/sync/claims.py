@@ -231,7 +231,7 @@ async def drop_oldest(conn: AsyncConnection[Any]) -> int:
                 FROM hint
                 WHERE received_at < now() - make_interval(secs => %s) AND attempts > 3
                 ORDER BY driver_id, key
-                LIMIT 10_000
+                LIMIT 10000
                 FOR UPDATE SKIP LOCKED
             )
             RETURNING driver_id
