@@ -38,6 +38,8 @@ def test_a_queue_is_named_shown_and_forgotten(run, driver):
     assert named.returncode == 0, named.stderr
     assert f"{driver}: {url} (no worker reads it" in named.stdout
     assert "read never; last message never; 0 in all" in named.stdout
+    assert f"  queue         {url} (no worker reads it" in run("events", "status", driver).stdout
+    assert json.loads(run("events", "status", driver, "--json").stdout)["queue"]["queue"] == url
     off = json.loads(run("events", "queue", driver, "--off", "--json").stdout)
     assert (off["queue"], off["state"], off["active"], off["type"]) == (url, "off", False, "sqs")
     assert json.loads(run("events", "queue", driver, "--on", "--json").stdout)["active"] is True

@@ -96,8 +96,18 @@ def _show(name: str, told: dict[str, Any]) -> None:
             f"headwater events setup {name!r} --via queue"
         )
         return
-    say(f"{name}: {told['url'] or told['name']} ({_STATES[told['state']]})")
+    say(f"{name}: {queue_state(told)}")
     say(f"  read {age(told['readAt'])}; last message {age(told['receivedAt'])}; {told['messages']:,} in all")
+    warn_of_queue(told)
+
+
+def queue_state(told: dict[str, Any]) -> str:
+    """Which queue, and whether it is read."""
+    return f"{told['url'] or told['name']} ({_STATES[told['state']]})"
+
+
+def warn_of_queue(told: dict[str, Any]) -> None:
+    """What is wrong with it, if anything is."""
     if told["unreadable"]:
         warn(f"{told['unreadable']:,} of its messages were no events of a bucket.")
     if told["error"]:

@@ -7,6 +7,7 @@ import typer
 from headwater.cli import options
 from headwater.cli.client import connect
 from headwater.cli.drivers import DriverName, Project, find_driver
+from headwater.cli.event_queues import queue_json, queue_state, warn_of_queue
 from headwater.cli.output import age, note, print_json, say, warn
 
 
@@ -23,10 +24,14 @@ def status_command(
     with connect(data_dir) as client:
         found = find_driver(client, driver, project)
         told = client.get(f"/drivers/{found['id']}/events")
+        queue = client.get(f"/drivers/{found['id']}/events/queue")
     if as_json:
-        print_json(told)
-    else:
-        _show(found["name"], told)
+        print_json(told | {"queue": queue_json(queue)})
+        return
+    _show(found["name"], told)
+    if queue["type"] is not None:
+        say(f"  queue         {queue_state(queue)}")
+        warn_of_queue(queue)
 
 
 def on_command(
