@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headwater.catalog.sync import scans, shards
-from headwater.errors import StoreDenied
+from headwater.errors import StoreDenied, Unavailable
 from headwater.work import sync
 from headwater.work.sync.splitting import find_bounds, successor
 from tests.work.scripted import ScriptedStore
@@ -267,6 +267,35 @@ async def test_one_lane_that_is_refused_ends_the_scan_for_all(world):
     command, scan = await world.ended(dataset)
     assert (command.status, scan.state, scan.marked) == ("failed", "stopped", 0)
     assert command.error.startswith("The credentials may not list (403).")
+
+
+async def test_a_store_that_gives_a_little_at_each_try_is_not_given_up(world):
+    store = ScriptedStore(many(12))
+    dataset = await world.dataset(store)
+
+    async def throttle(number: int) -> None:
+        if number == 3:
+            raise Unavailable("Slow down.")
+
+    store.on_page = throttle
+    _, scan_id = await world.request(dataset)
+    for _ in range(2):
+        await sync.run_scan(world.place, scan_id, is_last_try=True)
+        assert (await world.ended(dataset))[1].state == "running"
+        async with world.connection() as conn:
+            cursor = await conn.execute(
+                """
+                DELETE FROM procrastinate_jobs
+                WHERE args ->> 'scan_id' = %s AND scheduled_at > now() + interval '50 s'
+                RETURNING (args ->> 'lane')::int
+                """,
+                [str(scan_id)],
+            )
+            assert await cursor.fetchall() == [(0,)]
+    store.on_page = None
+    await sync.run_scan(world.place, scan_id)
+    _, scan = await world.ended(dataset)
+    assert (scan.state, scan.listed) == ("done", 12)
 
 
 async def test_a_scan_that_was_stopped_goes_on_where_it_was(world):

@@ -25,6 +25,7 @@ from headwater.work.workplace import Workplace
 
 WORTH_SHARING = 20_000  # objects of one range that were listed while more follow
 _ABORT_POLL_S = 0.3
+_PAUSE_S = 60
 _ABORTED = "The sync was aborted. What it had found stays; sync again, or go on where it was: sync with resume."
 
 
@@ -51,7 +52,11 @@ async def run_scan(place: Workplace, scan_id: int, lane: int = 0, *, is_last_try
     except Unavailable as error:
         if not is_last_try:
             raise
-        await _end(work, "failed", str(error))
+        if work.has_committed:  # a store that throttles for hours, and gives a little each time
+            async with place.pool.connection() as conn:
+                await defer_lane(conn, scan_id, lane, after_s=_PAUSE_S)
+        else:
+            await _end(work, "failed", str(error))
     except HeadwaterError as error:
         await _end(work, "failed", str(error))
 
@@ -108,6 +113,7 @@ class _Lane:
         self._number = number
         self._selection = Selection.of(scan.rules)
         self._shard: Shard | None = None
+        self.has_committed = False
 
     async def whereabouts(self, conn: AsyncConnection[Any]) -> str:
         """As a sentence; nothing before the first batch."""
@@ -205,6 +211,7 @@ class _Lane:
                 raise Aborted
         if merged.refused is not None:  # what there was room for is committed
             raise merged.refused
+        self.has_committed = True
         within.until = shard.until_path
         self._shard = replace(shard, cursor_path=batch.through or shard.cursor_path, listed=listed)
         return is_last

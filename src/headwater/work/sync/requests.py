@@ -51,7 +51,7 @@ async def request_sync(
     return command_id
 
 
-async def defer_lane(conn: AsyncConnection[Any], scan_id: int, lane: int) -> None:
+async def defer_lane(conn: AsyncConnection[Any], scan_id: int, lane: int, *, after_s: int = 0) -> None:
     """A job that works on the scan, unless one of that lane waits already. Those of one lane never run side by side."""
     name = f"scan:{scan_id}:{lane}"
     await queue.defer(
@@ -60,6 +60,7 @@ async def defer_lane(conn: AsyncConnection[Any], scan_id: int, lane: int) -> Non
         queue=_MORE_LANES_QUEUE if lane else _QUEUE,
         lock=name,
         queueing_lock=name,
+        after_s=after_s,
         scan_id=scan_id,
         lane=lane,
     )
