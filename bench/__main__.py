@@ -7,9 +7,9 @@ Each figure is one line of JSON on standard output; what goes on meanwhile is to
 import argparse
 import sys
 
-from bench import preprocess, scale, sync
+from bench import events, preprocess, scale, sync
 
-_BENCHMARKS = {"sync": sync.measure, "preprocess": preprocess.measure, "scale": scale.measure}
+_BENCHMARKS = {"sync": sync.measure, "preprocess": preprocess.measure, "scale": scale.measure, "events": events.measure}
 _LONG_BENCHMARKS = {"long": scale.measure_long}  # only when named: they take a quarter of an hour
 
 

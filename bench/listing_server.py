@@ -52,6 +52,11 @@ def key_of(number: int) -> str:
     return f"part-{folder:06}/image-{place:03}.jpg"
 
 
+def changed_etag() -> str:
+    """Of every object, as a HEAD tells it: the listing is of before."""
+    return "f" * 32
+
+
 def _numbers(objects: int, *, prefix: str, start_after: str) -> range:
     """Of the objects below a prefix whose keys are greater than another, which need not exist."""
     all_objects = range(objects)
@@ -104,9 +109,14 @@ def _serve(port: Connection, objects: int) -> None:
         body = head.encode() + contents(page.start, page.stop) + b"</ListBucketResult>"
         return web.Response(body=body, content_type="application/xml")
 
+    async def head_object(_: web.Request) -> web.Response:
+        headers = {"ETag": f'"{changed_etag()}"', "Last-Modified": "Sat, 14 Mar 2026 16:00:00 GMT"}
+        return web.Response(body=b"x", headers=headers)
+
     async def run() -> None:
         app = web.Application()
         app.router.add_get("/{bucket}", list_objects)
+        app.router.add_head("/{bucket}/{key:.+}", head_object)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
