@@ -157,6 +157,15 @@ async def test_a_ghost_that_was_restored_meanwhile_is_not_forgotten_with_the_tra
     assert [one.path for one in await ghosts.forget(conn, dataset.id, found)] == ["/f/c"]
 
 
+async def test_a_flagged_ghost_that_is_back_is_not_forgotten(conn, dataset):
+    await sync(conn, dataset, A)
+    await sync(conn, dataset, {"/a": A["/a"]})
+    found = await ghosts.list_ghosts(conn, dataset.id, Choice(), limit=9)
+    await sync(conn, dataset, A)
+    assert await ghosts.forget(conn, dataset.id, found) == []
+    assert sorted(await index(conn, dataset.id)) == sorted(A)
+
+
 async def test_only_what_lay_in_the_trash_for_long_is_expired(conn, dataset):
     await sync(conn, dataset, A)
     await sync(conn, dataset, {"/a": A["/a"]}, TRASH)
@@ -268,6 +277,18 @@ async def test_a_new_item_that_somebody_has_described_stays(conn, dataset):
     now = await scans.load_scan(conn, scan.id)
     verdict = await verdicts.judge_missing(conn, now, FOLLOW)
     assert (verdict.moved, verdict.marked) == (0, 2)
+
+
+async def test_what_was_uploaded_is_an_item_of_its_own(conn, dataset):
+    await sync(conn, dataset, {"/a": ("e", 5)})
+    scan = await begin(conn, dataset)
+    owner, _ = await make_project(conn)
+    await items.put_item(conn, dataset.id, Written("/c", None, 5, "e", None, None), creator_id=owner.id)
+    await listings.merge_listing(conn, scan, 0, listing({"/c": ("e", 5), "/d": ("f", 5)}), is_last=True)
+    now = await scans.load_scan(conn, scan.id)
+    assert now.created == 1
+    verdict = await verdicts.judge_missing(conn, now, FOLLOW)
+    assert (verdict.moved, verdict.marked) == (0, 1)
 
 
 async def test_older_ghosts_and_the_brake_follow_nothing(conn, dataset):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from procrastinate import App, PsycopgConnector
 
 from headwater.catalog import commands, datasets, items
 from headwater.catalog.datasets import Dataset
@@ -11,7 +12,7 @@ from headwater.catalog.sync import ghosts as catalog
 from headwater.catalog.sync.ghosts import Choice
 from headwater.catalog.sync.rules import SyncRules, save_rules
 from headwater.errors import BadRequest
-from headwater.work import ghosts, previews
+from headwater.work import ghosts, previews, tasks
 from headwater.work.preprocess import thumbnail_key
 from tests import samples
 from tests.work.world import World, present
@@ -217,3 +218,17 @@ async def test_a_file_that_moved_in_a_bucket_stays_the_same_item(world: World, w
     assert present(await world.index(dataset)) == {"/new/c.jpg", "/b.txt"}
     assert ghosts_of(await world.index(dataset)) == set()
     assert found.spec["sync"]["moved"] == 1
+
+
+async def test_the_trash_is_looked_at_every_day(world: World):
+    app = App(connector=PsycopgConnector())
+    tasks.register(app, world.place)
+    daily = app.periodic_registry.periodic_tasks
+    assert [(task.task.name, task.cron) for task in daily.values() if task.task.name == ghosts.FORGET_EXPIRED_TASK] == [
+        (ghosts.FORGET_EXPIRED_TASK, ghosts.FORGET_EXPIRED_AT)
+    ]
+    dataset, _ = await with_ghosts(world, 1, ghosts="trash")
+    async with world.connection() as conn:
+        await conn.execute("UPDATE item SET trashed_at = '2020-01-01' WHERE trashed_at IS NOT NULL")
+    await app.tasks[ghosts.FORGET_EXPIRED_TASK].func(timestamp=0)
+    assert set(await world.index(dataset)) == {"/stays"}
