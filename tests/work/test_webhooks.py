@@ -13,6 +13,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from headwater import queue
 from headwater.catalog import commands, notices, organizations, projects, secrets, webhooks
 from headwater.errors import BadRequest, Conflict, NotFound
+from headwater.vault.local import sealed_under
 from headwater.wire.webhooks import NewWebhookBody, WebhookBody
 from headwater.work import secrets as work_secrets
 from headwater.work import tasks
@@ -261,7 +262,11 @@ async def test_after_a_rotation_both_secrets_count_and_later_one(hooked):
 
 async def test_the_secret_goes_with_the_webhook_and_survives_a_rotation_of_the_master_key(hooked):
     hook, secret = await hooked.make()
-    await work_secrets.rotate(hooked.place.pool, hooked.place.vault.local)
+    local = hooked.place.vault.local
+    await work_secrets.rotate(hooked.place.pool, local)
+    async with hooked.place.pool.connection() as conn:
+        kept = await webhooks.kept_secret(conn, hook)
+    assert sealed_under(kept.sealed) == local.current_key_id()
     await hooked.tell()
     await hooked.run()
     assert verified(secret, hooked.receiver.received[-1])
