@@ -8,7 +8,7 @@ import pytest
 
 from headwater.catalog import items, quotas
 from headwater.catalog.datasets import Dataset
-from headwater.catalog.sync import claims, hints, rules, upstream
+from headwater.catalog.sync import claims, hints, upstream
 from headwater.catalog.sync.hints import Hint
 from headwater.errors import StoreDenied, Unavailable
 from headwater.storage.stores import ListingPage, ObjectInfo
@@ -531,10 +531,6 @@ async def test_hints_that_cannot_be_applied_for_days_are_given_up_and_counted(wo
         await claims.drop_oldest(conn)
     assert set(await waiting(world, dataset)) == {"b"}
     assert (await state(world, dataset)).dropped == 1
-
-
-async def test_brake_rules_are_those_of_scans(world):
-    assert rules.SyncRules().brake_limit(1_000) == 100
 
 
 @pytest.mark.parametrize("kind", ["statement", "commit lost", "commit unheard"])

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from psycopg import AsyncConnection, OperationalError
 from psycopg_pool import PoolTimeout
@@ -99,10 +100,11 @@ async def _follow_driver(place: Workplace, driver_id: int) -> None:
             pass
     except (OperationalError, PoolTimeout):
         pass  # its hints are taken again when our claim has ended
-    except Exception:  # a defect of ours at one driver stops no other
+    except Exception:  # noqa: BLE001 - a defect of ours at one driver stops no other
         _log.exception("Applying events of driver %s failed", driver_id)
-        async with place.pool.connection() as conn:
-            await claims.leave_alone(conn, driver_id, "Headwater failed at applying events; its log says where.")
+        with suppress(OperationalError, PoolTimeout):
+            async with place.pool.connection() as conn:
+                await claims.leave_alone(conn, driver_id, "Headwater failed at applying events; its log says where.")
 
 
 async def start_wanted_scans(conn: AsyncConnection[Any]) -> None:
@@ -124,8 +126,8 @@ async def apply_bundle(place: Workplace, driver_id: int) -> bool:
     waits = _waits_of(looks, set(keys))
     for each in wanted:
         applied = await _apply(place, driver_id, bundle, each, looks)
-        waits |= dict.fromkeys((path[1:] for path in applied.without_room), _Wait(_ROOM_PAUSE_S, str(applied.refused)))
-        waits |= dict.fromkeys((path[1:] for path in applied.unsettled), _Wait(None, None))
+        waits |= dict.fromkeys((path[1:] for path in applied.without_room), _Wait("room", str(applied.refused)))
+        waits |= dict.fromkeys((path[1:] for path in applied.unsettled), _Wait("busy"))
     await _settle(place, driver_id, bundle, looks, waits, followers)
     return True
 
@@ -255,15 +257,18 @@ def _looked(follower: Follower, bundle: Bundle, keys: set[str], looks: _Looks) -
 
 @dataclass(frozen=True, slots=True)
 class _Wait:
-    pause_s: float | None  # None: somebody writes there just now, so soon
-    error: str | None
+    """Why a hint is not done with."""
+
+    why: Literal["silence", "failure", "room", "busy"]
+    error: str | None = None
 
 
 def _waits_of(looks: _Looks, keys: set[str]) -> dict[str, _Wait]:
     """Keys that the store said nothing of."""
     unanswered = keys - looks.found.keys() - looks.gone - looks.failed.keys()
-    waits = dict.fromkeys(unanswered, _Wait(0, None))  # it is the store that is left alone
-    return waits | {key: _Wait(0 if looks.error else -1, str(error)) for key, error in looks.failed.items()}
+    waits = dict.fromkeys(unanswered, _Wait("silence"))
+    why = "failure" if looks.error is None else "silence"
+    return waits | {key: _Wait(why, str(error)) for key, error in looks.failed.items()}
 
 
 async def _settle(
@@ -275,16 +280,16 @@ async def _settle(
     followers: Sequence[Follower],
 ) -> None:
     prefix = followers[0].prefix if followers else ""
-    waiting: dict[_Wait, list[Taken]] = {}
+    waiting: dict[tuple[float, str | None], list[Taken]] = {}
     for hint in bundle.taken:
         if (wait := waits.get(hint.key[len(prefix) :])) is not None:
-            waiting.setdefault(replace(wait, pause_s=_pause_s(wait, hint)), []).append(hint)
-    still = {hint.key for hints_of in waiting.values() for hint in hints_of}
+            waiting.setdefault((_pause_s(wait, hint), wait.error), []).append(hint)
+    still = {hint.key for put_off in waiting.values() for hint in put_off}
     async with place.pool.connection() as conn:
         done = [hint for hint in bundle.taken if hint.key not in still]
         await claims.settle(conn, driver_id, done, looked_at=looks.requests)
-        for wait, put_off in waiting.items():
-            await claims.put_off(conn, driver_id, put_off, pause_s=wait.pause_s or 0, error=wait.error)
+        for (pause_s, error), put_off in waiting.items():
+            await claims.put_off(conn, driver_id, put_off, pause_s=pause_s, error=error)
         if looks.error is None:
             await claims.note_answered(conn, driver_id)
         elif await claims.leave_alone(conn, driver_id, str(looks.error)) == _FAILURES_TO_TELL:
@@ -292,9 +297,13 @@ async def _settle(
 
 
 def _pause_s(wait: _Wait, hint: Taken) -> float:
-    if wait.pause_s is None:
-        return _BUSY_PAUSE_S if hint.attempts < _BUSY_TRIES else claims.pause_s(hint.attempts - _BUSY_TRIES)
-    return wait.pause_s if wait.pause_s >= 0 else claims.pause_s(hint.attempts)
+    if wait.why == "silence":
+        return 0  # it is the store that is left alone
+    if wait.why == "room":
+        return _ROOM_PAUSE_S
+    if wait.why == "busy" and hint.attempts < _BUSY_TRIES:
+        return _BUSY_PAUSE_S
+    return claims.pause_s(hint.attempts)
 
 
 async def _tell(conn: AsyncConnection[Any], follower: Follower, applied: Applied) -> None:
