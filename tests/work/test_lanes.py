@@ -270,7 +270,7 @@ async def test_one_lane_that_is_refused_ends_the_scan_for_all(world):
 
 
 async def test_a_store_that_gives_a_little_at_each_try_is_not_given_up(world):
-    store = ScriptedStore(many(12))
+    store = ScriptedStore(many(24))
     dataset = await world.dataset(store)
 
     async def throttle(number: int) -> None:
@@ -295,7 +295,7 @@ async def test_a_store_that_gives_a_little_at_each_try_is_not_given_up(world):
     store.on_page = None
     await sync.run_scan(world.place, scan_id)
     _, scan = await world.ended(dataset)
-    assert (scan.state, scan.listed) == ("done", 12)
+    assert (scan.state, scan.listed) == ("done", 24)
 
 
 async def test_a_scan_that_was_stopped_goes_on_where_it_was(world):
