@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headwater.catalog import integrations, organizations
+from headwater.catalog import integrations, organizations, webhooks
 from headwater.catalog import secrets as rows
 from headwater.errors import Conflict, Unavailable
 from headwater.settings import Settings
@@ -16,13 +16,16 @@ from headwater.vault.both import Vaults
 from headwater.vault.keys import GivenKeys, KeyFile
 from headwater.vault.local import LocalVault, VaultError
 from headwater.vault.vaults import Place
+from headwater.wire.webhooks import NewWebhookBody
 from headwater.work import secrets
+from headwater.work import webhooks as work_webhooks
 from headwater.work.workplace import Workplace
 from headwater.workplace import load_vault, open_workplace
 from tests import servers
 from tests.opened import open_secret
 from tests.vault.conftest import role_of, token_of
 from tests.vault.test_local import text_of
+from tests.work.world import make_project
 
 OPTIONS = {"key": "AKIA-visible-nowhere", "secret": "hush-hush-hush"}
 
@@ -271,6 +274,29 @@ class TestMove:
         await home.run_jobs()
         assert entries(own_bao) == await home.places()
         assert [(await home.opened(one))["key"] for one in made if one is not made[1]] == [OPTIONS["key"], "2", "3"]
+
+    async def test_the_secrets_of_webhooks_move_and_are_destroyed_with_them(self, homes, own_bao):
+        home = await homes(**in_vault(own_bao))
+        pool, vault = home.place.pool, home.place.vault
+        async with pool.connection() as conn:
+            owner, project_id = await make_project(conn)
+        body = NewWebhookBody(name="hook", url="https://hooks.test/in")
+        hook, secret = await work_webhooks.create_webhook(home.place, owner, project_id, body)
+
+        async def kept() -> Any:
+            async with pool.connection() as conn:
+                return await webhooks.kept_secret(conn, await webhooks.get_webhook(conn, project_id, hook.id))
+
+        for to_outside in (False, True):
+            assert await secrets.move(pool, vault, to_outside=to_outside) == 1
+            await home.run_jobs()
+            assert (len(entries(own_bao)) == 1) == to_outside
+            assert await vault.open(await kept()) == {"secret": secret}
+        async with pool.connection() as conn:
+            await work_webhooks.delete_webhooks(conn, project_id)
+        await home.run_jobs()
+        assert entries(own_bao) == set()
+        assert await home.rows("SELECT count(*) FROM secret") == [(0,)]
 
     async def test_one_that_is_changed_in_the_middle_of_its_move_keeps_the_change(self, homes, own_bao, monkeypatch):
         home = await homes(**in_vault(own_bao))
