@@ -145,7 +145,10 @@ class _Lane:
         high = None if found.until_path is None else found.until_path[1:]
         bounds = await find_bounds(store.first_key_after, found.cursor_path[1:], high)
         async with self.place.pool.connection() as conn:
-            return await shards.split_shard(conn, self.scan.id, found.number, ["/" + key for key in bounds]) > 0
+            pieces = await shards.split_shard(conn, self.scan.id, found.number, ["/" + key for key in bounds])
+            if pieces > 1:  # those who came while we looked for bounds have found nothing and gone
+                await self._call_for_help(conn)
+        return pieces > 0
 
     async def _list_shard(self, store: Store) -> None:
         assert self._shard is not None
@@ -219,7 +222,8 @@ class _Lane:
     async def _call_for_help(self, conn: AsyncConnection[Any]) -> None:
         """A range turned out to be long: lanes that have nothing to do may take a part of it."""
         for lane in await shards.idle_lanes(conn, self.scan.id, LANES):
-            await defer_lane(conn, self.scan.id, lane)
+            if lane != self._number:
+                await defer_lane(conn, self.scan.id, lane)
 
 
 def _doublings(listed: int) -> int:
