@@ -33,6 +33,7 @@ _CHANGES = {
     "created": "new",
     "changed": "changed",
     "returned": "back again",
+    "moved": "moved",
     "marked": "missing now",
     "imported": "imported",
     "exported": "exported",
