@@ -116,7 +116,7 @@ async def test_side_by_side_changes_leave_one_secret_whole(world: World, url: st
     assert {answer.status_code for answer in answers} == {200}
     assert await opened(world, first) in pairs
     rows = await world.execute(
-        "SELECT count(*) FROM secret WHERE NOT EXISTS (SELECT FROM integration WHERE secret_id = secret.id)"
+        "SELECT count(*) FROM secret WHERE NOT EXISTS (SELECT FROM secret_owner WHERE secret_id = secret.id)"
     )
     assert rows == [(0,)]
 

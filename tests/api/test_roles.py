@@ -123,6 +123,13 @@ async def _webhook(world: World) -> str:
     return made.json()["id"]
 
 
+async def _no_webhooks(world: World) -> None:
+    """There is a limit to them."""
+    url = f"/projects/{world.project_id}/webhooks"
+    for webhook in (await world.owner.get(url)).json():
+        assert (await world.owner.delete(f"{url}/{webhook['id']}")).status_code == 200
+
+
 async def _delivery(world: World) -> tuple[dict[str, str], dict[str, Any]]:
     webhook_id = await _lone_webhook(world)
     async with world.pool.connection() as conn:
@@ -132,12 +139,12 @@ async def _delivery(world: World) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 async def _new_webhook(world: World) -> tuple[dict[str, str], dict[str, Any]]:
-    await world.execute("DELETE FROM webhook WHERE project_id = %s", int(world.project_id, 16))  # there is a limit
+    await _no_webhooks(world)
     return {}, {"json": {"name": unique("webhook"), "url": "https://hooks.test/in", "active": False}}
 
 
 async def _lone_webhook(world: World) -> str:
-    await world.execute("DELETE FROM webhook WHERE project_id = %s", int(world.project_id, 16))
+    await _no_webhooks(world)
     return await _webhook(world)
 
 
