@@ -29,6 +29,7 @@ class Bucket(ScriptedStore):
         self.refuses: dict[str, Exception] = {}  # keys that may not be read
         self.away: Exception | None = None
         self.before_head = None  # awaited with the key
+        self.after_head = None  # awaited with the key, when its answer is on its way
 
     async def head(self, key: str) -> ObjectInfo:
         if self.before_head is not None:
@@ -39,7 +40,11 @@ class Bucket(ScriptedStore):
         if key in self.refuses:
             raise self.refuses[key]
         self.calls.pop()
-        return await super().head(key)
+        info = await super().head(key)
+        if (after_head := self.after_head) is not None:
+            self.after_head = None
+            await after_head(key)
+        return info
 
     async def check_listing(self) -> ListingPage:
         self._called("check")
@@ -281,46 +286,56 @@ async def test_hints_lost_doubled_late_and_again_lead_to_what_is_there(world):
 async def test_a_hint_that_comes_while_its_key_is_looked_at_is_not_lost(world):
     dataset, bucket = await follow(world, {"k": b"1"})
 
-    async def change_behind_the_look(key: str) -> None:
-        bucket.before_head = None
-        info = bucket._info(key)
-
-        async def stale(_key: str) -> ObjectInfo:
-            bucket.calls.append(f"head {key}")
-            del bucket.head  # only this once
-            return info
-
-        bucket.head = stale
+    async def change(_key: str) -> None:
         await deliver(world, dataset, bucket.write("k", b"3"))
 
-    bucket.before_head = change_behind_the_look
+    bucket.after_head = change
     await deliver(world, dataset, bucket.write("k", b"2"))
     await apply(world, dataset)
     assert await world.index(dataset) == same(bucket)
     assert await waiting(world, dataset) == {}
+    assert bucket.heads == ["k", "k"]
 
 
 async def test_a_worker_that_was_thought_dead_applies_nothing_any_more(world):
+    """What it saw is no more: another one looked since, and found the index right as it was."""
     dataset, bucket = await follow(world, {"k": b"1"})
-    is_looking, may_go_on = asyncio.Event(), asyncio.Event()
+    has_looked, may_go_on = asyncio.Event(), asyncio.Event()
 
-    async def hold(_key: str) -> None:
-        bucket.before_head = None
-        is_looking.set()
+    async def stall(_key: str) -> None:
+        has_looked.set()
         await may_go_on.wait()
 
+    bucket.after_head = stall
     await deliver(world, dataset, bucket.write("k", b"2"))
-    bucket.before_head = hold
     slow = asyncio.create_task(apply_bundle(world.place, dataset.driver_id))
-    await is_looking.wait()
+    await has_looked.wait()
+    await deliver(world, dataset, bucket.write("k", b"1"))
     await make_due(world, dataset)  # its lease ends
     await apply(world, dataset)
-    assert await world.index(dataset) == same(bucket)
     before = await world.rows_written(dataset)
-    bucket.objects["k"] = b"not told yet"
     may_go_on.set()
     await slow
+    assert await world.index(dataset) == same(bucket)
     assert await world.rows_written(dataset) == before
+    assert await waiting(world, dataset) == {}
+
+
+async def test_a_row_that_was_written_since_the_look_knows_better(world):
+    dataset, bucket = await follow(world, {"k": b"1"})
+
+    async def upload(_key: str) -> None:
+        await world.upload(dataset, "/k", b"uploaded meanwhile")
+
+    bucket.after_head = upload
+    await deliver(world, dataset, bucket.write("k", b"2"))
+    assert await apply_bundle(world.place, dataset.driver_id)
+    assert await world.index(dataset) == same(bucket)
+    assert await waiting(world, dataset) == {"k": None}
+    await make_due(world, dataset)
+    await apply(world, dataset)
+    assert await world.index(dataset) == same(bucket)
+    assert await actions(world, dataset) == {"Updated": 1}
 
 
 @pytest.mark.parametrize("error", [Unavailable("It is away."), StoreDenied("It says no.")], ids=["down", "denied"])
