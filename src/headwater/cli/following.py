@@ -137,6 +137,8 @@ def stall_words(command: dict[str, Any]) -> str:
 
 def sync_facts(command: dict[str, Any]) -> str:
     found = command["spec"].get("sync") or {}
+    if not found and command["spec"].get("gathered"):
+        return f"{counted(command['spec']['gathered'], 'object')} gathered, because the store lists out of order"
     if not found:
         return "no object listed yet" if command["status"] not in ENDED else "no object listed"
     words = [f"{counted(found['listed'], 'object')} listed"]

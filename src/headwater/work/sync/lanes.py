@@ -173,7 +173,7 @@ class _Lane:
         async with self.place.pool.connection() as conn:
             shard = self._shard = await shards.stage_scan(conn, self.scan.id, shard)
         whole = KeyRange(None, None)
-        skipped, examples = 0, []
+        gathered, skipped, examples = 0, 0, []
         async with aclosing(batches.batches(store, whole, self._selection, must_be_ordered=False)) as found:
             async for batch in found:
                 skipped += batch.skipped
@@ -181,6 +181,11 @@ class _Lane:
                 async with self.place.pool.connection() as conn:
                     await shards.hold_shard(conn, self.scan.id, shard)
                     await stages.stage(conn, self.scan, batch)
+                    gathered += len(batch.paths)
+                    if await commands.note_progress(
+                        conn, self.scan.command_id, progress_percent=0, spec={"gathered": gathered}
+                    ):
+                        raise Aborted
         after, is_last = None, False
         while not is_last:
             async with self.place.pool.connection() as conn:
