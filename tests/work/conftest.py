@@ -8,6 +8,7 @@ from psycopg_pool import AsyncConnectionPool
 from headwater.catalog import organizations
 from headwater.settings import Settings
 from headwater.workplace import load_vault, open_workplace
+from tests.work.faults import lane_pool
 from tests.work.scripted import FaultyConnection, FaultyCursor
 from tests.work.world import World
 
@@ -43,6 +44,13 @@ async def faulty(world: World) -> AsyncIterator[World]:
         max_size=8,
         open=False,
     ) as pool:
+        yield world.on(pool)
+
+
+@pytest.fixture(scope="session")
+async def lanes(world: World) -> AsyncIterator[World]:
+    """The same world through connections that know which worker uses them, to let one die or hang."""
+    async with lane_pool(world.place.pool.conninfo) as pool:
         yield world.on(pool)
 
 

@@ -54,22 +54,40 @@ class Turns:
 
 @dataclass
 class Lane:
-    """One worker; dies at the `nth` call of a `kind`, 0 for never."""
+    """One worker; dies at the `nth` call of a `kind`, 0 for never.
+
+    One that `hangs` stops there instead, as if it was cut off, until it `goes_on`: for "store" and "commit unheard",
+    where it is in no transaction.
+    """
 
     kind: str = "none"
     nth: int = 0
     turns: Turns | None = None
+    hangs: bool = False
     is_dead: bool = False
     calls: int = 0
+    is_held: asyncio.Event = field(default_factory=asyncio.Event)
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
 
     def hit(self, kind: str) -> None:
         if self.is_dead:
             raise Crash
-        if kind == self.kind:
+        if kind == self.kind and not self.hangs:
             self.calls += 1
             if self.calls == self.nth:
                 self.is_dead = True
                 raise Crash
+
+    async def reach(self, kind: str) -> None:
+        """A call where it may hang, or wait for its turn."""
+        if kind == self.kind and self.hangs:
+            self.calls += 1
+            if self.calls == self.nth:
+                self.is_held.set()
+            if self.calls >= self.nth:
+                await self.goes_on.wait()
+        if self.turns is not None and kind != "commit unheard":
+            await self.turns.take()
 
     async def live(self, work: Coroutine[Any, Any, Any]) -> bool:
         """Do some work in this lane. False: it died of its fault."""
@@ -90,10 +108,10 @@ def _hit(kind: str) -> None:
         lane.hit(kind)
 
 
-async def _take_turn() -> None:
+async def _reach(kind: str) -> None:
     lane = _LANE.get()
-    if lane is not None and lane.turns is not None:
-        await lane.turns.take()
+    if lane is not None:
+        await lane.reach(kind)
 
 
 class _Cursor(AsyncCursor[Any]):
@@ -114,10 +132,11 @@ class _Cursor(AsyncCursor[Any]):
 
 class _Connection(AsyncConnection[Any]):
     async def commit(self) -> None:
-        await _take_turn()
+        await _reach("commit")
         _hit("commit lost")
         await super().commit()
         _hit("commit unheard")
+        await _reach("commit unheard")
 
 
 async def _configure(conn: _Connection) -> None:
@@ -148,23 +167,23 @@ class LaneStore(ScriptedStore):
 
     async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncIterator[ListingPage]:
         async for page in super().list_pages(start_after=start_after, prefix=prefix):
-            await _take_turn()
+            await _reach("store")
             yield page
 
     async def first_key_after(self, key: str) -> str | None:
-        await _take_turn()
+        await _reach("store")
         return await super().first_key_after(key)
 
     async def head(self, key: str) -> ObjectInfo:
-        await _take_turn()
+        await _reach("store")
         return await super().head(key)
 
     async def begin_upload(self, key: str, *, content_type: str) -> Upload:
-        await _take_turn()
+        await _reach("store")
         return await super().begin_upload(key, content_type=content_type)
 
     async def delete(self, key: str) -> None:
-        await _take_turn()
+        await _reach("store")
         await super().delete(key)
 
 
@@ -177,6 +196,17 @@ async def at_every_call(kind: str, history: Callable[[Lane], Awaitable[None]]) -
         lane = Lane(kind, nth)
         await history(lane)
         if not lane.is_dead:
+            return nth - 1
+        assert nth < _MOST_CALLS, f"no end after {nth} calls of kind {kind!r}"
+    raise AssertionError
+
+
+async def hanging_at_every_call(kind: str, history: Callable[[Lane], Awaitable[None]]) -> int:
+    """The same with a lane that hangs there; the history lets others go on without it, and then lets it go on."""
+    for nth in count(1):
+        lane = Lane(kind, nth, hangs=True)
+        await history(lane)
+        if not lane.is_held.is_set():
             return nth - 1
         assert nth < _MOST_CALLS, f"no end after {nth} calls of kind {kind!r}"
     raise AssertionError
