@@ -22,7 +22,7 @@ from headwater.catalog.sync import changes, claims, hints, upstream
 from headwater.catalog.sync.changes import Applied, Looked
 from headwater.catalog.sync.claims import Bundle, Taken
 from headwater.catalog.sync.upstream import Follower
-from headwater.errors import HeadwaterError, StoreMissing, Unavailable
+from headwater.errors import HeadwaterError, NotFound, StoreMissing, Unavailable
 from headwater.storage.stores import ObjectInfo, Store
 from headwater.work.selection import Selection
 from headwater.work.sync import request_sync
@@ -110,7 +110,8 @@ async def _follow_driver(place: Workplace, driver_id: int) -> None:
 async def start_wanted_scans(conn: AsyncConnection[Any]) -> None:
     """Where something happened that hints do not tell, or more is gone than is believed without a scan."""
     for dataset_id in await upstream.take_wanted_scans(conn):
-        await request_sync(conn, await datasets.load_dataset(conn, dataset_id), caller_id=None)
+        with suppress(NotFound):  # it went with its project
+            await request_sync(conn, await datasets.load_dataset(conn, dataset_id), caller_id=None)
 
 
 async def apply_bundle(place: Workplace, driver_id: int) -> bool:
