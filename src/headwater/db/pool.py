@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
@@ -14,13 +14,15 @@ Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 # a socket of the same machine nothing of this counts.
 _SILENT_AFTER_S, _ASK_EVERY_S, _ASK_TIMES, _UNHEARD_MS = 10, 5, 3, 25_000
 
-_CONFIGURATION = f"""
-SET TIME ZONE 'UTC';
-SET tcp_keepalives_idle = {_SILENT_AFTER_S};
-SET tcp_keepalives_interval = {_ASK_EVERY_S};
-SET tcp_keepalives_count = {_ASK_TIMES};
-SET tcp_user_timeout = {_UNHEARD_MS};
-"""
+_CONFIGURATION = sql.SQL(
+    """
+    SET TIME ZONE 'UTC';
+    SET tcp_keepalives_idle = {};
+    SET tcp_keepalives_interval = {};
+    SET tcp_keepalives_count = {};
+    SET tcp_user_timeout = {};
+    """
+).format(_SILENT_AFTER_S, _ASK_EVERY_S, _ASK_TIMES, _UNHEARD_MS)
 _PARAMETERS = {
     "keepalives_idle": _SILENT_AFTER_S,
     "keepalives_interval": _ASK_EVERY_S,
