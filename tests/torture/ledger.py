@@ -20,15 +20,19 @@ CREATE TABLE ledger (
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     dataset_id bigint NOT NULL,
     was jsonb,
-    became jsonb
+    became jsonb,
+    is_upload boolean NOT NULL -- over what was there
 );
 CREATE INDEX ledger_dataset ON ledger (dataset_id, seq);
 CREATE TABLE ledger_progress (dataset_id bigint NOT NULL, was jsonb NOT NULL, became jsonb NOT NULL);
 
 CREATE FUNCTION note_item() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO ledger (dataset_id, was, became)
-    VALUES (coalesce(NEW.dataset_id, OLD.dataset_id), to_jsonb(OLD), to_jsonb(NEW));
+    INSERT INTO ledger (dataset_id, was, became, is_upload)
+    VALUES (
+        coalesce(NEW.dataset_id, OLD.dataset_id), to_jsonb(OLD), to_jsonb(NEW),
+        TG_OP = 'UPDATE' AND position('DO UPDATE' IN current_query()) > 0
+    );
     RETURN NULL;
 END $$;
 CREATE TRIGGER note_item AFTER INSERT OR UPDATE OR DELETE ON item FOR EACH ROW EXECUTE FUNCTION note_item();
@@ -80,21 +84,23 @@ class Ledger:
 
     async def _read(self, conn: AsyncConnection[Any], since: datetime) -> None:
         cursor = await conn.execute(
-            "SELECT seq, at, was, became FROM ledger WHERE dataset_id = %s AND seq > %s ORDER BY seq",
+            "SELECT seq, at, was, became, is_upload FROM ledger WHERE dataset_id = %s AND seq > %s ORDER BY seq",
             [self.dataset_id, self._seq],
         )
-        for seq, at, was, became in await cursor.fetchall():
+        for seq, at, was, became, is_upload in await cursor.fetchall():
             self._seq = seq
             if was is None:
                 self.born[became["id"]] = became["path"]
             elif became is None:
                 assert was["path"] in self.asked_away, f"nobody asked to remove {was['path']!r}"
             else:
-                self._changed(at, was, became, since)
+                self._changed(at, was, became, since, is_upload=is_upload)
 
-    def _changed(self, at: datetime, was: dict[str, Any], became: dict[str, Any], since: datetime) -> None:
+    def _changed(
+        self, at: datetime, was: dict[str, Any], became: dict[str, Any], since: datetime, *, is_upload: bool
+    ) -> None:
         path = became["path"]
-        if any(was[name] != became[name] for name in ("etag", "size_bytes", "changed_at")):
+        if is_upload or any(was[name] != became[name] for name in ("etag", "size_bytes")):
             self.refilled[became["id"]] += 1
         if was["missing_since"] is None and became["missing_since"] is not None:
             assert self.was_absent(path[1:], since, at), f"{path!r} went missing and was there all the time"

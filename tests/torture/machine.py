@@ -14,9 +14,15 @@ from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from psycopg.types.json import Jsonb
 
-from headwater.catalog.sync import scans
-from headwater.work import sync
+from headwater.catalog import commands
+from headwater.catalog.sync import hints, scans, upstream
+from headwater.catalog.sync.hints import Hint
+from headwater.catalog.sync.rules import SyncRules, rules_of
+from headwater.work import ghosts, sync, verify
+from headwater.work.selection import Selection
+from headwater.work.upstream import apply_bundle, start_wanted_scans
 from tests.torture.bucket import Bucket
 from tests.torture.ledger import Ledger
 from tests.work.faults import KINDS, Lane, Turns
@@ -64,6 +70,8 @@ class Histories(RuleBasedStateMachine):
         self.bucket = Bucket(page_keys=PAGE_KEYS)
         self.deleted: dict[str, str] = {}  # here on purpose, and its object, of this etag, may still be there
         self.waiting: list[str] = []  # jobs of deletion
+        self.selection = Selection.of(SyncRules())
+        self.brake_items = BRAKE_ITEMS
         self.began_at = datetime.now(UTC)
         self.tally["histories"] += 1
 
@@ -76,7 +84,16 @@ class Histories(RuleBasedStateMachine):
         elif kind == "skipping":
             self.bucket.follows = self._skips_folders
         self.dataset = self.run(self.world.dataset(self.bucket, allow_delete=allow_delete))
-        self.ledger = Ledger(self.world, self.dataset.id, self.bucket.was_absent)
+        self.ledger = Ledger(self.world, self.dataset.id, self._was_away)
+        self.run(self._follow())
+
+    async def _follow(self) -> None:
+        async with self.world.connection() as conn:
+            await upstream.switch(conn, self.dataset.driver_id, on=True)
+
+    def _was_away(self, key: str, since: datetime, until: datetime) -> bool:
+        """For the dataset: what its rules leave out is never there."""
+        return not self.selection.keeps("/" + key) or self.bucket.was_absent(key, since, until)
 
     def _skips_folders(self, start: str) -> Callable[[str], bool]:
         """As SeaweedFS 4.48 does it after a text that names a folder and no object."""
@@ -132,7 +149,7 @@ class Histories(RuleBasedStateMachine):
         self.run(self._upload(key, content, mode))
 
     async def _upload(self, key: str, content: bytes, mode: str = "overwrite") -> None:
-        if key in NOT_UPLOADED:
+        if key in NOT_UPLOADED or not self.selection.keeps("/" + key):
             return
         uploaded = await self.world.upload(self.dataset, "/" + key, content, mode=mode)
         if uploaded.outcome == "skip":
@@ -174,6 +191,89 @@ class Histories(RuleBasedStateMachine):
         self.run(self.world.run_jobs(self.dataset))
         assert self.bucket.objects == wanted, "what was deleted is not what was asked for"
 
+    @rule(
+        action=st.sampled_from(["restore", "trash", "forget"]),
+        chosen=st.lists(keys, min_size=1, max_size=4, unique=True),
+    )
+    def settle_ghosts(self, action: ghosts.Action, chosen: list[str]) -> None:
+        self._begin("settled ghosts")
+        self.run(self._settle_ghosts(action, ["/" + key for key in chosen]))
+
+    async def _settle_ghosts(self, action: ghosts.Action, paths: list[str]) -> None:
+        found = await self.world.index(self.dataset)
+        if action == "forget":
+            self.ledger.asked_away |= {path for path in paths if path in found and found[path][2]}
+        wanted = {"paths": [path for path in paths if path[-1] != "/"]}  # those with a slash are whole folders
+        async with self.world.connection() as conn:
+            await ghosts.request(conn, self.dataset, action, wanted, len(paths), caller_id=self.world.owner.id)
+
+    @rule(
+        exclude=st.sampled_from([(), (), ("b/**",), ("a*", "c")]),
+        ghost_policy=st.sampled_from(["flag", "trash"]),
+        brake_items=st.sampled_from([None, 0, 100]),
+    )
+    def set_rules(self, exclude: tuple[str, ...], ghost_policy: str, brake_items: int | None) -> None:
+        self._begin("rules set")
+        stored: dict[str, Any] = {"exclude": list(exclude), "ghosts": ghost_policy, "brake_items": brake_items}
+        self.selection = Selection.of(rules_of(stored))
+        self.brake_items = BRAKE_ITEMS if brake_items is None else brake_items
+        self.run(self._store_rules(stored))
+
+    async def _store_rules(self, stored: dict[str, Any]) -> None:
+        async with self.world.connection() as conn:
+            await conn.execute("UPDATE dataset SET sync_rules = %s WHERE id = %s", [Jsonb(stored), self.dataset.id])
+
+    @rule(is_repaired=st.booleans())
+    def verify(self, is_repaired: bool) -> None:
+        self._begin("verifications")
+        self.run(self._verify(repair=is_repaired))
+
+    async def _verify(self, *, repair: bool) -> dict[str, Any]:
+        async with self.world.connection() as conn:
+            command_id = await verify.request_verify(conn, self.dataset, caller_id=self.world.owner.id, repair=repair)
+        await verify.verify_dataset(self.world.place, command_id, is_last_try=True)
+        async with self.world.connection() as conn:
+            command = await commands.load_command(conn, command_id)
+        is_empty = command.error is not None and "came back empty" in command.error  # which proves nothing
+        assert command.status == "success" or (is_empty and not self._wanted()), command.error
+        return command.spec
+
+    # Events: some are lost, others come twice, and in any order.
+
+    @rule(picks=st.lists(st.integers(0, 30), max_size=12), death=maybe_deaths, is_lossy=st.booleans())
+    def events_come(self, picks: list[int], death: tuple[str, int] | None, is_lossy: bool) -> None:
+        self._begin("events")
+        told = self.bucket.told
+        came = [told[pick % len(told)] for pick in picks] if is_lossy and told else [*told, *told[::-1]]
+        self.tally["hints"] += len(came)
+        if is_lossy:
+            told.clear()
+        self.run(self._take_in(came))
+        lane = Lane(*(death or ("none", 0)))
+        if not self.run(lane.live(self._apply(self.lanes))):
+            self.tally["faults"] += 1
+        scan_id = self.run(self._apply_the_rest())
+        if scan_id is not None:
+            self._finish(scan_id)
+
+    async def _take_in(self, came: list[Hint]) -> None:
+        async with self.world.connection() as conn:
+            await hints.take_in(conn, self.dataset.driver_id, came)
+
+    async def _apply(self, world: World) -> None:
+        while await apply_bundle(world.place, self.dataset.driver_id):
+            pass
+
+    async def _apply_the_rest(self) -> int | None:
+        """By a worker that lives on, once the claims of the dead one have ended. A scan that this asks for, if any."""
+        async with self.world.connection() as conn:
+            await conn.execute("UPDATE hint SET not_before = now() WHERE driver_id = %s", [self.dataset.driver_id])
+        await self._apply(self.world)
+        async with self.world.connection() as conn:
+            await start_wanted_scans(conn)
+            scan = await scans.last_scan(conn, self.dataset.id)
+        return scan.id if scan is not None and scan.state == "running" else None
+
     # Syncs.
 
     @rule(confirm=st.booleans(), death=maybe_deaths)
@@ -193,6 +293,7 @@ class Histories(RuleBasedStateMachine):
         found = self.run(self.world.index(self.dataset))
         present = {path[1:]: etag for path, (etag, _, missing) in found.items() if not missing}
         wanted = self._wanted()
+        listed = wanted.keys() | self.deleted.keys() & self.bucket.objects.keys()
         gone = present.keys() - wanted.keys()
         kept = {key: present[key] for key in present.keys() - gone}
         assert kept == wanted, f"differ: {kept.items() ^ wanted.items()}"
@@ -201,7 +302,7 @@ class Histories(RuleBasedStateMachine):
         else:
             assert scan.state == "held"
             assert not confirm
-            assert len(gone) > BRAKE_ITEMS or not self.bucket.objects
+            assert len(gone) > self.brake_items or not listed
 
     @rule(
         confirm=st.booleans(),
@@ -320,7 +421,7 @@ class Histories(RuleBasedStateMachine):
         return {
             key: self.bucket.etag_of_content(content)
             for key, content in self.bucket.objects.items()
-            if (content or key[-1] != "/") and key not in self.deleted
+            if (content or key[-1] != "/") and key not in self.deleted and self.selection.keeps("/" + key)
         }
 
     @invariant()
@@ -339,3 +440,5 @@ class Histories(RuleBasedStateMachine):
         before = self.run(self.world.rows_written(self.dataset))
         self._exact_sync(confirm=False)
         assert self.run(self.world.rows_written(self.dataset)) == before, "a sync without a change wrote rows"
+        found = self.run(self._verify(repair=False))["verify"]
+        assert found["clean"], f"a verification found {found}"
