@@ -353,3 +353,26 @@ async def test_a_selection_takes_what_it_says_and_nothing_else(world, folder, ch
         if path.startswith(below + "/") and (chosen is None or path in chosen)
         if not (is_shown and path.startswith("/.dataloop/"))
     }
+
+
+async def test_a_job_of_before_an_undo_deletes_nothing_that_is_to_stay_now(world):
+    store = ScriptedStore({"a": b"1"})
+    dataset = await world.dataset(store)
+    await world.sync(dataset)
+    await world.delete(dataset, "/a")  # its job waits, for the store is away
+    async with world.connection() as conn:
+        assert await tombstones.restore(conn, dataset.id) == 1
+    await world.sync(dataset)
+    await _allow_delete(world, dataset, is_allowed=False)
+    await world.delete(dataset, "/a")  # of the index only
+    await _allow_delete(world, dataset, is_allowed=True)
+    await world.substitute(dataset, store)
+    await world.run_jobs(dataset)
+    assert set(store.objects) == {"a"}
+    assert await counts(world, dataset) == (1, 0, 0)
+
+
+async def _allow_delete(world: World, dataset, *, is_allowed: bool) -> None:
+    async with world.connection() as conn:
+        driver = await drivers.get_driver(conn, dataset.driver_id)
+        await drivers.update_driver(conn, driver, drivers.DriverChange(allow_delete=is_allowed))

@@ -66,13 +66,14 @@ async def put(
 async def lock_waiting(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> dict[str, str | None]:
     """Path -> etag of those whose object is still to go. Call it under the locks of the paths.
 
-    Until the end of the transaction nobody restores them.
+    Not those that are to stay: a job may be older than the deletion it finds. Until the end of the transaction nobody
+    restores them.
     """
     cursor = await conn.execute(
         """
         SELECT path, etag
         FROM tombstone
-        WHERE dataset_id = %s AND path = ANY(%s) AND object_deleted_at IS NULL
+        WHERE dataset_id = %s AND path = ANY(%s) AND object_deleted_at IS NULL AND object_asked_at IS NOT NULL
         ORDER BY path
         FOR UPDATE
         """,
