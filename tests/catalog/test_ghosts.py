@@ -299,6 +299,27 @@ async def test_older_ghosts_and_the_brake_follow_nothing(conn, dataset):
     assert (held.moved, held.held) == (0, 2)
 
 
+@pytest.mark.parametrize("ended", ["held", "stopped"])
+async def test_a_move_is_followed_though_its_new_item_came_with_a_scan_that_gave_no_verdict(conn, dataset, ended):
+    await sync(conn, dataset, {"/old/a": ("e", 5), "/old/b": ("f", 5), "/stays": ("g", 5)})
+    before = await at(conn, dataset, "/old/a")
+    moved = {"/new/a": ("e", 5), "/new/b": ("f", 5), "/short/lived": ("h", 5), "/stays": ("g", 5)}
+    careful = replace(FOLLOW, brake_items=0, brake_share=0.0)
+    if ended == "held":
+        for _ in range(2):
+            assert (await sync(conn, dataset, moved, careful)).held == 2
+    else:
+        scan = await begin(conn, dataset)
+        await listings.merge_listing(conn, scan, 0, listing(moved, through="/stays"), is_last=False)
+        await scans.end_scan(conn, scan, "stopped")
+    del moved["/new/b"], moved["/short/lived"]  # new and gone at once: neither of them moved
+    verdict = await sync(conn, dataset, moved, careful, confirm=True)
+    assert (verdict.moved, verdict.marked, verdict.held) == (1, 3, 0)
+    assert (await at(conn, dataset, "/new/a")).id == before.id
+    found = {path: is_missing for path, (_, _, is_missing) in (await index(conn, dataset.id)).items()}
+    assert found == {"/new/a": False, "/old/b": True, "/new/b": True, "/short/lived": True, "/stays": False}
+
+
 async def test_a_new_item_that_was_read_leaves_its_thumbnail_to_be_removed(conn, dataset):
     await sync(conn, dataset, {"/a": ("e", 5)})
     scan = await begin(conn, dataset)

@@ -1,7 +1,8 @@
 """Moves: an object that went from one path and came at another is one item that keeps what was known of it.
 
 Only what is certain counts: one item that a scan did not find and one that it found as new, with the same size and the
-same etag of their content, and no third one with these. Cost follows the two sets, never the dataset.
+same etag of their content, and no third one with these. New is what came since the last verdict: a scan that the brake
+held, or that was stopped, has its new items joined by the next one. Cost follows the two sets, never the dataset.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class Followed:
 
 async def follow_moves(conn: AsyncConnection[Any], scan: Scan) -> Followed:
     """Join the scan's candidates with its new items, as far as they are one to one. Call it with the scan locked."""
-    if scan.first_item_id is None or not scan.gone or not scan.created:
+    if scan.first_item_id is None or not scan.gone:
         return Followed()
     if not await _has_content_etags(conn, scan.dataset_id):
         return Followed()
@@ -69,7 +70,9 @@ async def _pair(conn: AsyncConnection[Any], scan: Scan) -> None:
             SELECT id, etag, size_bytes, false, creator_id IS NULL AND missing_since IS NULL AND NOT hidden
                 AND coalesce(user_metadata, '{}') = '{}' AND coalesce(description, '') = ''
             FROM item
-            WHERE dataset_id = %(dataset_id)s AND id >= %(first_item_id)s
+            WHERE dataset_id = %(dataset_id)s AND id >= %(first_item_id)s AND NOT EXISTS (
+                SELECT FROM scan_candidate WHERE scan_id = %(scan_id)s AND item_id = item.id
+            )
         ) AS gone_or_new
         WHERE size_bytes > 0 AND etag <> '' AND etag NOT LIKE 'W/%%'
         GROUP BY etag, size_bytes

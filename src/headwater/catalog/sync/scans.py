@@ -25,7 +25,7 @@ class Scan:
     ended_at: datetime | None
     confirm_missing: bool
     stored_rules: dict[str, Any]
-    first_item_id: int | None  # items that came since it began have no smaller id
+    first_item_id: int | None  # new items have no smaller id: since it began, or one before it that gave no verdict
     present: int  # items the index had when it began
     listed: int
     shown: int
@@ -61,10 +61,14 @@ async def start_scan(
     await _forget_earlier(conn, dataset_id)
     cursor = await conn.execute(
         """
-        WITH started AS (
+        WITH before AS (
+            SELECT state, first_item_id FROM scan WHERE dataset_id = %(dataset_id)s ORDER BY id DESC LIMIT 1
+        ), started AS (
             INSERT INTO scan (dataset_id, command_id, confirm_missing, present, rules, first_item_id)
             SELECT dataset_id, %(command_id)s, %(confirm)s, items - missing_items - hidden_items, sync_rules,
-                nextval('item_id_seq')
+                coalesce(
+                    (SELECT first_item_id FROM before WHERE state IN ('held', 'stopped')), nextval('item_id_seq')
+                )
             FROM dataset_counter
             JOIN dataset ON dataset.id = dataset_counter.dataset_id
             WHERE dataset_id = %(dataset_id)s
