@@ -148,6 +148,20 @@ async def test_many_ghosts_are_settled_by_a_command_in_pieces_that_may_be_repeat
     assert (root / "stays").exists()
 
 
+async def test_what_becomes_a_ghost_later_is_not_forgotten_with_the_others(world: World, monkeypatch):
+    monkeypatch.setattr(ghosts, "PIECE_GHOSTS", 2)
+    dataset, root = await with_ghosts(world, 5)
+    write(root, "outage")
+    await world.sync(dataset)
+    command_id = await request(world, dataset, "forget", {"all": True})
+    (root / "outage").unlink()
+    await world.sync(dataset)
+    assert len(ghosts_of(await world.index(dataset))) == 6
+    await ghosts.settle_ghosts(world.place, **await job_of(world, command_id))
+    assert (await command(world, command_id)).spec["ghosts"]["done"] == 5
+    assert set(await world.index(dataset)) == {"/stays", "/outage"}
+
+
 async def test_a_command_over_ghosts_can_be_aborted(world: World, monkeypatch):
     monkeypatch.setattr(ghosts, "PIECE_GHOSTS", 4)
     dataset, _ = await with_ghosts(world, 10)

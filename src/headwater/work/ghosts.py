@@ -30,13 +30,14 @@ KINDS: dict[Action, str] = {"restore": "RestoreGhosts", "trash": "TrashGhosts", 
 
 
 def choice_of(action: Action, wanted: Mapping[str, Any]) -> Choice:
-    """From what is kept of it in a job: folder, since, paths, ids, trash (only what lies there)."""
+    """From what is kept of it in a job: folder, since, until, paths, ids, trash (only what lies there)."""
     where: ghosts.Where | None = "trash" if wanted.get("trash") else None
-    since = wanted.get("since")
+    since, until = wanted.get("since"), wanted.get("until")
     return Choice(
         where={"restore": "trash", "trash": "flagged", "forget": where}[action],  # pyright: ignore[reportArgumentType]
         folder=wanted.get("folder"),
         since=None if since is None else datetime.fromisoformat(since),
+        until=None if until is None else datetime.fromisoformat(until),
         paths=wanted.get("paths"),
         ids=wanted.get("ids"),
     )
@@ -51,7 +52,11 @@ async def request(
     *,
     caller_id: int,
 ) -> int | None:
-    """Do it, if there are few; otherwise start a command, whose job commits with it: its id."""
+    """Do it, if there are few; otherwise start a command, whose job commits with it: its id.
+
+    What becomes a ghost later, while the command waits or works, is nothing that anybody has seen and asked for.
+    """
+    wanted = {**wanted, "until": (await ghosts.time_of_request(conn)).isoformat()}
     if number <= PIECE_GHOSTS:
         chosen = await ghosts.list_ghosts(conn, dataset.id, choice_of(action, wanted), limit=PIECE_GHOSTS)
         await _settle(conn, dataset.id, action, chosen)
@@ -64,7 +69,7 @@ async def request(
         spec={"datasetId": to_wire(dataset.id), "ghosts": {"action": action, "items": number, "done": 0}, "after": ""},
         creator_id=caller_id,
     )
-    await queue.defer(conn, TASK, command_id=command_id, wanted=dict(wanted))
+    await queue.defer(conn, TASK, command_id=command_id, wanted=wanted)
     return command_id
 
 

@@ -38,6 +38,7 @@ class Choice:
     where: Where | None = None  # None: both
     folder: str | None = None  # paths that begin so
     since: datetime | None = None  # missing since then or later
+    until: datetime | None = None  # missing since then or before
     paths: Sequence[str] | None = None  # these, and all below those that end with a slash
     ids: Sequence[int] | None = None
 
@@ -53,6 +54,9 @@ class Choice:
         if self.since is not None:
             parts.append(SQL("item.missing_since >= %(since)s"))
             parameters["since"] = self.since
+        if self.until is not None:
+            parts.append(SQL("item.missing_since <= %(until)s"))
+            parameters["until"] = self.until
         chosen: list[SQL] = []
         if self.paths is not None:
             chosen.append(SQL("item.path = ANY(%(paths)s::text[])"))
@@ -90,6 +94,14 @@ async def count_ghosts(conn: AsyncConnection[Any], dataset_id: int, choice: Choi
     """Reads what it counts."""
     condition, parameters = choice.condition(dataset_id)
     cursor = await conn.execute(SQL("SELECT count(*) FROM item WHERE ") + condition, parameters, prepare=False)
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def time_of_request(conn: AsyncConnection[Any]) -> datetime:
+    """When this transaction began, by the clock that ghosts are dated with."""
+    cursor = await conn.execute("SELECT now()")
     row = await cursor.fetchone()
     assert row is not None
     return row[0]
