@@ -26,6 +26,11 @@ TAKES_JSON = [
     ("POST", "/api/v1/datasets/{dataset_id}/query"),
     ("PATCH", "/api/v1/items/{item_id}"),
     ("POST", "/api/v1/notifications/read"),
+    ("PUT", "/api/v1/datasets/{dataset_id}/schedule"),
+    ("PUT", "/api/v1/datasets/{dataset_id}/autoSync"),
+    ("PATCH", "/api/v1/drivers/{driver_id}/events"),
+    ("PUT", "/api/v1/drivers/{driver_id}/events/queue"),
+    ("POST", "/api/v1/projects/{project_id}/webhooks"),
 ]
 NO_JSON = [b"{", b"nothing", b'{"name": }', b"\xff\xfe", b"[" * 5000, b'{"a": "' + b"\xc3\x28" + b'"}']
 NO_OBJECT = [b"[]", b'"text"', b"5", b"[1, 2]"]
@@ -66,10 +71,23 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
         "metadata": {"user": {}, "system": {}}, "description": None, "filename": None
     },
     ("POST", "/api/v1/notifications/read"): {"ids": [NOBODY], "until": None, "project": NOBODY, "dataset": None},
+    ("PUT", "/api/v1/datasets/{dataset_id}/schedule"): {"cron": "0 3 * * *", "timezone": "UTC", "active": False},
+    ("PUT", "/api/v1/datasets/{dataset_id}/autoSync"): {"on": True},
+    ("PATCH", "/api/v1/drivers/{driver_id}/events"): {"on": False, "rotate": False, "pushAccount": ""},
+    ("PUT", "/api/v1/drivers/{driver_id}/events/queue"): {
+        "url": "https://sqs.eu-west-1.amazonaws.com/1/q", "name": None, "endpoint": None, "active": False
+    },
+    ("POST", "/api/v1/projects/{project_id}/webhooks"): {
+        "name": "", "url": "https://x.test/", "levels": ["info"], "kinds": ["note"], "active": False
+    },
+    ("PATCH", "/api/v1/projects/{project_id}/webhooks/{webhook_id}"): {
+        "name": "", "url": "https://x.test/", "levels": ["info"], "kinds": [], "active": False
+    },
+    ("POST", "/api/v1/projects/{project_id}/webhooks/{webhook_id}/rotate"): {"keepOldForHours": 0},
 }  # fmt: skip
 WRONG: list[Any] = [
     None, True, -1, 10**30, 1.5, "", "x" * 3000, "a\0b", "\ud800", "a/b", "zz", [], [None], ["x"], {}, {"$x": 1},
-    {"a": {"b": ["\0"]}}, {"\0": 1}, {"\ud800": 2},
+    {"a": {"b": ["\0"]}}, {"\0": 1}, {"\ud800": 2}, "\u00b2 3 * * *", "https://[", "\u0663",
 ]  # fmt: skip
 
 

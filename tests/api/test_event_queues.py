@@ -48,6 +48,7 @@ async def test_a_queue_is_named_shown_switched_off_and_forgotten(world: World) -
     ("s3", {"name": "events"}, "give its url, and no more"),
     ("s3", {"url": SQS, "endpoint": "https://a.example"}, "give its url, and no more"),
     ("s3", {"url": "events"}, "A queue is named by its URL"),
+    ("s3", {"url": "https://["}, "A queue is named by its URL"),
     ("s3", {"url": SQS + ".fifo"}, "standard queues only"),
     ("azureblob", {"url": SQS}, "give its name"),
     ("azureblob", {"name": "Events"}, "is not the name of a queue"),

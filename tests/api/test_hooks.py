@@ -225,6 +225,43 @@ async def test_a_key_that_cannot_be_stored_does_not_cost_the_others(driver: Driv
     assert answer.json() == {"kept": 1, "ignored": 2}
 
 
+async def test_a_value_that_cannot_be_stored_does_not_cost_the_others(driver: Driver):
+    sent = s3("cams/a", "cams/b", "cams/c", "cams/d")
+    sent["Records"][0]["s3"]["object"]["eTag"] = "a\0b"
+    sent["Records"][1]["s3"]["object"]["eTag"] = "\ud800"
+    sent["Records"][2]["eventTime"] = "0001-01-01T00:00:00+14:00"
+    sent["Records"][3]["s3"]["bucket"]["name"] = "\ud800"
+    answer = await driver.send(sent)
+    assert (answer.status_code, answer.json()["kept"]) == (200, 4)
+    contents = "SELECT content FROM hint WHERE driver_id = %s AND key < 'cams/c'"
+    assert await driver.execute(contents, driver.id) == [(None,), (None,)]
+    assert (await driver.client.get(driver.url, headers=driver.owner)).json()["lastHappenedAt"] is None
+    entry = {"name": "e", "extended": {"Seaweed-X-Amz-ETag": "²"}}
+    moved = {"event_type": "create", "key": "/buckets/photos/cams/e", "message": {"new_entry": entry}}
+    moved["message"]["new_parent_path"] = "/buckets/photos/cams"
+    assert (await driver.send(moved)).json() == {"kept": 1, "ignored": 0}
+
+
+async def test_events_that_come_with_a_handshake_are_kept(driver: Driver):
+    validation = {"eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "data": {"validationCode": "c-1"}}
+    subject = "/blobServices/default/containers/photos/blobs/cams/a"
+    created = {"eventType": "Microsoft.Storage.BlobCreated", "subject": subject, "data": {}}
+    assert (await driver.send([validation, created])).json() == {"validationResponse": "c-1"}
+    assert await driver.inbox() == {"cams/a"}
+
+
+async def test_a_body_that_comes_too_slowly_keeps_nobody_waiting(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hooks, "_BODY_S", 0.05)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"["
+        await asyncio.Event().wait()
+
+    answer = await driver.client.post(driver.hook, content=slowly())
+    assert answer.status_code == 408
+    assert "Send them again" in answer.json()["message"]
+
+
 async def test_who_only_looks_and_who_shakes_hands_hears_that_it_is_right(driver: Driver):
     assert (await driver.client.get(driver.hook)).status_code == 200
     greeting = {"WebHook-Request-Origin": "eventgrid.azure.net", "WebHook-Request-Rate": "120"}
@@ -258,6 +295,7 @@ async def test_a_subscription_of_sns_is_confirmed_where_it_may_be(driver: Driver
         "https://sns.eu-west-1.amazonaws.com.evil.test/",
         "https://evil.test/sns.eu-west-1.amazonaws.com",
         "https://user@evil.test/",
+        "https://[",
         "file:///etc/passwd",
         "",
     ],

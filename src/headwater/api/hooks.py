@@ -29,6 +29,7 @@ router = APIRouter(prefix="/hooks", tags=["bucket events"])
 MOST_BYTES = 4 * 1024 * 1024
 _AT_ONCE = 6  # deliveries in a process; people need connections, too
 _WAIT_S = 5.0
+_BODY_S = 30.0  # who sends slowly keeps the others waiting
 
 
 class Doors:
@@ -115,15 +116,20 @@ async def take_events(
             await confirm_subscription(
                 server.place.places.session, parsed.confirm_url, endpoint=server.settings.aws_sns_endpoint
             )
-        return JSONResponse(parsed.answer or await _kept(server, driver_id, parsed))
+        kept = await _kept(server, driver_id, parsed)
+        return JSONResponse(parsed.answer or kept)
 
 
 async def _body(request: Request) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise HTTPException(413, f"The events are longer than {MOST_BYTES} bytes. Send fewer at once.")
+    try:
+        async with asyncio.timeout(_BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise HTTPException(413, f"The events are longer than {MOST_BYTES} bytes. Send fewer at once.")
+    except TimeoutError:
+        raise HTTPException(408, f"The events did not come within {_BODY_S:.0f} s. Send them again.") from None
     return bytes(body)
 
 

@@ -16,12 +16,7 @@ _log = logging.getLogger(__name__)
 
 async def confirm_subscription(session: aiohttp.ClientSession, url: str, *, endpoint: str | None) -> None:
     """`endpoint`: where else than at Amazon that may be. Raises BadRequest for an address of others, or Unavailable."""
-    parts = urlsplit(url)
-    if endpoint is None:
-        is_theirs = parts.scheme == "https" and _HOST.fullmatch(parts.netloc) is not None
-    else:
-        is_theirs = (parts.scheme, parts.netloc) == urlsplit(endpoint)[:2]
-    if not is_theirs:
+    if not _is_theirs(url, endpoint):
         raise BadRequest(
             "The subscription's SubscribeURL is not one of Amazon SNS (https://sns.REGION.amazonaws.com), so it is not "
             "fetched."
@@ -34,3 +29,13 @@ async def confirm_subscription(session: aiohttp.ClientSession, url: str, *, endp
     _log.info("confirmed a subscription of SNS: %s", status)
     if status >= 400:
         raise Unavailable(f"Amazon SNS answered the confirmation of its subscription with {status}. Send it again.")
+
+
+def _is_theirs(url: str, endpoint: str | None) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if endpoint is None:
+        return parts.scheme == "https" and _HOST.fullmatch(parts.netloc) is not None
+    return (parts.scheme, parts.netloc) == urlsplit(endpoint)[:2]

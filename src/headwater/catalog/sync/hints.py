@@ -4,6 +4,7 @@ Deliveries come at least once, in any order, again and again; some never come. S
 What it says of the object is used for nothing but to find that the index knows it already. Who looks: see claims.py.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from headwater.catalog.sync import upstream
 
 CHANNEL = "headwater_hint"
 _LARGEST_KEY_BYTES = 1024  # as in storage/stores.py
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 Action = Literal["written", "removed", "unknown"]
 
@@ -84,14 +86,16 @@ def _newest(hints: Sequence[Hint]) -> datetime | None:
     return max((min(hint.happened_at, now) for hint in hints if hint.happened_at), default=None)
 
 
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold it: without NUL and lone surrogates."""
+    return _UNSTORABLE.search(text) is None
+
+
 def _is_usable(hint: Hint) -> bool:
-    """What can stand in an index: text without NUL and lone surrogates, not too long."""
-    if not hint.key or "\0" in hint.key:
+    """What can stand in an index, and is not too long."""
+    if not hint.key or not is_storable(hint.key) or not is_storable(hint.bucket or ""):
         return False
-    try:
-        return len(hint.key.encode()) <= _LARGEST_KEY_BYTES
-    except UnicodeEncodeError:
-        return False
+    return len(hint.key.encode()) <= _LARGEST_KEY_BYTES
 
 
 @dataclass(slots=True)

@@ -59,7 +59,10 @@ class SqsAddress:
     @classmethod
     def parse(cls, url: str, default_region: str) -> "SqsAddress":
         """`default_region`: of hosts that do not name theirs. Raises BadRequest."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            parts = urlsplit("")
         path = _PATH.fullmatch(parts.path)
         if parts.scheme not in ("https", "http") or not parts.hostname or not path or parts.query or parts.fragment:
             raise BadRequest(

@@ -31,7 +31,7 @@ def event(document: dict[str, Any]) -> Parsed:
     """Raises Unreadable."""
     data = mapping(document.get("data"))
     if _kind(document) == "Microsoft.EventGrid.SubscriptionValidationEvent":
-        return Parsed(answer={"validationResponse": needed(data.get("validationCode"))})
+        return Parsed(answer={"validationResponse": needed(text(data.get("validationCode")))})
     kind = _kind(document).removeprefix(_STORAGE)
     if kind in _FOLDER_KINDS:
         return Parsed(needs_scan=True)

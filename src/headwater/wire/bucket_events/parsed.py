@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from headwater.catalog.sync.hints import Action, Hint
+from headwater.catalog.sync.hints import Action, Hint, is_storable
 
 _MOST_BYTES = 2**63 - 1
 _LONGEST_SEQUENCER = 64
+_FIRST_YEAR = 1970
 
 
 class Unreadable(Exception):
@@ -64,8 +65,8 @@ def mapping(value: object) -> dict[str, Any]:
 
 
 def text(value: object) -> str:
-    """Empty for anything else."""
-    return value if isinstance(value, str) else ""
+    """Empty for anything else, and for what no database and no answer can hold."""
+    return value if isinstance(value, str) and is_storable(value) else ""
 
 
 def needed(value: object) -> str:
@@ -76,14 +77,16 @@ def needed(value: object) -> str:
 
 
 def time_of(value: object) -> datetime | None:
-    """ISO 8601, or seconds since 1970."""
+    """ISO 8601, or seconds since 1970; nothing happened before."""
     try:
         if isinstance(value, int | float):
-            return datetime.fromtimestamp(value, UTC)
-        found = datetime.fromisoformat(text(value))
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+            found = datetime.fromtimestamp(value, UTC)
+        else:
+            found = datetime.fromisoformat(text(value))
+            found = found if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
+    return found if found.year >= _FIRST_YEAR else None
 
 
 def _hexadecimal(value: object) -> str | None:
