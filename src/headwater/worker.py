@@ -16,10 +16,14 @@ from headwater.work import queues, schedules, tasks, upstream, watching
 from headwater.work.dispatch import dispatch_forever
 from headwater.workplace import open_workplace
 
-_SYNCS_AT_ONCE = 4
-_MORE_LANES_AT_ONCE = 3  # of all syncs together
-_OTHER_JOBS_AT_ONCE = 3  # two keep the decoders busy while one commits
-_WEBHOOKS_AT_ONCE = 8  # they wait for others, most of the time
+# How many jobs of each queue run at once. What people wait for never stands behind millions of files to be read.
+QUEUES = {
+    "sync": 4,
+    "lanes": 3,  # more of them for syncs that are long, all together
+    "preprocessing": 3,  # two keep the decoders busy while one commits
+    "default": 3,
+    WEBHOOK_QUEUE: 8,  # they wait for others, most of the time
+}
 _FINISH_WITHIN_S = 5.0
 _LOOK_FOR_DEAD_S = 3.0
 
@@ -52,10 +56,7 @@ async def _work_until_told(app: App, beside: list[Coroutine[Any, Any, None]]) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     running = [asyncio.create_task(work) for work in beside]
-    running.append(asyncio.create_task(_run_jobs(app, "sync", concurrency=_SYNCS_AT_ONCE)))
-    running.append(asyncio.create_task(_run_jobs(app, "lanes", concurrency=_MORE_LANES_AT_ONCE)))
-    running.append(asyncio.create_task(_run_jobs(app, "default", concurrency=_OTHER_JOBS_AT_ONCE)))
-    running.append(asyncio.create_task(_run_jobs(app, WEBHOOK_QUEUE, concurrency=_WEBHOOKS_AT_ONCE)))
+    running += [asyncio.create_task(_run_jobs(app, name, concurrency=most)) for name, most in QUEUES.items()]
     stopped = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
     for task in running:

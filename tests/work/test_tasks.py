@@ -7,8 +7,10 @@ import pytest
 from procrastinate import App, PsycopgConnector
 from psycopg import OperationalError
 
+from headwater.catalog.notices import WEBHOOK_QUEUE
 from headwater.errors import BadRequest, Unavailable
 from headwater.work import tasks
+from headwater.worker import QUEUES
 from tests.work.scripted import ScriptedStore
 
 
@@ -85,3 +87,11 @@ async def test_a_scan_that_has_ended_or_gone_is_left_alone(world, app):
     for scan_id in (scan.id, 2**40):
         await app.tasks["run_scan"].func(job(0), scan_id=scan_id)
     assert store.calls == []
+
+
+async def test_reading_files_has_a_queue_of_its_own_and_every_queue_has_workers(world):
+    async with world.connection() as conn:
+        cursor = await conn.execute("SELECT name, queue FROM service")
+        services = dict(await cursor.fetchall())
+    assert services == {"preprocessing": "preprocessing"}
+    assert set(QUEUES) == {"sync", "lanes", "preprocessing", "default", WEBHOOK_QUEUE}
