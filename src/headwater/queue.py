@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 from procrastinate import App, PsycopgConnector
-from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException, UniqueViolation
+from procrastinate.jobs import Status
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
@@ -74,6 +75,9 @@ async def adopt_dead_workers_jobs(app: App) -> int:
     adopted = 0
     for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=DEAD_AFTER_S):
         with suppress(ConnectorException):  # another worker was quicker, or the dead one was only slow
-            await app.job_manager.retry_job(job)
+            try:
+                await app.job_manager.retry_job(job)
+            except UniqueViolation:  # one with its queueing lock waits, and cannot run as long as this one seems to
+                await app.job_manager.finish_job(job, Status.ABORTED, delete_job=True)
             adopted += 1
     return adopted

@@ -11,8 +11,9 @@ from procrastinate import App
 
 from headwater import queue
 from headwater.catalog.notices import WEBHOOK_QUEUE
+from headwater.db.pool import Pool
 from headwater.settings import Settings
-from headwater.work import queues, schedules, tasks, upstream, watching
+from headwater.work import queues, schedules, sync, tasks, upstream, watching
 from headwater.work.dispatch import dispatch_forever
 from headwater.workplace import open_workplace
 
@@ -45,7 +46,7 @@ async def run_worker(settings: Settings, database_url: str) -> None:
                     watching.watch_forever(
                         place.pool, stall_after_s=settings.stall_after_s, notice_days=settings.notice_days
                     ),
-                    _adopt_forever(app),
+                    _adopt_forever(app, place.pool),
                 ],
             )
 
@@ -81,8 +82,9 @@ async def _run_jobs(app: App, queue_name: str, *, concurrency: int) -> None:
     )
 
 
-async def _adopt_forever(app: App) -> None:
+async def _adopt_forever(app: App, pool: Pool) -> None:
     """Give jobs of workers that died to those that live."""
     while True:
         await queue.adopt_dead_workers_jobs(app)
+        await sync.revive_lanes(pool)
         await asyncio.sleep(_LOOK_FOR_DEAD_S)

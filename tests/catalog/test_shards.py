@@ -154,3 +154,17 @@ async def test_only_the_ranges_of_the_last_whole_scan_are_kept(conn):
         kept.append([scan_id - found for found in (await cursor.fetchone())[0]])
         await scans.end_scan(conn, await scans.load_scan(conn, scan_id), state)
     assert kept == [[1, 0], [2, 0], [1, 0], [2, 0]]
+
+
+async def test_a_claim_of_a_shard_that_was_joined_is_none_of_the_next_with_its_number(conn):
+    scan = await begin(conn, "/m")
+    await done(conn, scan, 0, "a", "m", "n")
+    late = await shards.claim_shard(conn, scan.id, lane=1)
+    await done(conn, scan, 1, "o")
+    assert await shards.join_torn_seams(conn, scan.id) == 1
+    joined = await shards.claim_shard(conn, scan.id, lane=0)
+    assert await shards.split_shard(conn, scan.id, joined.number, ["/m"]) == 1
+    again = await shards.claim_shard(conn, scan.id, lane=2)
+    assert (again.number, again.after_path) == (late.number, "/m")
+    with pytest.raises(Superseded):
+        await shards.hold_shard(conn, scan.id, late)

@@ -39,10 +39,10 @@ def register(app: App, place: Workplace) -> None:
     retry = _TryAgain(tries=_OTHER_TRIES, longest_wait_s=300)
 
     @app.task(name=sync.TASK, pass_context=True, retry=_TryAgain(tries=_SYNC_TRIES, longest_wait_s=60))
-    async def run_scan(context: JobContext, scan_id: int, lane: int = 0) -> None:
+    async def run_scan(context: JobContext, scan_id: int, lane: int = 0, command_id: int | None = None) -> None:
         is_last_try = context.job.attempts >= _SYNC_TRIES - 1
         try:
-            await sync.run_scan(place, scan_id, lane, is_last_try=is_last_try)
+            await sync.run_scan(place, scan_id, lane, command_id=command_id, is_last_try=is_last_try)
         except (Unavailable, OperationalError) as error:
             _log.warning("The sync of scan %s waits: %s", scan_id, error)
             await watching.note_trouble(place.pool, scan_id, error)

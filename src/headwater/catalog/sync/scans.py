@@ -160,6 +160,14 @@ async def lock_scan(conn: AsyncConnection[Any], scan_id: int) -> Scan | None:
     return await load_scan(conn, scan_id)
 
 
+async def is_running_for(conn: AsyncConnection[Any], scan: Scan) -> bool:
+    """Whether it has not ended, nor goes on for another command by now."""
+    cursor = await conn.execute(
+        "SELECT FROM scan WHERE id = %s AND command_id = %s AND state = 'running'", [scan.id, scan.command_id]
+    )
+    return await cursor.fetchone() is not None
+
+
 async def last_scan(conn: AsyncConnection[Any], dataset_id: int) -> Scan | None:
     cursor = conn.cursor(row_factory=class_row(Scan))
     await cursor.execute(_COLUMNS + "WHERE dataset_id = %s ORDER BY id DESC LIMIT 1", [dataset_id])
@@ -169,14 +177,22 @@ async def last_scan(conn: AsyncConnection[Any], dataset_id: int) -> Scan | None:
 async def end_scan(conn: AsyncConnection[Any], scan: Scan, state: State, *, marked: int = 0) -> None:
     """Nobody commits a batch of it any more. Forget what was only needed while it ran.
 
-    A stopped one keeps its cursors and candidates: it may be gone on with.
+    A stopped one keeps its cursors and candidates: it may be gone on with. One that has ended already, or goes on for
+    another command by now, is left alone.
     """
+    await conn.execute("SELECT FROM scan_shard WHERE scan_id = %s AND NOT done ORDER BY number FOR UPDATE", [scan.id])
+    cursor = await conn.execute(
+        """
+        UPDATE scan
+        SET state = %s, marked = %s, ended_at = clock_timestamp()
+        WHERE id = %s AND command_id = %s AND state = 'running'
+        """,
+        [state, marked, scan.id, scan.command_id],
+    )
+    if not cursor.rowcount:
+        return
     await conn.execute(
         "UPDATE scan_shard SET claim = claim + 1, lane = NULL WHERE scan_id = %s AND NOT done", [scan.id]
-    )
-    await conn.execute(
-        "UPDATE scan SET state = %s, marked = %s, ended_at = clock_timestamp() WHERE id = %s AND state = 'running'",
-        [state, marked, scan.id],
     )
     await conn.execute("DELETE FROM scan_stage WHERE scan_id = %s", [scan.id])
     if state in ("done", "held"):

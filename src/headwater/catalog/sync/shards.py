@@ -1,7 +1,8 @@
 """Shards: the key ranges of a scan, which lanes claim, list, split for each other, and join where a seam is torn.
 
 A shard is the range `(after_path, until_path]`. Each claim has a number, and who commits holds the row and shows its
-number, so a worker that was thought dead commits nothing once another has its shard.
+number, so a worker that was thought dead commits nothing once another has its shard. The numbers of shards come again
+when some were joined, those of their claims never.
 
 Seams prove that ranges that were listed apart are one whole listing: the first path that one range saw behind its end
 must be the first that the next one saw at all. That holds for any order a store may list in, and fails where a store
@@ -17,6 +18,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 LEAST_PIECE = 20_000  # objects; shorter ranges of the scan before are put together
+WHOLE = ""  # the path of a row of each stage; where it is gone, PostgreSQL has crashed and the stage is empty
 _SPLIT_AGAIN_AFTER_S = 10
 
 
@@ -105,22 +107,6 @@ async def count_open(conn: AsyncConnection[Any], scan_id: int) -> int:
     return row[0]
 
 
-async def idle_lanes(conn: AsyncConnection[Any], scan_id: int, lanes: int) -> list[int]:
-    """Which of the first `lanes` have no shard."""
-    cursor = await conn.execute(
-        """
-        SELECT lane
-        FROM generate_series(0, %(lanes)s - 1) AS lane
-        WHERE NOT EXISTS (
-            SELECT FROM scan_shard WHERE scan_id = %(scan_id)s AND scan_shard.lane = lane.lane AND NOT done
-        )
-        ORDER BY lane
-        """,
-        {"scan_id": scan_id, "lanes": lanes},
-    )
-    return [lane for (lane,) in await cursor.fetchall()]
-
-
 async def find_long_shard(conn: AsyncConnection[Any], scan_id: int, *, at_least: int) -> Shard | None:
     """A shard of which so much was listed already that the rest may be worth sharing; nobody else tries for a while."""
     cursor = conn.cursor(row_factory=class_row(Shard))
@@ -173,10 +159,10 @@ async def split_shard(conn: AsyncConnection[Any], scan_id: int, number: int, bou
     )
     await conn.execute(
         """
-        INSERT INTO scan_shard (scan_id, number, after_path, until_path)
-        SELECT %(scan_id)s, last.number + piece.n, piece.after_path, piece.until_path
+        INSERT INTO scan_shard (scan_id, number, after_path, until_path, claim)
+        SELECT %(scan_id)s, last.number + piece.n, piece.after_path, piece.until_path, last.claim
         FROM unnest(%(after)s::text[], %(until)s::text[]) WITH ORDINALITY AS piece (after_path, until_path, n),
-            (SELECT max(number) AS number FROM scan_shard WHERE scan_id = %(scan_id)s) AS last
+            (SELECT max(number) AS number, max(claim) AS claim FROM scan_shard WHERE scan_id = %(scan_id)s) AS last
         """,
         {"scan_id": scan_id, "after": inside, "until": [*inside[1:], until]},
     )
@@ -208,11 +194,11 @@ async def join_torn_seams(conn: AsyncConnection[Any], scan_id: int) -> int:
         await _begin_anew(conn, scan_id, [kept, right[0]])
         await conn.execute(
             """
-            UPDATE scan_shard
-            SET lane = NULL, until_path = (
-                SELECT until_path FROM scan_shard WHERE scan_id = %(scan_id)s AND number = %(right)s
-            )
-            WHERE scan_id = %(scan_id)s AND number = %(kept)s
+            UPDATE scan_shard AS kept
+            SET lane = NULL, until_path = joined.until_path, claim = greatest(kept.claim, joined.claim)
+            FROM scan_shard AS joined
+            WHERE kept.scan_id = %(scan_id)s AND kept.number = %(kept)s
+                AND joined.scan_id = %(scan_id)s AND joined.number = %(right)s
             """,
             {"scan_id": scan_id, "kept": kept, "right": right[0]},
         )
@@ -251,6 +237,9 @@ async def _make_one_staged(conn: AsyncConnection[Any], scan_id: int, numbers: li
     await _begin_anew(conn, scan_id, numbers)
     await conn.execute("DELETE FROM scan_shard WHERE scan_id = %s AND number <> %s", [scan_id, kept])
     await conn.execute("DELETE FROM scan_stage WHERE scan_id = %s", [scan_id])
+    await conn.execute(
+        "INSERT INTO scan_stage (scan_id, path, size_bytes, etag) VALUES (%s, %s, 0, '')", [scan_id, WHOLE]
+    )
     cursor = conn.cursor(row_factory=class_row(Shard))
     await cursor.execute(
         """

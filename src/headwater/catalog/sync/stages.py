@@ -6,6 +6,8 @@ from psycopg import AsyncConnection
 
 from headwater.catalog.sync.listings import BEFORE_ALL, Listed
 from headwater.catalog.sync.scans import Scan
+from headwater.catalog.sync.shards import WHOLE
+from headwater.errors import Unavailable
 
 
 async def stage(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> None:
@@ -23,7 +25,7 @@ async def stage(conn: AsyncConnection[Any], scan: Scan, listed: Listed) -> None:
 
 
 async def read_stage(conn: AsyncConnection[Any], scan: Scan, *, after: str | None, limit: int) -> Listed:
-    """The next batch of a staged shard, in order; `through` is None when it is the last."""
+    """The next batch of a staged shard, in order; `through` is None when it is the last. Raises Unavailable."""
     cursor = await conn.execute(
         """
         SELECT path, size_bytes, etag, coalesce(modified_at::text, '')
@@ -35,6 +37,9 @@ async def read_stage(conn: AsyncConnection[Any], scan: Scan, *, after: str | Non
         {"scan_id": scan.id, "after": after or BEFORE_ALL, "limit": limit},
     )
     rows = await cursor.fetchall()
+    cursor = await conn.execute("SELECT FROM scan_stage WHERE scan_id = %s AND path = %s", [scan.id, WHOLE])
+    if await cursor.fetchone() is None:
+        raise Unavailable("PostgreSQL was restarted, and the listing that was kept there is lost. It is listed again.")
     return Listed(
         paths=[row[0] for row in rows],
         sizes=[row[1] for row in rows],

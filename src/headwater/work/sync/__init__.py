@@ -5,6 +5,6 @@ transaction with the cursor, and share long ranges by `splitting` them; `ending`
 """
 
 from headwater.work.sync.lanes import give_up, run_scan
-from headwater.work.sync.requests import KIND, TASK, request_sync
+from headwater.work.sync.requests import KIND, TASK, request_sync, revive_lanes
 
-__all__ = ["KIND", "TASK", "give_up", "request_sync", "run_scan"]
+__all__ = ["KIND", "TASK", "give_up", "request_sync", "revive_lanes", "run_scan"]

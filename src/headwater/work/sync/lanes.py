@@ -9,6 +9,7 @@ from psycopg import AsyncConnection
 
 from headwater.catalog import commands
 from headwater.catalog.sync import listings, scans, shards, stages
+from headwater.catalog.sync.lanes import idle_lanes
 from headwater.catalog.sync.listings import Listed
 from headwater.catalog.sync.scans import Scan
 from headwater.catalog.sync.shards import Shard, Superseded
@@ -33,14 +34,17 @@ class Aborted(Exception):
     """The command's abort was requested."""
 
 
-async def run_scan(place: Workplace, scan_id: int, lane: int = 0, *, is_last_try: bool = False) -> None:
+async def run_scan(
+    place: Workplace, scan_id: int, lane: int = 0, *, command_id: int | None = None, is_last_try: bool = False
+) -> None:
     """List, merge, share, and judge at the end, as far as there is something to do. Safe to repeat, any number at once.
 
-    Raises Unavailable when the store does not answer and another try may help; every other end is written down.
+    Does nothing for a command that the scan no longer runs for. Raises Unavailable when the store does not answer and
+    another try may help; every other end is written down.
     """
     async with place.pool.connection() as conn:
         scan = await scans.load_scan(conn, scan_id)
-    if scan is None or scan.state != "running":
+    if scan is None or scan.state != "running" or command_id not in (None, scan.command_id):
         return
     work = _Lane(place, scan, lane)
     try:
@@ -54,7 +58,7 @@ async def run_scan(place: Workplace, scan_id: int, lane: int = 0, *, is_last_try
             raise
         if work.has_committed:  # a store that throttles for hours, and gives a little each time
             async with place.pool.connection() as conn:
-                await defer_lane(conn, scan_id, lane, after_s=_PAUSE_S)
+                await defer_lane(conn, scan_id, scan.command_id, lane, after_s=_PAUSE_S)
         else:
             await _end(work, "failed", str(error))
     except HeadwaterError as error:
@@ -132,8 +136,11 @@ class _Lane:
                     return
 
     async def _claim(self) -> bool:
+        """Raises Superseded when the scan has ended, or goes on for another command by now."""
         async with self.place.pool.connection() as conn:
             self._shard = await shards.claim_shard(conn, self.scan.id, self._number)
+            if not await scans.is_running_for(conn, self.scan):
+                raise Superseded
         return self._shard is not None
 
     async def _share_a_long_shard(self, store: Store) -> bool:
@@ -226,9 +233,9 @@ class _Lane:
 
     async def _call_for_help(self, conn: AsyncConnection[Any]) -> None:
         """A range turned out to be long: lanes that have nothing to do may take a part of it."""
-        for lane in await shards.idle_lanes(conn, self.scan.id, LANES):
+        for lane in await idle_lanes(conn, self.scan.id, LANES):
             if lane != self._number:
-                await defer_lane(conn, self.scan.id, lane)
+                await defer_lane(conn, self.scan.id, self.scan.command_id, lane)
 
 
 def _doublings(listed: int) -> int:
