@@ -216,6 +216,44 @@ async def test_an_item_that_comes_later_is_not_deleted_and_an_abort_stops_betwee
     assert set(await world.index(dataset)) == {"/later"}
 
 
+async def test_what_goes_missing_later_is_not_deleted_with_what_is_missing(world, small_pieces):
+    store = ScriptedStore({f"{n}": b"x" for n in range(6)})
+    dataset = await world.dataset(store)
+    await world.sync(dataset)
+    outage = {key: store.objects.pop(key) for key in "345"}
+    await world.sync(dataset)
+    async with world.connection() as conn:
+        summary = await items.summarize(conn, dataset.id, deletion.selection_of({"missing": True}), examples=3)
+        await deletion.request_deletion(conn, dataset, {"missing": True}, summary, caller_id=world.owner.id)
+        cursor = await conn.execute(
+            "DELETE FROM procrastinate_jobs WHERE task_name = %s RETURNING args", [deletion.DELETE_ITEMS_TASK]
+        )
+        (arguments,) = await cursor.fetchone()
+    outage |= {key: store.objects.pop(key) for key in "12"}
+    await world.sync(dataset)
+    await deletion.delete_items(world.place, **arguments)
+    assert set(await world.index(dataset)) == {"/0", "/1", "/2"}
+    store.objects |= outage
+    await world.run_jobs(dataset)
+    assert set(store.objects) == set("012345")
+    await world.sync(dataset)
+    assert set(await world.index(dataset)) == {f"/{n}" for n in range(6)}
+
+
+async def test_the_object_of_a_ghost_that_was_deleted_stays_if_it_returns(world):
+    store = ScriptedStore({"a": b"1", "b": b"2"})
+    dataset = await world.dataset(store)
+    await world.sync(dataset)
+    away = store.objects.pop("a")
+    await world.sync(dataset)
+    await world.delete(dataset, "/a")
+    store.objects["a"] = away
+    await world.run_jobs(dataset)
+    assert set(store.objects) == {"a", "b"}
+    await world.sync(dataset)
+    assert set(await world.index(dataset)) == {"/a", "/b"}
+
+
 @pytest.mark.parametrize("kind", ["statement", "commit lost", "commit unheard"])
 async def test_a_deletion_of_many_that_dies_at_any_call_is_finished_by_the_next(world, faulty, small_pieces, kind):
     for nth in range(1, 200):

@@ -415,7 +415,7 @@ async def delete_items(
     """Remove the rows of these (id, path) and leave tombstones, so that a scan does not bring them back.
 
     Returns those that were still there. Call it under `lock_paths`. The objects are the caller's next step, where they
-    may be deleted at all: `is_object_asked`.
+    may be deleted at all: `is_object_asked`. Who deletes a ghost has seen no object: one that returns is not to go.
     """
     cursor = await conn.execute(
         """
@@ -446,7 +446,7 @@ async def delete_items(
     for *facts, etag, etl_state, is_missing, is_trashed, is_hidden in await cursor.fetchall():
         gone = Deleted(*facts)
         deleted.append(gone)
-        etags.append(etag)
+        etags.append(tombstones.NO_OBJECT if is_missing else etag)
         change.items -= 1
         change.bytes -= gone.size_bytes
         change.hidden_items -= is_hidden
@@ -478,7 +478,8 @@ class Selection:
     tree: query.Tree = query.EVERYTHING
     ids: Sequence[int] | None = None
     folder: str | None = None  # with all that is below it
-    is_missing: bool = False  # only ghosts
+    is_missing: bool = False  # only ghosts …
+    missing_until: datetime | None = None  # … since then or before
     is_shown: bool = False  # nothing of the hidden folder or the trash
 
     def where(self, dataset_id: int) -> tuple[Composed, dict[str, object]]:
@@ -494,6 +495,9 @@ class Selection:
             parameters |= {"folder_from": below + "/", "folder_until": below + "0"}  # the character after the slash
         if self.is_missing:
             parts.append(SQL("item.missing_since IS NOT NULL").format())
+        if self.missing_until is not None:
+            parts.append(SQL("item.missing_since <= %(missing_until)s").format())
+            parameters["missing_until"] = self.missing_until
         if self.is_shown:
             parts.append(SQL("NOT item.hidden AND item.trashed_at IS NULL").format())
         return SQL(" AND ").join(parts), parameters
@@ -504,6 +508,7 @@ class Summary:
     items: int
     size_bytes: int
     last_id: int  # items that come later have larger ones
+    asked_at: datetime  # when it was summed up; ghosts that come later are missing since a later time
     examples: Sequence[str]
 
 
@@ -511,7 +516,8 @@ async def summarize(conn: AsyncConnection[Any], dataset_id: int, selection: Sele
     """How much is selected. Reads all of it. Raises BadRequest."""
     where, parameters = selection.where(dataset_id)
     cursor = await conn.execute(
-        SQL("SELECT count(*), coalesce(sum(item.size_bytes), 0)::bigint, coalesce(max(item.id), 0) FROM item WHERE ")
+        SQL("SELECT count(*), coalesce(sum(item.size_bytes), 0)::bigint, coalesce(max(item.id), 0), now() FROM item ")
+        + SQL("WHERE ")
         + where,
         parameters,
         prepare=False,

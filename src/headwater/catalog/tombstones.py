@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 _TOLD_EVERY_S = 900
+NO_OBJECT = "0x0"  # an etag of no object, as Azure writes them: what is there after all came later
 
 
 @dataclass(frozen=True, slots=True)

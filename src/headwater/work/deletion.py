@@ -7,6 +7,7 @@ again.
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -235,7 +236,7 @@ async def retry_refused(conn: AsyncConnection[Any], dataset: Dataset) -> int:
 
 
 def selection_of(wanted: Mapping[str, Any]) -> Selection:
-    """From what is kept of it in a job: filter, ids, folder, missing, shown. Raises BadRequest."""
+    """From what is kept of it in a job: filter, ids, folder, missing, missing_until, shown. Raises BadRequest."""
     tree = parse_items_query({"filter": wanted.get("filter") or {}}).files
     if tree is None:
         raise BadRequest("filter: it chooses folders, and only files can be deleted. A folder goes with its files.")
@@ -244,6 +245,7 @@ def selection_of(wanted: Mapping[str, Any]) -> Selection:
         ids=wanted.get("ids"),
         folder=wanted.get("folder"),
         is_missing=bool(wanted.get("missing")),
+        missing_until=datetime.fromisoformat(until) if (until := wanted.get("missing_until")) else None,
         is_shown=bool(wanted.get("shown")),
     )
 
@@ -280,7 +282,12 @@ async def request_deletion(
     *,
     caller_id: int,
 ) -> int:
-    """Start a command that deletes what is selected now; its job commits with it. Returns the command's id."""
+    """Start a command that deletes what is selected now; its job commits with it. Returns the command's id.
+
+    What goes missing later, while the command waits or works, is nothing that anybody has seen and asked for.
+    """
+    if wanted.get("missing"):
+        wanted = {**wanted, "missing_until": summary.asked_at.isoformat()}
     progress = {"items": summary.items, "deleted": 0, "bytes": 0}
     objects = await what_of_objects(conn, dataset.id)
     command_id = await commands.start_command(
