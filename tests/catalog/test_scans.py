@@ -9,7 +9,7 @@ from psycopg.errors import UniqueViolation
 from headwater.catalog import commands, datasets, events, folders, items
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import PreparedItem, Written
-from headwater.catalog.sync import listings, scans, shards, stages, verdicts
+from headwater.catalog.sync import candidates, listings, scans, shards, stages, verdicts
 from headwater.catalog.sync.listings import Listed, Merged
 from headwater.catalog.sync.rules import SyncRules
 from headwater.catalog.sync.scans import Scan
@@ -429,3 +429,15 @@ async def test_events_are_taken_once_and_come_back_after_a_rollback(conn, datase
     assert [len(event.item_ids) for event in mine] == [1_000, 1_000, 501]
     assert [item_id for event in mine for item_id in event.item_ids] == list(range(1, 2_502))
     assert await events.take_events(conn, limit=1_000) == taken
+
+
+async def test_what_was_written_since_a_scan_began_is_not_asked_for(conn, dataset):
+    """It is there, and would say that the listing left it out, which has the whole bucket listed again."""
+    await sync(conn, dataset, {"/a": ("1", 1), "/b": ("1", 1), "/c": ("1", 1)})
+    scan = await begin(conn, dataset)
+    await merge(conn, scan, listing({"/a": ("1", 1)}))
+    assert set((await candidates.sample_candidates(conn, scan, limit=9)).values()) == {"/b", "/c"}
+    await conn.execute(
+        "UPDATE item SET changed_at = clock_timestamp() WHERE dataset_id = %s AND path = '/b'", [dataset.id]
+    )
+    assert set((await candidates.sample_candidates(conn, scan, limit=9)).values()) == {"/c"}

@@ -168,3 +168,11 @@ async def test_a_claim_of_a_shard_that_was_joined_is_none_of_the_next_with_its_n
     assert (again.number, again.after_path) == (late.number, "/m")
     with pytest.raises(Superseded):
         await shards.hold_shard(conn, scan.id, late)
+
+
+def test_what_was_skipped_behind_the_end_of_a_range_is_counted_by_the_next():
+    batch = listed("a", "c", "e", "g")
+    batch.skipped, batch.skipped_examples = 2, [("b", "why"), ("f", "why")]
+    for cut in (batch.until("/d"), batch.first_objects(2)):
+        assert (cut.skipped, cut.skipped_examples) == (1, [("b", "why")])
+    assert batch.until("/f").skipped == 2

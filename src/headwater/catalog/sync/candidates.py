@@ -8,14 +8,15 @@ from headwater.catalog.sync.scans import Scan
 
 
 async def sample_candidates(conn: AsyncConnection[Any], scan: Scan, *, limit: int) -> dict[int, str]:
-    """Paths by item id: all of them, or so many taken at random."""
+    """Paths by item id: all of them, or so many taken at random. Those that were written since are none any more."""
     cursor = await conn.execute(
         """
         SELECT item.id, item.path
         FROM (SELECT item_id FROM scan_candidate WHERE scan_id = %s ORDER BY random() LIMIT %s) AS candidate
         JOIN item ON item.dataset_id = %s AND item.id = candidate.item_id
+        WHERE item.missing_since IS NULL AND item.changed_at < %s
         """,
-        [scan.id, limit, scan.dataset_id],
+        [scan.id, limit, scan.dataset_id, scan.started_at],
     )
     return dict(await cursor.fetchall())
 

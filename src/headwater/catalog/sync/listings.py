@@ -67,18 +67,24 @@ class Listed:
 
     def until(self, path: str) -> Self:
         """What lies in a range that ends with this path."""
-        inside = self.first_objects(bisect_right(self.paths, path))
-        return replace(inside, through=path, beyond=self.first_behind(path))
+        return replace(self._through(path, bisect_right(self.paths, path)), beyond=self.first_behind(path))
 
     def first_objects(self, number: int) -> Self:
-        """The first objects and the range they prove."""
+        """The first objects, at least one, and the range they prove."""
+        return self._through(self.paths[number - 1], number)
+
+    def _through(self, path: str, number: int) -> Self:
+        """Only what lies in the range that ends with this path: so many objects, and what was skipped in it."""
+        skipped = [(name, why) for name, why in self.skipped_examples if "/" + name <= path]
         return replace(
             self,
             paths=self.paths[:number],
             sizes=self.sizes[:number],
             etags=self.etags[:number],
             modified=self.modified[:number],
-            through=self.paths[number - 1] if number else self.after,
+            through=path,
+            skipped=len(skipped),
+            skipped_examples=skipped,
         )
 
 
