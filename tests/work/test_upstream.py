@@ -2,9 +2,12 @@
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
+from psycopg.errors import UniqueViolation
 
 from headwater.catalog import items, quotas
 from headwater.catalog.datasets import Dataset
@@ -15,7 +18,7 @@ from headwater.storage.stores import ListingPage, ObjectInfo
 from headwater.work import upstream as work
 from headwater.work.upstream import apply_bundle
 from tests.work.scripted import Crash, Fault, FaultyCursor, ScriptedStore
-from tests.work.world import World, ghosts, present, wait_for
+from tests.work.world import World, ghosts, index, present, wait_for
 
 _numbers = itertools.count(1)
 
@@ -357,7 +360,7 @@ async def test_a_store_that_says_nothing_loses_nothing_and_is_left_alone(world, 
         await make_due(world, dataset)
         await apply(world, dataset)
     assert (await state(world, dataset)).failures == 6
-    assert len(bucket.calls) - calls <= 5 * 3
+    assert len(bucket.calls) - calls <= 5 * 4
     async with world.connection() as conn:
         cursor = await conn.execute(
             "SELECT level, message FROM notice WHERE dataset_id = %s AND kind LIKE 'events.%%'", [dataset.id]
@@ -587,17 +590,117 @@ async def test_several_workers_share_the_hints_of_a_driver(world):
     assert await waiting(world, dataset) == {}
 
 
+async def shown(world: World, dataset: Dataset) -> set[str]:
+    """Paths, while a worker changes them: no counter is held to two statements."""
+    async with world.connection() as conn:
+        return present(await index(conn, dataset.id))
+
+
+@asynccontextmanager
+async def following(world) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(work.follow_forever(world.place))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_hints_are_applied_as_they_come(world):
     dataset, bucket = await follow(world)
-    following = asyncio.create_task(work.follow_forever(world.place))
-    try:
+    async with following(world):
         for key in ("a", "b", "c"):
             await deliver(world, dataset, bucket.write(key, b"1"))
 
             async def is_seen() -> bool:
-                return present(await world.index(dataset)) == {f"/{key}" for key in bucket.objects}
+                return await shown(world, dataset) == {f"/{key}" for key in bucket.objects}
 
             await wait_for(is_seen)
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_a_key_that_is_denied_again_and_again_does_not_hold_up_what_comes_later(world):
+    dataset, bucket = await follow(world, {"kept": b"1"})
+    bucket.refuses["secret"] = StoreDenied("The credentials may not read secret.")
+    await deliver(world, dataset, bucket.write("secret", b"1"))
+    for _ in range(3):
+        await make_due(world, dataset)
+        await apply(world, dataset)
+    now = await state(world, dataset)
+    assert (now.waiting, now.failing, now.failures) == (1, 1, 0)
+    await deliver(world, dataset, bucket.write("b", b"2"))
+    await apply(world, dataset)  # at once: the store was not left alone
+    assert present(await world.index(dataset)) == {"/kept", "/b"}
+
+
+async def test_many_keys_that_are_denied_are_a_store_that_says_no(world):
+    dataset, bucket = await follow(world, {"kept": b"1"})
+    told = [bucket.write(f"k{n:02}", b"1") for n in range(30)]
+    bucket.refuses |= {hint.key: StoreDenied("No.") for hint in told}
+    await deliver(world, dataset, *told)
+    await apply(world, dataset)
+    assert (await state(world, dataset)).failures == 1
+
+
+async def test_a_driver_with_endless_events_leaves_the_others_their_turn(world, monkeypatch):
+    monkeypatch.setattr(work, "_DRIVERS_AT_ONCE", 1)
+    monkeypatch.setattr(work, "_BUNDLES_A_TURN", 1)
+    flooded, flood = await follow(world)
+    quiet, bucket = await follow(world)
+    numbers = itertools.count()
+
+    async def another(_: str) -> None:
+        await deliver(world, flooded, flood.write(f"k{next(numbers)}", b"1"))
+
+    flood.before_head = another
+    await another("")
+    async with following(world):
+        async with asyncio.timeout(10):
+            while next(numbers) < 5:  # noqa: ASYNC110 - the flood runs
+                await asyncio.sleep(0.01)
+        await deliver(world, quiet, bucket.write("a", b"1"))
+
+        async def is_seen() -> bool:
+            return await shown(world, quiet) == {"/a"}
+
+        await wait_for(is_seen)
+
+
+async def test_a_worker_that_is_told_to_stop_leaves_its_hints_to_others_at_once(world):
+    dataset, bucket = await follow(world)
+    looking = asyncio.Event()
+
+    async def never_ends(_: str) -> None:
+        looking.set()
+        await asyncio.Event().wait()
+
+    bucket.before_head = never_ends
+    await deliver(world, dataset, bucket.write("a", b"1"))
+    async with following(world):
+        await asyncio.wait_for(looking.wait(), 10)
+    bucket.before_head = None
+    await apply(world, dataset)
+    assert present(await world.index(dataset)) == {"/a"}
+
+
+async def test_a_sync_that_cannot_be_started_ends_no_worker(world, monkeypatch):
+    dataset, _ = await follow(world, {"a": b"1"})
+    real, calls = work.request_sync, []
+
+    async def taken(*args, **given):
+        calls.append(args)
+        if len(calls) == 1:
+            raise UniqueViolation("Another one began in this moment.")
+        return await real(*args, **given)
+
+    monkeypatch.setattr(work, "request_sync", taken)
+    monkeypatch.setattr(work, "_LOOK_ANYWAY_S", 0.05)
+    async with world.connection() as conn:
+        await upstream.want_scan(conn, dataset.id)
+        await conn.execute("UPDATE dataset SET scan_wanted_at = now() WHERE id = %s", [dataset.id])
+    async with following(world) as task:
+
+        async def is_started() -> bool:
+            return task.done() or len(calls) > 1
+
+        await wait_for(is_started)
+        assert not task.done()

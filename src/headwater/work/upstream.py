@@ -30,11 +30,14 @@ from headwater.work.workplace import Workplace
 
 BUNDLE_KEYS = 500
 _DRIVERS_AT_ONCE = 4
+_BUNDLES_A_TURN = 8  # of one driver, while others wait
 _HEADS_AT_ONCE = 32
+_FEW_KEYS = 10  # may be refused by themselves; when more are, and nothing else is answered, it is the store
 _LEASE_S = 120.0
 _LOOK_WITHIN_S = 60.0  # at a bundle; less than the lease
 _LOOK_ANYWAY_S = 5.0  # a notification can be lost, a row cannot
 _BUSY_PAUSE_S = 0.2  # somebody writes at a path just now
+_AFTER_TROUBLE_S = 1.0  # with the database
 _BUSY_TRIES = 25  # then as if it had failed
 _ROOM_PAUSE_S = 30.0
 _FAILURES_TO_TELL = 5
@@ -57,6 +60,9 @@ async def follow_forever(place: Workplace) -> None:
                     await listener.set_autocommit(False)
         except (OperationalError, PoolTimeout):
             await asyncio.sleep(_LOOK_ANYWAY_S)
+        except Exception:  # noqa: BLE001 - a defect of ours here stops no other work
+            _log.exception("Following events failed")
+            await asyncio.sleep(_LOOK_ANYWAY_S)
 
 
 @dataclass(slots=True)
@@ -64,6 +70,7 @@ class _Following:
     place: Workplace
     listener: AsyncConnection[Any]
     busy: dict[int, asyncio.Task[None]] = field(default_factory=dict)  # drivers
+    began_at: dict[int, float] = field(default_factory=dict)  # their last turns
     clean_at: float = 0.0
 
     async def run(self) -> None:
@@ -87,19 +94,21 @@ class _Following:
             await start_wanted_scans(conn)
             due = await claims.due_drivers(conn)
             next_s = await claims.next_due_in_s(conn)
-        for driver_id in due:
+        for driver_id in sorted(due, key=lambda driver_id: self.began_at.get(driver_id, 0)):
             if driver_id not in self.busy and len(self.busy) < _DRIVERS_AT_ONCE:
+                self.began_at[driver_id] = time.monotonic()
                 self.busy[driver_id] = asyncio.create_task(_follow_driver(self.place, driver_id))
         return _LOOK_ANYWAY_S if next_s is None else min(max(next_s, 0.05), _LOOK_ANYWAY_S)
 
 
 async def _follow_driver(place: Workplace, driver_id: int) -> None:
-    """As long as there is something to do for it."""
+    """One turn: some bundles, if there are so many."""
     try:
-        while await apply_bundle(place, driver_id):
-            pass
+        for _ in range(_BUNDLES_A_TURN):
+            if not await apply_bundle(place, driver_id):
+                break
     except (OperationalError, PoolTimeout):
-        pass  # its hints are taken again when our claim has ended
+        pass  # its hints are taken again, when our claim has ended at the latest
     except Exception:  # noqa: BLE001 - a defect of ours at one driver stops no other
         _log.exception("Applying events of driver %s failed", driver_id)
         with suppress(OperationalError, PoolTimeout):
@@ -118,10 +127,30 @@ async def apply_bundle(place: Workplace, driver_id: int) -> bool:
     """Look into some hints of a driver. Safe to repeat and side by side. False when there was none to look into."""
     async with place.pool.connection() as conn:
         bundle = await claims.take(conn, driver_id, limit=BUNDLE_KEYS, lease_s=_LEASE_S)
-        followers = await upstream.followers_of(conn, driver_id) if bundle.taken else []
-        wanted = [await _wanted(conn, bundle, follower) for follower in followers]
     if not bundle.taken:
         return False
+    try:
+        await _look_into(place, driver_id, bundle)
+    except asyncio.CancelledError:  # our worker ends: another one may go on
+        await _give_back(place, driver_id, bundle, after_s=0)
+        raise
+    except OperationalError:
+        await _give_back(place, driver_id, bundle, after_s=_AFTER_TROUBLE_S)
+        raise
+    return True
+
+
+async def _give_back(place: Workplace, driver_id: int, bundle: Bundle, *, after_s: float) -> None:
+    """Let others take it before the claim ends, if the database can be told."""
+    with suppress(OperationalError, PoolTimeout):
+        async with place.pool.connection() as conn:
+            await claims.put_off(conn, driver_id, bundle.taken, pause_s=after_s, error=None)
+
+
+async def _look_into(place: Workplace, driver_id: int, bundle: Bundle) -> None:
+    async with place.pool.connection() as conn:
+        followers = await upstream.followers_of(conn, driver_id)
+        wanted = [await _wanted(conn, bundle, follower) for follower in followers]
     keys = sorted({key for each in wanted for key in each.keys})
     looks = await _look(place, followers[0].dataset_id, keys) if keys else _Looks()
     waits = _waits_of(looks, set(keys))
@@ -130,7 +159,6 @@ async def apply_bundle(place: Workplace, driver_id: int) -> bool:
         waits |= dict.fromkeys((path[1:] for path in applied.without_room), _Wait("room", str(applied.refused)))
         waits |= dict.fromkeys((path[1:] for path in applied.unsettled), _Wait("busy"))
     await _settle(place, driver_id, bundle, looks, waits, followers)
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +205,7 @@ async def _look(place: Workplace, dataset_id: int, keys: Sequence[str]) -> _Look
     try:
         async with asyncio.timeout(_LOOK_WITHIN_S), place.places.of_dataset(dataset_id) as store:
             await _look_at_each(store, keys, looks)
-            if looks.gone and not looks.found:
+            if looks.error is None and not looks.found and (looks.gone or looks.failed):
                 await _prove_that_it_is_there(store, looks)
     except TimeoutError:
         looks.error = Unavailable(f"The bucket did not answer within {_LOOK_WITHIN_S:.0f} s.")
@@ -208,14 +236,14 @@ async def _look_at_each(store: Store, keys: Sequence[str], looks: _Looks) -> Non
     async with asyncio.TaskGroup() as group:
         for _ in range(min(_HEADS_AT_ONCE, len(keys))):
             group.create_task(look())
-    if looks.failed and not looks.found and not looks.gone:
+    if len(looks.failed) > _FEW_KEYS and not looks.found and not looks.gone:
         looks.error = next(iter(looks.failed.values()))
 
 
 async def _prove_that_it_is_there(store: Store, looks: _Looks) -> None:
     """In a bucket that is missing, or a folder that is not mounted, no key is to be found: that proves no deletion.
 
-    Raises what stands in the way.
+    Nor do a few keys that are refused prove that the store says no to all. Raises what stands in the way.
     """
     looks.requests += 1
     looks.is_empty = not (await store.check_listing()).keys
@@ -333,6 +361,8 @@ async def _tell(conn: AsyncConnection[Any], follower: Follower, applied: Applied
 
 
 async def _tell_of_silence(conn: AsyncConnection[Any], follower: Follower, error: HeadwaterError) -> None:
+    if await upstream.was_told(conn, follower.dataset_id, "events.waiting"):
+        return
     await notices.tell_project(
         conn,
         follower.project_id,
