@@ -224,9 +224,11 @@ async def test_what_goes_missing_later_is_not_deleted_with_what_is_missing(world
     await world.sync(dataset)
     async with world.connection() as conn:
         summary = await items.summarize(conn, dataset.id, deletion.selection_of({"missing": True}), examples=3)
-        await deletion.request_deletion(conn, dataset, {"missing": True}, summary, caller_id=world.owner.id)
+        wanted = {"missing": True}
+        command_id = await deletion.request_deletion(conn, dataset, wanted, summary, caller_id=world.owner.id)
         cursor = await conn.execute(
-            "DELETE FROM procrastinate_jobs WHERE task_name = %s RETURNING args", [deletion.DELETE_ITEMS_TASK]
+            "DELETE FROM procrastinate_jobs WHERE task_name = %s AND args ->> 'command_id' = %s RETURNING args",
+            [deletion.DELETE_ITEMS_TASK, str(command_id)],
         )
         (arguments,) = await cursor.fetchone()
     outage |= {key: store.objects.pop(key) for key in "12"}
