@@ -60,12 +60,19 @@ async def _work_until_told(app: App, beside: list[Coroutine[Any, Any, None]]) ->
     running += [asyncio.create_task(_run_jobs(app, name, concurrency=most)) for name, most in QUEUES.items()]
     stopped = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+    await _end(running)
     stopped.cancel()
     for task in done - {stopped}:
         task.result()  # raises what ended it
+
+
+async def _end(running: list[asyncio.Task[None]]) -> None:
+    """Cancelled more than once where it takes that: a connection that is lost at that moment swallows it."""
+    while left := [task for task in running if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=_FINISH_WITHIN_S + 1)
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 async def _run_jobs(app: App, queue_name: str, *, concurrency: int) -> None:
