@@ -106,3 +106,30 @@ async def test_a_lane_that_hangs_at_any_call_commits_nothing_once_others_have_en
         await check(world, dataset, store)
 
     assert await hanging_at_every_call(kind, history) > 1
+
+
+@pytest.mark.parametrize("kind", ["store", "commit unheard"])
+async def test_a_lane_that_comes_back_while_another_has_its_range_commits_nothing(world, lanes, kind):
+    """Taken for dead, it had only been away for a while: the batches of both would count twice."""
+
+    async def until_held(lane: Lane, work: asyncio.Task) -> None:
+        held = asyncio.create_task(lane.is_held.wait())
+        await asyncio.wait([work, held], return_when=asyncio.FIRST_COMPLETED)
+        held.cancel()
+
+    async def history(hanging: Lane) -> None:
+        dataset, store = await changed_bucket(world)
+        scan_id = await request_in_ranges(world, dataset)
+        first = asyncio.create_task(hanging.live(sync.run_scan(lanes.place, scan_id)))
+        await until_held(hanging, first)
+        successor = Lane("commit unheard", 4, hangs=True)
+        second = asyncio.create_task(successor.live(sync.run_scan(lanes.place, scan_id)))
+        await until_held(successor, second)
+        hanging.goes_on.set()
+        await first
+        successor.goes_on.set()
+        await second
+        await finish(world, dataset, scan_id)
+        await check(world, dataset, store)
+
+    assert await hanging_at_every_call(kind, history) > 1
