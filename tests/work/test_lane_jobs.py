@@ -65,7 +65,7 @@ async def test_a_lane_of_an_earlier_run_leaves_the_next_one_alone(world):
         return await first_key_after(key)
 
     async def refuse_once_shared(number: int) -> None:
-        if number > SHARE_AFTER // store.page_keys + 1:
+        if number > SHARE_AFTER // store.page_keys:  # so that no batch holds the range
             await shares.wait()
             raise StoreDenied("No.")
 
@@ -203,3 +203,17 @@ async def test_a_confirmation_begins_anew(world):
     _, again = await asked_for(world, dataset, resume=True, confirm_missing=True)
     assert again != scan_id
     assert (await world.ended(dataset))[1].confirm_missing
+
+
+async def test_a_sync_that_waits_for_a_worker_is_aborted_at_once(world):
+    store = ScriptedStore({"a": b"x"})
+    dataset = await world.dataset(store)
+    command_id, scan_id = await asked_for(world, dataset)
+    async with world.connection() as conn:
+        await sync.abort_before_it_begins(conn, command_id)
+    command, scan = await world.ended(dataset)
+    assert (command.status, scan.state) == ("aborted", "stopped")
+    await sync.run_scan(world.place, scan_id, command_id=command_id)
+    assert store.calls == []
+    _, again = await asked_for(world, dataset, resume=True)
+    assert again == scan_id

@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from headwater.api.caller import Base, Caller, CommandId, Connection, needs
 from headwater.catalog import commands
 from headwater.wire import commands as wire
+from headwater.work import sync
 
 router = APIRouter(prefix="/commands", tags=["commands"])
 
@@ -24,5 +25,7 @@ async def read_command(command_id: CommandId, caller: Caller, conn: Connection, 
 async def abort_command(command_id: CommandId, caller: Caller, conn: Connection, base: Base) -> wire.CommandJson:
     """It stops within a second and keeps what it has committed."""
     command = await commands.get_command(conn, caller, command_id, "sync")
+    if command.kind == sync.KIND and command.status == "created":
+        await sync.abort_before_it_begins(conn, command.id)
     await commands.request_abort(conn, command.id)
     return wire.command(await commands.load_command(conn, command.id), base)

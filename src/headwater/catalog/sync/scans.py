@@ -168,6 +168,13 @@ async def is_running_for(conn: AsyncConnection[Any], scan: Scan) -> bool:
     return await cursor.fetchone() is not None
 
 
+async def scan_of(conn: AsyncConnection[Any], command_id: int) -> Scan | None:
+    """The scan that runs for this command."""
+    cursor = conn.cursor(row_factory=class_row(Scan))
+    await cursor.execute(_COLUMNS + "WHERE command_id = %s AND state = 'running'", [command_id])
+    return await cursor.fetchone()
+
+
 async def last_scan(conn: AsyncConnection[Any], dataset_id: int) -> Scan | None:
     cursor = conn.cursor(row_factory=class_row(Scan))
     await cursor.execute(_COLUMNS + "WHERE dataset_id = %s ORDER BY id DESC LIMIT 1", [dataset_id])

@@ -76,6 +76,14 @@ async def give_up(place: Workplace, scan_id: int) -> None:
             )
 
 
+async def abort_before_it_begins(conn: AsyncConnection[Any], command_id: int) -> None:
+    """End a sync that waits for a worker, which may be long in coming. A worker that comes just now stops."""
+    scan = await scans.scan_of(conn, command_id)
+    if scan is not None:
+        await scans.end_scan(conn, scan, "stopped")
+        await commands.end_command(conn, command_id, "aborted", error=_ABORTED)
+
+
 async def _until_aborted(place: Workplace, scan: Scan, work: "_Lane") -> None:
     """Stops within a second of an abort, even while a store keeps a page to itself."""
     working = asyncio.create_task(work.run())
