@@ -27,6 +27,7 @@ def test_what_to_make_is_printed_and_the_rest_is_said_beside_it(run, driver, buc
     assert "Other ways: --via minio --format commands" in answer.stderr
     told = json.loads(run("events", "setup", driver, "--via", "minio", "--json").stdout)
     assert "notify_webhook:headwater" in told["text"]
+    assert run("events", "setup", "told", "--via", "seaweedfs").stdout == answer.stdout  # the dataset does as well
     assert told["ways"] == {"minio": ["commands"], "ceph": ["commands"], "seaweedfs": ["commands"]}
 
 

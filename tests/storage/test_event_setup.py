@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,16 @@ def test_a_server_that_speaks_s3_is_offered_every_way(tmp_path: Path) -> None:
     text = setup.text(source("s3"))
     for part in ("notify_webhook:headwater", "push-endpoint", "[notification.webhook]"):
         assert part in text
+
+
+def test_drivers_on_one_minio_have_a_webhook_each() -> None:
+    """Setting the second one up must not send the first one's events there."""
+    targets = {
+        re.search(r"notify_webhook:(\S+)", setup.text(replace(source("s3"), driver_id=number), "minio"))[1]
+        for number in (1, 2)
+    }
+    assert len(targets) == 2
+    assert all(re.fullmatch("[a-z0-9]+", target) for target in targets)
 
 
 @pytest.mark.parametrize(("cloud", "via", "format_", "complaint"), [

@@ -19,6 +19,7 @@ from headwater.errors import NotFound
 
 Level = Literal["info", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("info", "warning", "error")
+UPSTREAM_KINDS = ("events.held", "events.refused", "events.waiting")  # of bucket events
 DELIVER_TASK = "deliver_webhook"
 WEBHOOK_QUEUE = "webhooks"
 _MOST_UNREAD = 1_000  # counted; more are as many

@@ -26,7 +26,7 @@ _GIVE_UP_AFTER = timedelta(seconds=sum(WAITS_S))
 _LONGEST_URL = 2_000
 _LONGEST_NAME = 100
 TEST_KIND = "webhook.test"
-ALL_KINDS = ("note", *KINDS)
+ALL_KINDS = ("note", *KINDS, *notices.UPSTREAM_KINDS)
 
 
 @dataclass(frozen=True, slots=True)

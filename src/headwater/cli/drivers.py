@@ -6,7 +6,7 @@ import typer
 
 from headwater.cli import options
 from headwater.cli.client import Client, connect
-from headwater.cli.finding import list_projects
+from headwater.cli.finding import list_datasets, list_projects
 from headwater.cli.output import add_row, console, note, print_json, table
 from headwater.errors import BadRequest, NotFound
 
@@ -15,16 +15,30 @@ driver_app = typer.Typer(
 )
 
 DriverName = Annotated[str, typer.Argument(metavar="DRIVER", help="Its name or id.")]
+SourceName = Annotated[str, typer.Argument(metavar="DRIVER", help="Its name or id, or the name of a dataset of it.")]
 Project = Annotated[str | None, typer.Option("--project", "-p", metavar="NAME", help="Only in this project.")]
 
 
 def find_driver(client: Client, wanted: str, project: str | None) -> dict[str, Any]:
     """Raises NotFound, BadRequest when several have the name."""
-    found = [driver for driver in _list(client, project) if wanted in (driver["name"], driver["id"])]
+    return _only(wanted, [driver for driver in _list(client, project) if wanted in (driver["name"], driver["id"])])
+
+
+def find_source(client: Client, wanted: str, project: str | None) -> dict[str, Any]:
+    """The driver of that name, or of a dataset of that name. Raises NotFound, BadRequest when there are several."""
+    known = _list(client, project)
+    found = [driver for driver in known if wanted in (driver["name"], driver["id"])]
+    if not found:
+        of_datasets = {dataset["driver"] for dataset in list_datasets(client, name=wanted)}
+        found = [driver for driver in known if driver["id"] in of_datasets]
+    return _only(wanted, found)
+
+
+def _only(wanted: str, found: list[dict[str, Any]]) -> dict[str, Any]:
     if not found:
         raise NotFound(f"There is no storage driver {wanted!r} that you may see. List them: headwater driver list")
     if len(found) > 1:
-        raise BadRequest(f"Several projects have a driver {wanted!r}. Say which one with --project, or give its id.")
+        raise BadRequest(f"Several drivers are meant by {wanted!r}. Say which one with --project, or give its id.")
     return found[0]
 
 

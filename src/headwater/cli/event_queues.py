@@ -6,13 +6,13 @@ import typer
 
 from headwater.cli import options
 from headwater.cli.client import connect
-from headwater.cli.drivers import DriverName, Project, find_driver
+from headwater.cli.drivers import Project, SourceName, find_source
 from headwater.cli.output import age, print_json, say, warn
 from headwater.errors import BadRequest
 
 
 def queue_command(
-    driver: DriverName,
+    driver: SourceName,
     queue: Annotated[
         str | None, typer.Argument(metavar="[QUEUE]", help="URL of the queue of SQS, or name of the queue of Azure.")
     ] = None,
@@ -34,7 +34,7 @@ def queue_command(
     if off + on + remove > 1 or (remove and queue):
         raise BadRequest("Give one of --on, --off and --remove; --remove takes no queue.")
     with connect(data_dir) as client:
-        found = find_driver(client, driver, project)
+        found = find_source(client, driver, project)
         path = f"/drivers/{found['id']}/events/queue"
         if remove:
             told = client.delete(path)

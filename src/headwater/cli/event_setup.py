@@ -7,12 +7,12 @@ import typer
 
 from headwater.cli import options
 from headwater.cli.client import connect
-from headwater.cli.drivers import DriverName, Project, find_driver
+from headwater.cli.drivers import Project, SourceName, find_source
 from headwater.cli.output import note, print_json, warn
 
 
 def setup_command(
-    driver: DriverName,
+    driver: SourceName,
     project: Project = None,
     via: Annotated[
         str | None,
@@ -36,7 +36,7 @@ def setup_command(
     Example: headwater events setup photos --via queue > setup.sh
     """
     with connect(data_dir) as client:
-        found = find_driver(client, driver, project)
+        found = find_source(client, driver, project)
         asked = {"format": format_} | ({"via": via} if via else {})
         told = client.get(f"/drivers/{found['id']}/events/setup", **asked)
     if as_json:

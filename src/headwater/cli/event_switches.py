@@ -6,13 +6,13 @@ import typer
 
 from headwater.cli import options
 from headwater.cli.client import connect
-from headwater.cli.drivers import DriverName, Project, find_driver
+from headwater.cli.drivers import Project, SourceName, find_source
 from headwater.cli.event_queues import queue_json, queue_state, warn_of_queue
 from headwater.cli.output import age, note, print_json, say, warn
 
 
 def status_command(
-    driver: DriverName,
+    driver: SourceName,
     project: Project = None,
     data_dir: options.ServerDataDir = None,
     as_json: options.AsJson = False,
@@ -22,7 +22,7 @@ def status_command(
     Example: headwater events status photos
     """
     with connect(data_dir) as client:
-        found = find_driver(client, driver, project)
+        found = find_source(client, driver, project)
         told = client.get(f"/drivers/{found['id']}/events")
         queue = client.get(f"/drivers/{found['id']}/events/queue")
     if as_json:
@@ -35,7 +35,7 @@ def status_command(
 
 
 def on_command(
-    driver: DriverName,
+    driver: SourceName,
     project: Project = None,
     push_account: Annotated[
         str | None,
@@ -59,7 +59,7 @@ def on_command(
 
 
 def off_command(
-    driver: DriverName,
+    driver: SourceName,
     project: Project = None,
     data_dir: options.ServerDataDir = None,
     as_json: options.AsJson = False,
@@ -72,7 +72,7 @@ def off_command(
 
 
 def rotate_command(
-    driver: DriverName,
+    driver: SourceName,
     project: Project = None,
     data_dir: options.ServerDataDir = None,
     as_json: options.AsJson = False,
@@ -88,7 +88,7 @@ def _change(
     driver: str, project: str | None, body: dict[str, Any], data_dir: options.DataDir, *, as_json: bool
 ) -> None:
     with connect(data_dir) as client:
-        found = find_driver(client, driver, project)
+        found = find_source(client, driver, project)
         told = client.patch(f"/drivers/{found['id']}/events", body)
     if as_json:
         print_json(told)

@@ -289,7 +289,13 @@ def _minio(source: Source) -> str:
     flag = Raw(f"--prefix {shlex.quote(source.prefix)}" if source.prefix else "")
     return filled(
         "minio.sh",
-        {"hook": source.hook, "bucket": source.bucket, "mc_prefix": flag, "driver": shown(source.driver)},
+        {
+            "hook": source.hook,
+            "bucket": source.bucket,
+            "mc_prefix": flag,
+            "driver": shown(source.driver),
+            "target": Raw(source.name.replace("-", "")),  # stands in names of variables, too
+        },
     )
 
 
