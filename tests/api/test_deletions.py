@@ -92,11 +92,12 @@ async def test_what_is_named_goes_and_nothing_else(world, dataset_id, body, left
 async def test_much_at_once_needs_a_confirmation(world, dataset_id, small_brake):
     told = (await ask(world, dataset_id, 409, filter={}))["message"]
     assert "delete 5 of 5 items" in told
-    assert '"confirm": true (CLI: --yes)' in told
+    assert '"confirm": 5 (CLI: --yes)' in told
+    await ask(world, dataset_id, 409, filter={}, confirm=4)  # an item came since four were shown
     assert await paths_of(world, dataset_id) == sorted(PATHS)
     assert (await ask(world, dataset_id, filter={}, dryRun=True))["needsConfirmation"] is True
     assert (await ask(world, dataset_id, paths=["/a.txt", "/b0.txt"]))["status"] == "created"
-    await run(world, await ask(world, dataset_id, filter={}, confirm=True))
+    await run(world, await ask(world, dataset_id, filter={}, confirm=5))
     assert await paths_of(world, dataset_id) == []
 
 
@@ -130,6 +131,7 @@ async def test_a_long_deletion_goes_on_after_the_answer(world, dataset_id, monke
         ({"dryRun": True}, "Say what to delete"),
         ({"filter": {"nonsense": 1}}, "There is no field 'nonsense'"),
         ({"filter": {"type": "dir"}}, "only files can be deleted"),
+        ({"folder": ""}, "folder: it is empty"),
         ({"flter": {}}, "flter"),
     ],
     ids=str,

@@ -64,6 +64,11 @@ def test_much_at_once_is_asked_for(run: Run, tmp_path: Path):
         (["--filter", "[]"], "--filter has to be an object"),
         ([], "Say what to delete"),
         (["--retry"], "does not allow objects to be deleted"),
+        (["--undo", "--retry"], "Give one of --retry and --undo"),
+        (["--undo", "--filter", "{}"], "--undo does not go with --filter"),
+        (["--undo", "--dry-run"], "--undo does not go with --dry-run"),
+        (["--retry", "/one.png"], "--retry does not go with paths"),
+        (["--folder", ""], "folder: it is empty"),
     ],
     ids=str,
 )

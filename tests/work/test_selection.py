@@ -48,6 +48,9 @@ def _fits(glob: str, path: str) -> bool:
         ("a/**", "/a", False),
         ("**", "/anything", True),
         ("**/", "/x/y", True),
+        ("**/", "/x", False),
+        ("a/**/", "/a/x", False),
+        ("a/**/", "/a/x/y", True),
         ("?.txt", "/ä.txt", True),
         ("?.txt", "/.txt", False),
         ("[a-c]*", "/b1", True),
@@ -146,7 +149,8 @@ def _reference(glob: str, path: str) -> bool:
         globs.insert(0, "**")
     elif not globs[0]:
         del globs[0]
-    return _names_fit(globs + ["**"] * glob.endswith("/"), names)
+    inside = ["*", "**"] if globs[-1] == "**" else ["**"]
+    return _names_fit(globs + inside * glob.endswith("/"), names)
 
 
 _GLOB_NAMES = st.one_of(
@@ -181,6 +185,7 @@ def test_globs_fit_as_git_takes_them(tmp_path: Path) -> None:
     ]
     globs = ["a", "*.jpg", "a/", "/a", "a/b*", "*/a", "**/a/*", "a/**", "a/**/b.jpg", ".*", "a?", "[!a]*", "a*/", "?"]
     globs += ["/*", "/*/", "**/.a/", "a/*/b*", "*b*g", "**/ab/**/a", "a**b", "[.a]*"]
+    globs += ["**/", "/**/", "a/**/", "*/**/"]
     for glob in globs:
         (tmp_path / ".git/info/exclude").write_text(glob + "\n")
         asked = subprocess.run(

@@ -49,12 +49,12 @@ async def delete_items(
     if body.dry_run:
         objects = await deletion.what_of_objects(conn, dataset.id)
         return wire.preview(summary, objects, needs_confirmation=summary.items > limit)
-    if summary.items > limit and not body.confirm:
+    if summary.items > limit and not wire.is_confirmed(body, summary.items):
         objects = await deletion.what_of_objects(conn, dataset.id)
         raise Conflict(
             f"This would delete {summary.items:,} of {dataset.items - dataset.hidden_items:,} items of dataset "
             f"{dataset.name!r}, and their objects {objects}. More than {limit:,} at once need a confirmation: send "
-            '"confirm": true (CLI: --yes), or look first with "dryRun": true.'
+            f'"confirm": {summary.items} (CLI: --yes), or look first with "dryRun": true.'
         )
     command_id = await _request(conn, caller, dataset, wanted, summary)
     return wire_commands.command(await commands.load_command(conn, command_id), base)

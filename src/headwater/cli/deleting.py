@@ -50,6 +50,7 @@ def delete_command(
     asked |= {"paths": paths} if paths else {}
     asked |= {"folder": folder} if folder is not None else {}
     asked |= {"filter": _parsed(conditions)} if conditions is not None else {}
+    _refuse_contradictions(asked, refused=refused, retry=retry, undo=undo, dry_run=dry_run)
     with connect(data_dir) as client:
         found = get_dataset(client, dataset)
         if refused:
@@ -60,6 +61,23 @@ def delete_command(
             _undo(client, found, {key: asked[key] for key in ("paths", "folder") if key in asked}, as_json=as_json)
         else:
             _delete(client, found, asked, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _refuse_contradictions(asked: dict[str, Any], *, refused: bool, retry: bool, undo: bool, dry_run: bool) -> None:
+    """What would be left out of account might be what was meant. Raises BadRequest."""
+    modes = [name for name, is_set in (("--refused", refused), ("--retry", retry), ("--undo", undo)) if is_set]
+    if not modes:
+        return
+    if len(modes) > 1:
+        raise BadRequest(f"Give one of {' and '.join(modes)}.")
+    taken = ("paths", "folder") if undo else ()
+    left_out = [name for name in ("paths", "folder", "filter", "missing") if asked.get(name, False) is not False]
+    left_out = [name for name in left_out if name not in taken]
+    if left_out or dry_run:
+        words = {"paths": "paths", "folder": "--folder", "filter": "--filter", "missing": "--missing"}
+        named = ", ".join([words[name] for name in left_out] + ["--dry-run"] * dry_run)
+        takes = "It takes paths and --folder." if undo else "It is for the whole dataset."
+        raise BadRequest(f"{modes[0]} does not go with {named}. {takes}")
 
 
 def _parsed(conditions: str) -> dict[str, Any]:
@@ -86,7 +104,8 @@ def _delete(
         return
     if not yes and preview["needsConfirmation"]:
         _ask(dataset, preview)
-    command = client.post(url, asked | {"confirm": yes or preview["needsConfirmation"]})
+    confirmed = yes or (preview["needsConfirmation"] and preview["items"])
+    command = client.post(url, asked | {"confirm": confirmed})
     command = _followed(client, dataset, command)
     if as_json:
         print_json(_command_json(command))

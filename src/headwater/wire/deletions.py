@@ -30,7 +30,9 @@ class DeletionBody(BaseModel):
     folder: str | None = Field(default=None, description="With everything below it.")
     missing: bool = Field(default=False, description="Only items whose object is missing from the bucket.")
     dry_run: bool = Field(default=False, alias="dryRun", description="Tell what would be deleted, and delete nothing.")
-    confirm: bool = Field(default=False, description="Yes, however much that is.")
+    confirm: bool | Annotated[int, Field(ge=0)] = Field(
+        default=False, description="Yes, if it is so many items by now, or fewer; true: however much that is."
+    )
     retry: bool = Field(
         default=False, description="Try again to delete the objects that the store refused to delete, and nothing else."
     )
@@ -69,8 +71,14 @@ def paths(given: Sequence[str]) -> list[str]:
 
 
 def folder(given: str) -> str:
-    """`/a/b`, and `/` for everything."""
+    """`/a/b`, and `/` for everything. Raises BadRequest for nothing, which is a slip and not the wish to do all."""
+    if not given:
+        raise BadRequest("folder: it is empty. For a folder send /2019, for the whole dataset /")
     return "/" + given.strip("/")
+
+
+def is_confirmed(body: DeletionBody, number: int) -> bool:
+    return body.confirm is True or (body.confirm is not False and number <= body.confirm)
 
 
 class PreviewJson(TypedDict):

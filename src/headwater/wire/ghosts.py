@@ -41,6 +41,8 @@ def wanted(body: GhostsBody) -> dict[str, Any]:
         raise BadRequest('Say which ghosts: {"paths": ["/a.jpg", "/folder/"]}, {"ids": […]} or {"all": true}.')
     found: dict[str, Any] = {"trash": isinstance(body, ForgetBody) and body.trash}
     if body.paths is not None:
+        if "" in body.paths:
+            raise BadRequest("paths: one of them is empty. To choose all ghosts: all")
         found["paths"] = [path if path.startswith("/") else "/" + path for path in body.paths]
     if body.ids is not None:
         found["ids"] = [from_wire(text, "item") for text in body.ids]

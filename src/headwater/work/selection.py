@@ -97,8 +97,10 @@ def _path_expression(glob: str, names: list[str]) -> str:
         else:
             runs[-1] += "/" + _name_expression(glob, name, _NAME_ENDS)
     first, *others = runs
-    everything_in_it = "/" if names[-1] == "**" or glob[-1] == "/" else ""
-    return first + "".join(f"(?>{_ANY_FOLDERS}{run})" for run in others if run) + everything_in_it
+    inside = "/" if names[-1] == "**" or glob[-1] == "/" else ""
+    if names[-1] == "**" and glob[-1] == "/":
+        inside = "/[^/]*+/"  # `a/**/` names the folders below a, hence what is in them
+    return first + "".join(f"(?>{_ANY_FOLDERS}{run})" for run in others if run) + inside
 
 
 def _name_expression(glob: str, name: str, ending: str) -> str:
