@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from headwater.catalog import commands, datasets, quotas, tombstones
-from headwater.errors import StoreDenied, Unavailable
+from headwater.errors import Conflict, StoreDenied, Unavailable
 from headwater.work import verify
 from tests.work.quotas import give_to, make_organization
 from tests.work.scripted import ScriptedStore
@@ -396,3 +396,12 @@ async def test_a_real_bucket(world, weed):
     assert await differences(world, dataset, repair=True) == expected
     await settled(world, dataset)
     assert await differences(world, dataset) == {"missingObjects": ["/a b3"]}
+
+
+async def test_a_repair_is_not_taken_for_the_verification_that_runs(world):
+    dataset = await world.dataset(ScriptedStore({}))
+    async with world.connection() as conn:
+        first = await verify.request_verify(conn, dataset, caller_id=world.owner.id, repair=False)
+        assert await verify.request_verify(conn, dataset, caller_id=world.owner.id, repair=False) == first
+        with pytest.raises(Conflict, match="repairs nothing"):
+            await verify.request_verify(conn, dataset, caller_id=world.owner.id, repair=True)

@@ -25,7 +25,7 @@ from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
 from headwater.catalog.sync.listings import Listed
 from headwater.catalog.sync.rules import load_rules
 from headwater.catalog.verifying import Column, Difference, Thumbnails
-from headwater.errors import FailedDependency, HeadwaterError, StoreMissing, Unavailable
+from headwater.errors import Conflict, FailedDependency, HeadwaterError, StoreMissing, Unavailable
 from headwater.ids import to_wire
 from headwater.storage.stores import Doomed, ListingPage, ObjectInfo, Store
 from headwater.work.preprocess import TASK as PREPROCESS_TASK
@@ -135,9 +135,17 @@ class _Run:
 
 
 async def request_verify(conn: AsyncConnection[Any], dataset: Dataset, *, caller_id: int, repair: bool) -> int:
-    """Start one, or return the one that runs: the id of its command. Its job commits with it."""
+    """Start one, or return the one that runs: the id of its command. Its job commits with it.
+
+    Raises Conflict when one is to repair while one runs that does not.
+    """
     running = await verifying.running_command(conn, dataset.id, KIND)
     if running is not None:
+        if repair and not (await commands.load_command(conn, running)).spec["repair"]:
+            raise Conflict(
+                f"A verification of dataset {dataset.name!r} runs that repairs nothing. Wait for its end, or abort it: "
+                f"headwater abort {to_wire(running)}"
+            )
         return running
     command_id = await commands.start_command(
         conn,
