@@ -354,6 +354,10 @@ async def test_a_queue_that_is_not_there_is_told_once_and_tried_later_and_later(
     await read_all(world, driver)
     state = await known(world, driver)
     assert (state.failures, state.error) == (0, None)
+    theirs.client.delete_queue(QueueUrl=theirs.url)  # it comes and goes
+    await read_to_its_end(world, driver)
+    assert (await known(world, driver)).failures == 1
+    assert len(await notices_of(world, driver)) == 1
 
 
 async def test_a_server_that_is_away_is_told_only_when_it_stays_away(world: World, moto: servers.S3Server) -> None:

@@ -118,6 +118,15 @@ async def tell_project(
     await news.announce(conn, "notice", row[0])
 
 
+async def was_told(conn: AsyncConnection[Any], project_id: int, title: str) -> bool:
+    """Whether the project had such a notice within the last hour: what comes and goes is told once."""
+    cursor = await conn.execute(
+        "SELECT FROM notice WHERE project_id = %s AND title = %s AND created_at > now() - interval '1 hour' LIMIT 1",
+        [project_id, title],
+    )
+    return await cursor.fetchone() is not None
+
+
 async def _defer_webhooks(conn: AsyncConnection[Any], notice_id: int) -> None:
     cursor = await conn.execute(
         """

@@ -51,7 +51,8 @@ def table(*columns: str, numbers: tuple[str, ...] = (), title: str | None = None
     """`numbers` names the columns that are set to the right."""
     made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for name in columns:
-        made.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+        is_id = name == "Id"  # to be copied
+        made.add_column(name, justify="right" if name in numbers else "left", overflow="fold", no_wrap=is_id)
     return made
 
 

@@ -145,13 +145,10 @@ class _Reading:
         async with self.place.pool.connection() as conn:
             if await event_queues.note_failure(conn, self.queue, self.reader, sentence, is_passing=is_passing):
                 driver = await drivers.get_driver(conn, self.queue.driver_id)
-                await notices.tell_project(
-                    conn,
-                    driver.project_id,
-                    "error",
-                    f"Events of driver {driver.name} are not read",
-                    f"{sentence} Headwater goes on trying. Meanwhile scheduled syncs find what changed.",
-                )
+                title = f"Events of driver {driver.name} are not read"
+                if not await notices.was_told(conn, driver.project_id, title):
+                    message = f"{sentence} Headwater goes on trying. Meanwhile scheduled syncs find what changed."
+                    await notices.tell_project(conn, driver.project_id, "error", title, message)
 
     async def _tell_of_unreadable(self, conn: AsyncConnection[Any]) -> None:
         driver = await drivers.get_driver(conn, self.queue.driver_id)
