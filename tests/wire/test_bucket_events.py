@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from urllib.parse import quote, quote_plus
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.catalog.sync.hints import Hint
+from headwater.catalog.sync.hints import Hint, is_storable
 from headwater.errors import BadRequest
 from headwater.wire.bucket_events import Parsed, parse
 
@@ -443,3 +444,45 @@ def test_no_body_makes_it_fail_otherwise(name: str, data: st.DataObject):
     except BadRequest:
         return
     assert all(isinstance(hint.key, str) and hint.key for hint in parsed.hints)
+
+
+WRONG = [
+    None,
+    True,
+    -1,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "a\0b",
+    "\ud800",
+    "\u00b2",
+    "%ff",
+    "https://[",
+    [],
+    {},
+]
+
+
+def _places(inner: object) -> Iterator[tuple[dict | list, str | int]]:
+    for key in list(inner) if isinstance(inner, dict) else range(len(inner)) if isinstance(inner, list) else ():
+        yield inner, key
+        yield from _places(inner[key])
+
+
+@pytest.mark.parametrize("name", ENVELOPES)
+def test_whatever_stands_at_any_place_what_is_read_can_be_stored(name: str):
+    """Or one event would cost its whole delivery, again and again."""
+    document = json.loads(json.dumps(ENVELOPES[name]("k")))
+    for inner, key in _places(document):
+        right = inner[key]
+        for wrong in WRONG:
+            inner[key] = wrong
+            try:
+                hints = read(document).hints
+            except BadRequest:
+                continue
+            for hint in hints:
+                assert is_storable((hint.content or "") + (hint.sequencer or ""))
+                assert hint.happened_at is None or hint.happened_at.astimezone(UTC).year >= 1970
+        inner[key] = right
