@@ -75,12 +75,14 @@ class Histories(RuleBasedStateMachine):
         self.began_at = datetime.now(UTC)
         self.tally["histories"] += 1
 
-    @initialize(allow_delete=st.booleans(), kind=st.sampled_from(["sorted", "unsorted", "skipping"]))
+    @initialize(allow_delete=st.booleans(), kind=st.sampled_from(["sorted", "unsorted", "walked", "skipping"]))
     def begin(self, allow_delete: bool, kind: str) -> None:
         """Most stores list in the order of bytes; some do not, and some skip a folder after its name."""
         self.allow_delete = allow_delete
         if kind == "unsorted":
             self.bucket.order = lambda keys: sorted(keys, reverse=True)
+        elif kind == "walked":  # folder by folder: sorted for a while
+            self.bucket.order = lambda keys: sorted(keys, key=lambda key: key.split("/"))
         elif kind == "skipping":
             self.bucket.follows = self._skips_folders
         self.dataset = self.run(self.world.dataset(self.bucket, allow_delete=allow_delete))
