@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.catalog.sync.hints import Hint, is_storable
+from headwater.catalog.sync.hints import Hint
 from headwater.errors import BadRequest
 from headwater.wire.bucket_events import Parsed, parse
 
@@ -483,6 +483,7 @@ def test_whatever_stands_at_any_place_what_is_read_can_be_stored(name: str):
             except BadRequest:
                 continue
             for hint in hints:
-                assert is_storable((hint.content or "") + (hint.sequencer or ""))
+                told = (hint.content or "") + (hint.sequencer or "")
+                assert b"\0" not in told.encode()  # which fails for lone surrogates
                 assert hint.happened_at is None or hint.happened_at.astimezone(UTC).year >= 1970
         inner[key] = right
