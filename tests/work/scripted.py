@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection, AsyncCursor
@@ -74,6 +74,7 @@ class ScriptedStore(Store):
         self.on_page: Callable[[int], Any] | None = None  # awaited with the page's number, from 1
         self.ends_before_page: int | None = None  # a listing that breaks its promise
         self.empty_pages: frozenset[int] = frozenset()  # pages without a key that say that more follow
+        self.modified: dict[str, datetime] = {}  # where it is another time than MODIFIED
         self.fault: Fault | None = None
         self.calls: list[str] = []
 
@@ -123,7 +124,13 @@ class ScriptedStore(Store):
         return self.etag_of_content(self.objects[key])
 
     def _info(self, key: str) -> ObjectInfo:
-        return ObjectInfo(key, len(self.objects[key]), self.etag_of(key), datetime.now(UTC), None)
+        return ObjectInfo(
+            key,
+            len(self.objects[key]),
+            self.etag_of(key),
+            self.modified.get(key, datetime.fromisoformat(MODIFIED)),
+            None,
+        )
 
     async def first_key_after(self, key: str) -> str | None:
         self._called(f"first after {key}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -218,8 +219,46 @@ async def test_a_whole_listing_that_leaves_out_what_is_there_marks_nothing(world
     del store.objects["0/000"]
     monkeypatch.setattr(sync.ending, "PROVEN_CANDIDATES", 1000)
     command, scan = await world.sync(dataset)
-    assert (command.warning, scan.state, scan.gone, scan.marked) == (None, "done", 1, 1)
+    assert command.warning.startswith("The bucket's listing left out 2 object(s) that are there.")
+    assert (scan.state, scan.gone, scan.marked) == ("done", 1, 1)
     assert ghosts(await world.index(dataset)) == {"/0/000"}
+
+
+async def test_an_object_that_was_made_anew_while_it_was_listed_costs_no_second_listing(world, cut):
+    store = ScriptedStore(many())
+    dataset = await world.dataset(store)
+    await sync_all(world, dataset)
+    store.order = lambda keys: sorted(key for key in keys if key != "0/000")
+    store.modified["0/000"] = datetime.now(UTC) + timedelta(minutes=1)
+    command, scan = await world.sync(dataset)
+    assert (command.warning, scan.state, scan.gone, scan.marked) == (None, "done", 0, 0)
+    assert {until for _, until, _ in await ranges(world, scan.id)} >= set(cut)
+
+
+async def test_what_may_not_be_looked_at_is_not_marked_and_told(world, cut):
+    store = ScriptedStore(many())
+    dataset = await world.dataset(store)
+    await sync_all(world, dataset)
+    del store.objects["0/000"], store.objects["1/001"]
+
+    async def refuse(key: str) -> None:
+        raise StoreDenied("No.")
+
+    store.head = refuse
+    command, scan = await world.sync(dataset)
+    assert command.warning.startswith("2 item(s) were not listed and could not be looked at")
+    assert (scan.state, scan.gone, scan.marked) == ("done", 0, 0)
+    assert {until for _, until, _ in await ranges(world, scan.id)} >= set(cut)
+
+
+async def test_many_new_items_are_settled_by_a_job(world, monkeypatch):
+    monkeypatch.setattr(sync.ending, "_WORTH_SETTLING", 12)
+    for number, jobs in ((11, 0), (12, 1)):
+        await world.sync(await world.dataset(ScriptedStore(many(number))))
+        async with world.connection() as conn:
+            cursor = await conn.execute("DELETE FROM procrastinate_jobs WHERE task_name = %s", [sync.SETTLE_TASK])
+        assert cursor.rowcount == jobs
+    await sync.settle_items(world.place)
 
 
 async def test_who_lost_its_range_commits_nothing(world):

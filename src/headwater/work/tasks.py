@@ -54,6 +54,10 @@ def register(app: App, place: Workplace) -> None:
             await sync.give_up(place, scan_id)
             raise
 
+    @app.task(name=sync.SETTLE_TASK, retry=retry)
+    async def settle_items() -> None:
+        await sync.settle_items(place)
+
     @app.task(name=preprocess.TASK, retry=retry)
     async def preprocess_items(dataset_id: int, item_ids: list[int]) -> None:
         await preprocess.preprocess_items(place, dataset_id, item_ids)

@@ -1,11 +1,13 @@
 """The end of a scan: whether its ranges are one whole listing, and what becomes of what is missing."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from psycopg import AsyncConnection
 
+from headwater import queue
 from headwater.catalog import commands, datasets
 from headwater.catalog.sync import candidates, scans, shards, verdicts
 from headwater.catalog.sync.scans import Scan
@@ -21,6 +23,9 @@ from headwater.work.workplace import Workplace
 PROVEN_CANDIDATES = 1_000  # of what seems gone is asked for, one by one: all of it, or so many at random
 _HEADS_AT_ONCE = 32
 _WORTH_SETTLING = 10_000  # new items
+SETTLE_TASK = "settle_items"
+
+_Look = Literal["gone", "left out", "made anew", "denied"]  # "made anew": deleted and written again while it was listed
 
 
 async def end_if_complete(place: Workplace, store: Store, scan_id: int) -> bool:
@@ -37,25 +42,33 @@ async def end_if_complete(place: Workplace, store: Store, scan_id: int) -> bool:
         sample: dict[int, str] = {}
         if not verdicts.is_held(scan, scan.rules):
             sample = await candidates.sample_candidates(conn, scan, limit=PROVEN_CANDIDATES)
-    present = await _still_there(store, sample, Selection.of(scan.rules))
+    looks = await _look_at(store, sample, scan)
+    left_out = [item_id for item_id, look in looks.items() if look == "left out"]
+    kept = [item_id for item_id, look in looks.items() if look != "gone"]
     async with place.pool.connection() as conn:
         scan = await _lock_if_complete(conn, scan_id)
         if scan is None:
             return True
-        if present and await shards.stage_if_cut(conn, scan_id):
+        if left_out and await shards.stage_if_cut(conn, scan_id):
             return False
-        await candidates.drop_candidates(conn, scan, present)
-        scan = replace(scan, gone=scan.gone - len(present))
-        if present and len(sample) == PROVEN_CANDIDATES:
+        await candidates.drop_candidates(conn, scan, kept)
+        scan = replace(scan, gone=scan.gone - len(kept))
+        if left_out and len(sample) == PROVEN_CANDIDATES:
             await _finish(conn, scan, Verdict(marked=0, held=scan.gone), _INCOMPLETE, incomplete=True)
         else:
             verdict = await verdicts.judge_missing(conn, scan, scan.rules)
             await forget_derived(conn, scan.dataset_id, verdict.left_over)
-            await _finish(conn, scan, verdict, _warning(scan, verdict), moved=verdict.moved)
-    if scan.created >= _WORTH_SETTLING:
-        async with place.pool.connection() as conn:
-            await scans.settle_items(conn)
+            warning = _warning(scan, verdict) or _doubts(looks)
+            await _finish(conn, scan, verdict, warning, moved=verdict.moved)
+        if scan.created >= _WORTH_SETTLING:
+            await queue.defer(conn, SETTLE_TASK, queueing_lock=SETTLE_TASK)
     return True
+
+
+async def settle_items(place: Workplace) -> None:
+    """After many new items, so that the next sync writes nothing to the database's log."""
+    async with place.pool.connection() as conn:
+        await scans.settle_items(conn)
 
 
 async def _lock_if_complete(conn: AsyncConnection[Any], scan_id: int) -> Scan | None:
@@ -65,32 +78,36 @@ async def _lock_if_complete(conn: AsyncConnection[Any], scan_id: int) -> Scan | 
     return scan if is_complete else None
 
 
-async def _still_there(store: Store, sample: dict[int, str], selection: Selection) -> list[int]:
-    """Which of these items have their object after all, or may have: a listing alone is no proof.
+async def _look_at(store: Store, sample: dict[int, str], scan: Scan) -> dict[int, _Look]:
+    """What becomes of these items, by asking for each object: a listing alone is no proof.
 
     What the rules leave out by now, or is a folder marker by now, was rightly not found.
     """
     slots = asyncio.Semaphore(_HEADS_AT_ONCE)
+    selection = Selection.of(scan.rules)
 
-    async def may_be_there(path: str) -> bool:
+    async def look_at(path: str) -> _Look:
         if not selection.keeps(path):
-            return False
+            return "gone"
         async with slots:
             try:
                 found = await store.head(path[1:])
             except StoreMissing:
-                return False
+                return "gone"
             except StoreDenied:
-                return True
-            return not is_no_item(path[1:], found.size_bytes)
+                return "denied"
+        if is_no_item(path[1:], found.size_bytes):
+            return "gone"
+        is_new = found.modified_at is not None and found.modified_at > scan.started_at
+        return "made anew" if is_new else "left out"
 
-    asked = [asyncio.create_task(may_be_there(path)) for path in sample.values()]
+    asked = [asyncio.create_task(look_at(path)) for path in sample.values()]
     try:
-        answers = await asyncio.gather(*asked)
+        looks = await asyncio.gather(*asked)
     finally:
         for task in asked:
             task.cancel()
-    return [item_id for item_id, answer in zip(sample, answers, strict=True) if answer]
+    return dict(zip(sample, looks, strict=True))
 
 
 async def _finish(conn: AsyncConnection[Any], scan: Scan, verdict: Verdict, warning: str | None, **facts: int) -> None:
@@ -104,6 +121,19 @@ _INCOMPLETE = (
     "The bucket's listing left out objects that are there, so nothing was marked as missing. Its server lists "
     "incompletely: sync again later, and look at the server if it stays so."
 )
+
+
+def _doubts(looks: dict[int, _Look]) -> str | None:
+    count = Counter(looks.values())
+    if count["denied"]:
+        return (
+            f"{count['denied']} item(s) were not listed and could not be looked at, because the driver's credentials "
+            "may not read them. They were not marked as missing. Check the driver: headwater doctor."
+        )
+    if count["left out"]:
+        found = f"The bucket's listing left out {count['left out']} object(s) that are there."
+        return f"{found} They were not marked as missing."
+    return None
 
 
 def _warning(scan: Scan, verdict: Verdict) -> str | None:
