@@ -59,7 +59,8 @@ async def end_if_complete(place: Workplace, store: Store, scan_id: int) -> bool:
             verdict = await verdicts.judge_missing(conn, scan, scan.rules)
             await forget_derived(conn, scan.dataset_id, verdict.left_over)
             warning = _warning(scan, verdict) or _doubts(looks)
-            await _finish(conn, scan, verdict, warning, moved=verdict.moved)
+            found = {"moved": verdict.moved, "missing": scan.gone - verdict.moved}
+            await _finish(conn, scan, verdict, warning, **found)
         if scan.created >= _WORTH_SETTLING:
             await queue.defer(conn, SETTLE_TASK, queueing_lock=SETTLE_TASK)
     return True
