@@ -154,12 +154,18 @@ async def strike(world: World, cloud: Played, dataset: Dataset, outage: Outage) 
         command, scan = await run(world, dataset)
     told = (command.status, scan.state)
     assert (
-        told == {"failed": ("failed", "stopped"), "held": ("success", "held"), "well": ("success", "done")}[outage.ends]
+        told
+        == {
+            "failed": ("failed", "stopped"),
+            "held": ("success", "held"),
+            "warned": ("success", "done"),
+            "well": ("success", "done"),
+        }[outage.ends]
     ), command.error or command.warning
     sentence = command.error if outage.ends == "failed" else command.warning
     assert re.search(outage.words, sentence or ""), sentence
     assert bool(sentence) == (outage.ends != "well")
-    if outage.ends == "well":
+    if outage.ends in {"warned", "well"}:
         await is_as_the_bucket(world, dataset, cloud, gone=set())
 
 

@@ -187,6 +187,7 @@ class _Lane:
         """A store that lists out of order: keep its listing aside, whole, and merge it from there in order."""
         async with self.place.pool.connection() as conn:
             shard = self._shard = await shards.stage_scan(conn, self.scan.id, shard)
+        self.has_committed = False  # what it had is begun anew
         whole = KeyRange(None, None)
         gathered, skipped, examples = 0, 0, []
         async with aclosing(batches.batches(store, whole, self._selection, must_be_ordered=False)) as found:
