@@ -416,10 +416,9 @@ ASTRAY = [
     ),
     Outage(
         "the same token again",
-        "A page's token asks for the same page.",
-        "failed",
-        "repeats a continuation token",
-        always(page_as(same_token)),
+        "A page's token asks for the same page; each try gets a page further.",
+        "well",
+        bend=always(page_as(same_token)),
     ),
     Outage(
         "a larger circle",

@@ -20,7 +20,11 @@ def sync_command(
         bool, typer.Option("--confirm-missing", help="Yes, everything that is missing is really gone: mark it.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the last sync was stopped, instead of beginning again (with --confirm-missing it begins).")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on where the last sync was stopped. With --confirm-missing it begins again.",
+        ),
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start the sync and do not wait for its end.")] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Abort the dataset's running sync instead.")] = False,
