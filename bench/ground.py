@@ -24,7 +24,7 @@ from headwater.work.workplace import Workplace
 from headwater.workplace import load_vault
 from tests.servers import REGION, S3Server
 
-_SYNC_QUEUES = ["sync", "lanes"]
+_SYNC_QUEUES = ["sync", "lanes", "default"]  # default: what follows a sync
 _SYNC_JOBS_AT_ONCE = 4  # of one sync in one worker
 _LOOK_EVERY_S = 0.02
 # What a sync without a change must not write: all else is its own book-keeping, a few rows for each batch of objects.
