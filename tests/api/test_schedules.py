@@ -10,7 +10,8 @@ async def put(world: World, dataset_id: str, **body: object):
 
 
 async def test_a_schedule_is_set_shown_switched_off_and_forgotten(world: World) -> None:
-    dataset_id = await world.new_dataset(driver=world.driver_id, sync=False)
+    driver_id = await world.new_driver(world.integration_id)  # others may have switched on the events of the shared one
+    dataset_id = await world.new_dataset(driver=driver_id, sync=False)
     none = (await world.owner.get(f"/datasets/{dataset_id}/schedule")).json()
     assert (none["cron"], none["active"], none["nextRuns"], none["lastRun"]) == (None, False, [], None)
     told = (await put(world, dataset_id, cron=" 30  2 * * *", timezone="Europe/Berlin")).json()

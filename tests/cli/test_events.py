@@ -14,7 +14,7 @@ from tests.queues import new_sqs, s3_event
 
 @pytest.fixture(scope="module")
 def driver(run, bucket, s3_environment) -> str:
-    connected = run("connect", f"s3://{bucket}/img_7", "--dataset", "told", "--project", "events", **s3_environment)
+    connected = run("connect", f"s3://{bucket}/told", "--dataset", "told", "--project", "events", **s3_environment)
     assert connected.returncode == 0, connected.stderr
     (found,) = json.loads(run("driver", "list", "--project", "events", "--json").stdout)
     return found["name"]
@@ -23,7 +23,7 @@ def driver(run, bucket, s3_environment) -> str:
 def test_what_to_make_is_printed_and_the_rest_is_said_beside_it(run, driver, bucket):
     answer = run("events", "setup", driver, "--via", "seaweedfs")
     assert answer.returncode == 0, answer.stderr
-    assert f'path_prefixes = ["/buckets/{bucket}/img_7/"]' in answer.stdout
+    assert f'path_prefixes = ["/buckets/{bucket}/told/"]' in answer.stdout
     assert "Other ways: --via minio --format commands" in answer.stderr
     told = json.loads(run("events", "setup", driver, "--via", "minio", "--json").stdout)
     assert "notify_webhook:headwater" in told["text"]
