@@ -98,7 +98,7 @@ class Api:
 
     def dataset(self) -> dict[str, Any]:
         return next(
-            one for one in self.client.post("/datasets/query", json={}).json()["items"] if one["name"] == "seen"
+            one for one in self.client.post("/datasets/query", json={}).json()["items"] if one["name"] == "weed-told"
         )
 
     def items(self) -> set[str]:
@@ -125,11 +125,11 @@ def test_what_others_do_in_a_bucket_of_seaweedfs_is_seen_without_a_sync(
         "AWS_SECRET_ACCESS_KEY": telling_weed.admin.secret_access_key,
         "AWS_ENDPOINT_URL": telling_weed.endpoint,
     }
-    headwater(server, "connect", f"s3://{bucket.name}/cams", "--dataset", "seen", "--project", "seen", **keys)
+    headwater(server, "connect", f"s3://{bucket.name}/cams", "--dataset", "weed-told", "--project", "weed-told", **keys)
     with Api(server) as api:
         wait_for(lambda: not api.dataset()["isSyncing"] and api.items() >= {"/first.txt", "/going.txt"})
-        (driver,) = json.loads(headwater(server, "driver", "list", "--project", "seen", "--json"))
-        mail.hook = headwater(server, "events", "on", driver["name"], "--project", "seen").strip()
+        (driver,) = json.loads(headwater(server, "driver", "list", "--project", "weed-told", "--json"))
+        mail.hook = headwater(server, "events", "on", driver["name"], "--project", "weed-told").strip()
         bucket.put("cams/new +%20ö.txt", b"3")
         bucket.put("cams/first.txt", b"changed")
         bucket.put("elsewhere/x.txt", b"4")
@@ -138,7 +138,7 @@ def test_what_others_do_in_a_bucket_of_seaweedfs_is_seen_without_a_sync(
         wait_for(lambda: api.dataset()["counts"]["bytes"] == len(b"changed") + 2)
         assert "/x.txt" not in api.items()
         assert {status for status, _ in mail.answers} == {200}
-        status = headwater(server, "events", "status", driver["name"], "--project", "seen")
+        status = headwater(server, "events", "status", driver["name"], "--project", "weed-told")
         assert "followed by   told" in status
         of_dataset = [one for one in api.client.get("/commands").json() if one["type"] == "SyncDataset"]
         mine = [one for one in of_dataset if one["spec"].get("datasetId") == api.dataset()["id"]]
