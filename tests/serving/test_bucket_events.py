@@ -139,7 +139,7 @@ def test_what_others_do_in_a_bucket_of_seaweedfs_is_seen_without_a_sync(
         assert "/x.txt" not in api.items()
         assert {status for status, _ in mail.answers} == {200}
         status = headwater(server, "events", "status", driver["name"], "--project", "weed-told")
-        assert "followed by   told" in status
+        assert "followed by   weed-told" in status
         of_dataset = [one for one in api.client.get("/commands").json() if one["type"] == "SyncDataset"]
         mine = [one for one in of_dataset if one["spec"].get("datasetId") == api.dataset()["id"]]
         assert len(mine) == 1  # that of `connect`
