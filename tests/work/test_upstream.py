@@ -72,6 +72,13 @@ class Bucket(ScriptedStore):
         return [call.removeprefix("head ") for call in self.calls if call.startswith("head ")]
 
 
+@pytest.fixture(scope="module", autouse=True)
+async def nobody_elses_hints(world: World) -> None:
+    """Other tests leave hints of buckets that are no more, which take their turns."""
+    async with world.connection() as conn:
+        await conn.execute("DELETE FROM hint")
+
+
 async def follow(world: World, objects: dict[str, bytes] | None = None, **given) -> tuple[Dataset, Bucket]:
     """A dataset that follows its bucket, in step with it."""
     bucket = Bucket(dict(objects or {}))

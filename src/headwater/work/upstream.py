@@ -29,7 +29,7 @@ from headwater.work.sync import request_sync
 from headwater.work.workplace import Workplace
 
 BUNDLE_KEYS = 500
-_DRIVERS_AT_ONCE = 4
+_DRIVERS_AT_ONCE = 16  # most of the time they wait for stores, some of which do not answer
 _BUNDLES_A_TURN = 8  # of one driver, while others wait
 _HEADS_AT_ONCE = 32
 _FEW_KEYS = 10  # may be refused by themselves; when more are, and nothing else is answered, it is the store
