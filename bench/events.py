@@ -16,6 +16,7 @@ from urllib.parse import quote_plus
 import aiohttp
 import httpx
 import uvloop
+from fastapi import FastAPI
 
 from bench.ground import Ground, installed, make_dataset, say, sync_jobs, sync_whole, temporary_folder
 from bench.listing_server import changed_etag, key_of, listing_server
@@ -85,12 +86,12 @@ async def _bare_heads(server: S3Server, numbers: list[int]) -> float:
     return time.perf_counter() - began
 
 
-async def _round(app: object, place: Workplace, dataset: Dataset, numbers: list[int], round_: int) -> list[float]:
+async def _round(app: FastAPI, place: Workplace, dataset: Dataset, numbers: list[int], round_: int) -> list[float]:
     """Seconds from the 2xx of each change's delivery to its being visible."""
     told: dict[str, float] = {}
     watching = asyncio.create_task(_watch(place, dataset, [f"/{key_of(number)}" for number in numbers]))
-    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
-    server = app.state.server  # type: ignore[attr-defined]
+    transport = httpx.ASGITransport(app=app)
+    server = app.state.server
     hook = f"/api/v1/hooks/{dataset.driver_id:024x}/{server.signer.hook_secret(dataset.driver_id, 1)}"
     async with httpx.AsyncClient(transport=transport, base_url="http://headwater.test") as client:
         for start in range(0, len(numbers), _A_DELIVERY):

@@ -5,6 +5,7 @@ A token is the key it goes on after, in hex; what follows a dot in it is left al
 
 import asyncio
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +53,7 @@ def key_of(token: str) -> str:
     return bytes.fromhex(token[1:].partition(".")[0]).decode()
 
 
-class Played(Scripted):
+class Played(Scripted, ABC):
     """A bucket called `cams`. `bend` sees each page that would be right, and says what is sent instead."""
 
     name = ""
@@ -112,18 +113,18 @@ class Played(Scripted):
             return self.order(key) > self.order(asked.after)
         return asked.start is None or self.order(key) > self.order(asked.start)
 
-    def refuse(self, kind: str) -> web.Response:
-        raise NotImplementedError
+    @abstractmethod
+    def refuse(self, kind: str) -> web.Response: ...
 
+    @abstractmethod
     def object_of(self, request: web.Request) -> str | None:
         """The key that a request is about; None for a listing."""
-        raise NotImplementedError
 
-    def read(self, request: web.Request, number: int) -> Asked:
-        raise NotImplementedError
+    @abstractmethod
+    def read(self, request: web.Request, number: int) -> Asked: ...
 
-    def render(self, page: Page) -> web.Response:
-        raise NotImplementedError
+    @abstractmethod
+    def render(self, page: Page) -> web.Response: ...
 
     def show(self, key: str) -> web.Response:
         if key not in self.objects:
