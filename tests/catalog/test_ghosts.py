@@ -7,7 +7,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from headwater.catalog import datasets, folders, items
+from headwater.catalog import datasets, folders, items, removals
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Written
 from headwater.catalog.sync import ghosts, listings, scans, verdicts
@@ -116,7 +116,7 @@ async def test_the_trash_is_neither_present_nor_gone_again(conn, dataset):
 async def test_deleting_what_lies_in_the_trash_is_counted(conn, dataset):
     await sync(conn, dataset, A)
     await sync(conn, dataset, {"/a": A["/a"]}, TRASH)
-    await items.delete_item(conn, await at(conn, dataset, "/f/b"))
+    await removals.delete_item(conn, await at(conn, dataset, "/f/b"))
     await recount(conn, dataset.id)
     assert await shown(conn, dataset) == ["/a"]
 

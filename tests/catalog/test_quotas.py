@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
-from headwater.catalog import datasets, items, projects, quotas
+from headwater.catalog import datasets, items, projects, quotas, removals
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Written
 from headwater.catalog.sync import scans
@@ -131,7 +131,7 @@ async def test_a_full_organisation_takes_what_is_not_new(conn, organization, dat
 async def test_what_was_deleted_here_needs_no_room_to_stay_deleted(conn, organization, dataset):
     bucket = await fill(conn, dataset, 5)
     item = await items.find_item_at(conn, dataset.id, "/f/0")
-    await items.delete_item(conn, item)
+    await removals.delete_item(conn, item)
     await quotas.set_limit(conn, organization, 4)
     scan = await begin(conn, dataset)
     merged = await merge(conn, scan, listing(bucket))

@@ -6,9 +6,10 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from headwater.catalog import commands, datasets, events, folders, items
+from headwater.catalog import commands, datasets, events, folders, items, preparing, removals
 from headwater.catalog.datasets import Dataset
-from headwater.catalog.items import PreparedItem, Written
+from headwater.catalog.items import Written
+from headwater.catalog.preparing import PreparedItem
 from headwater.catalog.sync import candidates, listings, scans, shards, stages, verdicts
 from headwater.catalog.sync.listings import Listed, Merged
 from headwater.catalog.sync.rules import SyncRules
@@ -92,7 +93,7 @@ async def prepare(conn: AsyncConnection, dataset: Dataset, path: str, state: int
         item_id=item.id, etag=item.etag, etl_state=state, etl={"state": "x"}, mime_type="image/png",
         width_px=4, height_px=3, channels=3, exif={"Make": "Acme"}, thumbnail_type="image/jpeg",
     )  # fmt: skip
-    assert await items.save_prepared(conn, dataset.id, [facts]) == 1
+    assert await preparing.save_prepared(conn, dataset.id, [facts]) == 1
     return item
 
 
@@ -194,7 +195,7 @@ async def test_an_etag_that_is_no_longer_told_is_a_change(conn, dataset):
 async def test_what_was_deleted_here_stays_deleted_while_its_object_is_there(conn, dataset):
     bucket = {"/a": ("1", 10), "/b": ("1", 5)}
     await sync(conn, dataset, bucket)
-    await items.delete_item(conn, await items.find_item_at(conn, dataset.id, "/a"))
+    await removals.delete_item(conn, await items.find_item_at(conn, dataset.id, "/a"))
     for etag in ("1", "2"):  # whatever is written to it
         scan = await begin(conn, dataset)
         assert await merge(conn, scan, listing(bucket | {"/a": (etag, 10)})) == Merged(kept_deleted=1)
@@ -206,8 +207,8 @@ async def test_a_scan_that_began_before_an_object_was_deleted_does_not_bring_it_
     bucket = {"/a": ("1", 10), "/b": ("1", 5)}
     await sync(conn, dataset, bucket)
     scan = await begin(conn, dataset)
-    await items.delete_item(conn, await items.find_item_at(conn, dataset.id, "/a"))
-    await items.note_object_deleted(conn, dataset.id, "/a")
+    await removals.delete_item(conn, await items.find_item_at(conn, dataset.id, "/a"))
+    await removals.note_object_deleted(conn, dataset.id, "/a")
     assert await merge(conn, scan, listing(bucket)) == Merged(kept_deleted=1)  # its page was read before
     await finish(conn, scan)
     # A later scan may trust what it sees: this object is another one.
@@ -220,8 +221,8 @@ async def test_a_scan_that_began_before_an_object_was_deleted_does_not_bring_it_
 
 async def test_a_scan_that_was_stopped_keeps_the_tombstones(conn, dataset):
     await sync(conn, dataset, {"/a": ("1", 10)})
-    await items.delete_item(conn, await items.find_item_at(conn, dataset.id, "/a"))
-    await items.note_object_deleted(conn, dataset.id, "/a")
+    await removals.delete_item(conn, await items.find_item_at(conn, dataset.id, "/a"))
+    await removals.note_object_deleted(conn, dataset.id, "/a")
     await scans.end_scan(conn, await begin(conn, dataset), "stopped")
     cursor = await conn.execute("SELECT path FROM tombstone WHERE dataset_id = %s", [dataset.id])
     assert await cursor.fetchall() == [("/a",)]
@@ -387,7 +388,7 @@ async def test_no_more_candidates_are_kept_than_the_brake_lets_go(conn, dataset)
 
 async def test_beginning_anew_staged_forgets_what_seemed_gone(conn, dataset):
     await sync(conn, dataset, {"/a": ("1", 1), "/b": ("1", 1), "/c": ("1", 1)})
-    await items.delete_item(conn, await items.find_item_at(conn, dataset.id, "/c"))
+    await removals.delete_item(conn, await items.find_item_at(conn, dataset.id, "/c"))
     scan = await begin(conn, dataset)
     await merge(conn, scan, listing({"/c": ("1", 1)}, through="/c"))
     await shards.stage_scan(conn, scan.id, await shards.claim_shard(conn, scan.id, lane=0))

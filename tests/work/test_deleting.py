@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater.catalog import commands, datasets, drivers, items, tombstones
+from headwater.catalog import commands, datasets, drivers, selections, tombstones
 from headwater.errors import BadRequest, StoreDenied, Unavailable
 from headwater.work import deletion
 from tests.work.scripted import Crash, Fault, FaultyCursor, ScriptedStore
@@ -48,7 +48,7 @@ async def delete_selected(world: World, dataset, wanted: dict, *, runs: int = 1)
     """As the route does it, and then the job."""
     async with world.connection() as conn:
         selection = deletion.selection_of(wanted)
-        summary = await items.summarize(conn, dataset.id, selection, examples=3)
+        summary = await selections.summarize(conn, dataset.id, selection, examples=3)
         command_id = await deletion.request_deletion(conn, dataset, wanted, summary, caller_id=world.owner.id)
     await asyncio.gather(
         *(
@@ -199,7 +199,7 @@ async def test_an_item_that_comes_later_is_not_deleted_and_an_abort_stops_betwee
     await world.sync(dataset)
     wanted = {"filter": {}}
     async with world.connection() as conn:
-        summary = await items.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=3)
+        summary = await selections.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=3)
         command_id = await deletion.request_deletion(conn, dataset, wanted, summary, caller_id=world.owner.id)
     await world.upload(dataset, "/later", b"1")
     selection = deletion.selection_of(wanted)
@@ -223,7 +223,7 @@ async def test_what_goes_missing_later_is_not_deleted_with_what_is_missing(world
     outage = {key: store.objects.pop(key) for key in "345"}
     await world.sync(dataset)
     async with world.connection() as conn:
-        summary = await items.summarize(conn, dataset.id, deletion.selection_of({"missing": True}), examples=3)
+        summary = await selections.summarize(conn, dataset.id, deletion.selection_of({"missing": True}), examples=3)
         wanted = {"missing": True}
         command_id = await deletion.request_deletion(conn, dataset, wanted, summary, caller_id=world.owner.id)
         cursor = await conn.execute(
@@ -264,7 +264,7 @@ async def test_a_deletion_of_many_that_dies_at_any_call_is_finished_by_the_next(
         await world.sync(dataset)
         wanted = {"filter": {"filename": {"$ne": "/7"}}}
         async with world.connection() as conn:
-            summary = await items.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=3)
+            summary = await selections.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=3)
             command_id = await deletion.request_deletion(conn, dataset, wanted, summary, caller_id=world.owner.id)
         given = {"command_id": command_id, "wanted": wanted, "last_id": summary.last_id}
         FaultyCursor.fault = fault = Fault(kind, nth)
@@ -381,11 +381,11 @@ async def test_a_selection_takes_what_it_says_and_nothing_else(world, folder, ch
     else:
         dataset_id = row[0]
     async with world.connection() as conn:
-        at = await items.ids_at(conn, dataset_id, PATHS)
+        at = await selections.ids_at(conn, dataset_id, PATHS)
         wanted = {"filter": None, "folder": folder, "shown": is_shown}
         wanted["ids"] = None if chosen is None else [at[path] for path in chosen]
         selection = deletion.selection_of(wanted)
-        found = await items.next_selected(conn, dataset_id, selection, after_id=0, last_id=2**62, limit=100)
+        found = await selections.next_selected(conn, dataset_id, selection, after_id=0, last_id=2**62, limit=100)
     below = "" if folder in (None, "/") else folder
     assert {path for _, path in found} == {
         path

@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from headwater.catalog import items
+from headwater.catalog import items, preparing
 from headwater.errors import FailedDependency, StoreDenied, Unavailable
 from headwater.storage.opening import open_local
 from headwater.work import preprocess
@@ -100,7 +100,7 @@ async def test_facts_thumbnails_and_reasons(world, synced):
     assert picture.size[0] / picture.size[1] == pytest.approx(320 / 200, rel=0.05)
     await world.index(dataset)  # counters
     async with world.connection() as conn:
-        told = await items.summarize_etl(conn, dataset.id)
+        told = await preparing.summarize_etl(conn, dataset.id)
     assert [path for path, _ in told] == ["/bomb.png", "/corrupt.jpg", "/empty.jpg", "/notes.txt", "/truncated.jpg"]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from headwater.catalog import commands, items
+from headwater.catalog import commands, items, preparing
 from headwater.catalog.sync import shards, stages
 from headwater.errors import StoreDenied, Unavailable
 from headwater.storage.opening import open_local
@@ -487,11 +487,11 @@ async def test_counters_hold_when_preprocessing_commits_while_a_merge_waits(worl
     dataset = await world.dataset(store)
     await world.sync(dataset)
     item = await world.item(dataset, "/a")
-    prepared = items.PreparedItem(item.id, item.etag, items.ETL_DONE, {"state": "done"}, "text/plain")
+    prepared = preparing.PreparedItem(item.id, item.etag, items.ETL_DONE, {"state": "done"}, "text/plain")
     store.objects = {"a": b"22", "b": b"1"}
     _, scan_id = await world.request(dataset)
     async with world.connection() as conn:
-        await items.save_prepared(conn, dataset.id, [prepared])
+        await preparing.save_prepared(conn, dataset.id, [prepared])
         running = asyncio.create_task(sync.run_scan(world.place, scan_id))
         await somebody_waits_for(world, conn)
     await running

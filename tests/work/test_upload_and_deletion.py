@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.catalog import datasets, items
+from headwater.catalog import datasets, items, preparing, removals
 from headwater.errors import BadRequest, StoreDenied
 from headwater.storage.local.store import LocalStore, LocalUpload
 from headwater.storage.opening import open_local
@@ -394,7 +394,7 @@ async def test_a_purge_leaves_no_row_of_a_scan_that_still_runs(world, small_batc
             await goes_on.wait()
 
     store.on_page = wait
-    first_keys = items.first_keys
+    first_keys = removals.first_keys
 
     async def then_a_batch_is_committed(conn, dataset_id, **given):
         found = await first_keys(conn, dataset_id, **given)
@@ -409,7 +409,7 @@ async def test_a_purge_leaves_no_row_of_a_scan_that_still_runs(world, small_batc
                 )
         return found
 
-    monkeypatch.setattr(items, "first_keys", then_a_batch_is_committed)
+    monkeypatch.setattr(removals, "first_keys", then_a_batch_is_committed)
     monkeypatch.setattr(sync.lanes, "_ABORT_POLL_S", 3600)  # it does not hear of the deletion
     running = asyncio.create_task(sync.run_scan(world.place, scan_id))
     await asyncio.sleep(0)
@@ -434,9 +434,9 @@ async def test_a_ghost_is_brought_back_by_an_upload_that_would_skip_it(world):
 async def test_counters_hold_when_preprocessing_commits_while_an_overwrite_waits(world):
     dataset, _ = await world.own_dataset()
     item = (await world.upload(dataset, "/a", b"1")).item
-    prepared = items.PreparedItem(item.id, item.etag, items.ETL_DONE, {"state": "done"}, "text/plain")
+    prepared = preparing.PreparedItem(item.id, item.etag, items.ETL_DONE, {"state": "done"}, "text/plain")
     async with world.connection() as conn:
-        await items.save_prepared(conn, dataset.id, [prepared])
+        await preparing.save_prepared(conn, dataset.id, [prepared])
         running = asyncio.create_task(world.upload(dataset, "/a", b"22", mode="overwrite"))
         await somebody_waits_for(world, conn)
     assert (await running).item.etl_state == items.ETL_WAITING

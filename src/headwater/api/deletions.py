@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from headwater import ids
 from headwater.api.caller import Base, Caller, Connection, DatasetId, Server, needs
-from headwater.catalog import commands, datasets, items, projects, tombstones
+from headwater.catalog import commands, datasets, projects, selections, tombstones
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.sync.rules import load_rules
@@ -42,9 +42,9 @@ async def delete_items(
             conn, caller, dataset.project_id, "deletion.retried", dataset.name, id=ids.to_wire(dataset.id), items=tried
         )
         return wire.RetriedJson(retried=tried)
-    at = await items.ids_at(conn, dataset.id, wire.paths(body.paths)) if body.paths else {}
+    at = await selections.ids_at(conn, dataset.id, wire.paths(body.paths)) if body.paths else {}
     wanted = wire.wanted(body, at)
-    summary = await items.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=_EXAMPLES)
+    summary = await selections.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=_EXAMPLES)
     limit = (await load_rules(conn, dataset.id)).brake_limit(dataset.items - dataset.hidden_items)
     if body.dry_run:
         objects = await deletion.what_of_objects(conn, dataset.id)
@@ -71,7 +71,7 @@ async def delete_matching(
     async with pool.connection() as conn:
         dataset = await _get_writable(conn, caller, dataset_id)
         wanted = {"filter": conditions}
-        summary = await items.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=0)
+        summary = await selections.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=0)
         command_id = await _request(conn, caller, dataset, wanted, summary)
     work = deletion.delete_items(server.place, command_id=command_id, wanted=wanted, last_id=summary.last_id)
     with suppress(TimeoutError):  # its job goes on
@@ -89,7 +89,7 @@ async def _get_writable(conn: AsyncConnection[Any], caller: Account, dataset_id:
 
 
 async def _request(
-    conn: AsyncConnection[Any], caller: Account, dataset: Dataset, wanted: dict[str, Any], summary: items.Summary
+    conn: AsyncConnection[Any], caller: Account, dataset: Dataset, wanted: dict[str, Any], summary: selections.Summary
 ) -> int:
     command_id = await deletion.request_deletion(conn, dataset, wanted, summary, caller_id=caller.id)
     await projects.record(

@@ -123,9 +123,7 @@ async def stream_item(
             f"{item.path} is missing from its bucket since {item.missing_since:%Y-%m-%d %H:%M} UTC. "
             "Put the object back and sync."
         )
-    return await _served(
-        server, server.place.places.of_dataset(item.dataset_id), item, item.key, item.mime_type, range_header
-    )
+    return await _served(server, server.place.places.of_item(item), item, item.key, item.mime_type, range_header)
 
 
 @router.get("/{item_id}/thumbnail", openapi_extra=needs("read"), response_class=Response)
@@ -140,8 +138,8 @@ async def read_thumbnail(item_id: ItemId, caller: Caller, server: ServerDep) -> 
         raise NotFound(f"{item.path} has no thumbnail. metadata.system.etl of the item says why.")
     places = server.place.places
     try:
-        key = thumbnail_key(item.id, item.thumbnail_type)
-        return await _served(server, places.of_derived(item.dataset_id), item, key, item.thumbnail_type, None)
+        key = thumbnail_key(item.thumbnail_id or item.id, item.thumbnail_type)
+        return await _served(server, places.of_thumbnail(item), item, key, item.thumbnail_type, None)
     except StoreMissing:
         raise NotFound(f"The thumbnail of {item.path} is no longer in its bucket.") from None
 

@@ -25,6 +25,7 @@ class Dataset:
     metadata: dict[str, Any]
     sync_rules: dict[str, Any]  # see catalog/sync/rules.py
     readonly: bool
+    origin: dict[str, Any] | None  # what it was cloned or merged of: kind, datasets; such a dataset is never synced
     creator: str
     created_at: datetime
     updated_at: datetime
@@ -49,7 +50,8 @@ class Dataset:
 _COLUMNS = """
 SELECT
     dataset.id, dataset.project_id, dataset.driver_id, dataset.name, dataset.metadata, dataset.sync_rules,
-    dataset.readonly,    creator.email AS creator, dataset.created_at, dataset.updated_at, updater.email AS updated_by,
+    dataset.readonly, dataset.origin, creator.email AS creator, dataset.created_at, dataset.updated_at,
+    updater.email AS updated_by,
     counter.items, counter.hidden_items, counter.missing_items, counter.trashed_items, counter.bytes,
     counter.prepared_items, counter.failed_items, counter.synced_at,
     EXISTS (SELECT FROM scan WHERE scan.dataset_id = dataset.id AND scan.state = 'running') AS is_syncing,
@@ -133,6 +135,12 @@ async def get_syncable(conn: AsyncConnection[Any], caller: Account, dataset_id: 
     dataset = await get_dataset(conn, caller, dataset_id, "sync")
     if dataset.driver_id is None:
         raise BadRequest(f"Dataset {dataset.name!r} is in Headwater's own storage: there is no bucket to sync with.")
+    if dataset.origin is not None:
+        raise BadRequest(
+            f"Dataset {dataset.name!r} is a {dataset.origin['kind']} of other datasets: it has the items that these had "
+            "then, wherever they lie in the bucket, so there is no folder to sync it with. Sync the datasets that it was "
+            "made of, and clone again."
+        )
     return dataset
 
 

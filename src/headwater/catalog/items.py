@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 from psycopg.types.json import Jsonb
 
-from headwater.catalog import events, query, tombstones
+from headwater.catalog import events, query
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.fields import DIR_FIELDS
 from headwater.catalog.folders import Folder, ensure_folders, folder_of, load_folders
@@ -22,7 +22,7 @@ ETL_WAITING, ETL_DONE, ETL_FAILED = 0, 1, 2
 # The folder of our own derived files at the root of every bucket; what lies in it is never shown by default.
 HIDDEN_FOLDER = "/.dataloop"
 # What `system_metadata` holds of an object's bytes; gone when these change.
-_DERIVED_KEYS = ["exif", "channels", "etl"]
+DERIVED_KEYS = ["exif", "channels", "etl"]
 _LOCK_CLASS = 0x17E0  # advisory locks of single paths
 
 
@@ -51,6 +51,10 @@ class Item:
     description: str | None
     user_metadata: dict[str, Any] | None
     system_metadata: dict[str, Any] | None
+    origin_dataset_id: int | None  # of a clone: in whose storage its object and its thumbnail lie
+    thumbnail_id: int | None  # the number in its thumbnail's name; None: its own id
+    link: dict[str, Any] | None  # what a linked item leads to
+    metadata_edited_at: datetime | None
 
     @property
     def key(self) -> str:
@@ -78,7 +82,8 @@ SELECT
     item.id, item.dataset_id, dataset.project_id, item.path, item.object_key, item.size_bytes, item.etag,
     item.modified_at, item.created_at, item.updated_at, item.missing_since, item.trashed_at, creator.email AS creator,
     updater.email AS updated_by, item.width_px, item.height_px, item.etl_state, item.hidden, item.thumbnail_type,
-    item.mime_type, item.description, item.user_metadata, item.system_metadata
+    item.mime_type, item.description, item.user_metadata, item.system_metadata, item.origin_dataset_id,
+    item.thumbnail_id, item.link, item.metadata_edited_at
 FROM item
 JOIN dataset ON dataset.id = item.dataset_id AND dataset.deleted_at IS NULL
 LEFT JOIN account AS creator ON creator.id = item.creator_id
@@ -204,16 +209,6 @@ async def _count(conn: AsyncConnection[Any], statement: Composed, parameters: di
     return row[0]
 
 
-async def matching(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int], tree: query.Tree) -> list[int]:
-    """Those of the items that match a filter, in the order of ids."""
-    where, parameters = query.compile_filter(tree, dataset_id=dataset_id)
-    cursor = await conn.execute(
-        SQL("SELECT item.id FROM item WHERE item.id = ANY(%(among)s) AND ") + where + SQL(" ORDER BY item.id"),
-        parameters | {"among": list(item_ids)},
-    )
-    return [item_id for (item_id,) in await cursor.fetchall()]
-
-
 async def lock_path(conn: AsyncConnection[Any], dataset_id: int, path: str) -> None:
     """Until the end of the transaction nobody else writes or deletes the object at this path.
 
@@ -324,7 +319,7 @@ async def _write_item(
             "dataset_id": dataset_id,
             "folder_id": folder_id,
             "hidden": _is_hidden(written.path),
-            "derived": _DERIVED_KEYS,
+            "derived": DERIVED_KEYS,
             "creator_id": creator_id,
             "replaces": replaces,
         },
@@ -396,270 +391,3 @@ async def update_item(
         ],
     )
     return await get_item(conn, item.id)
-
-
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """A row that is no more, and what is left of it in stores."""
-
-    id: int
-    path: str
-    object_key: str | None
-    size_bytes: int
-    thumbnail_type: str | None
-
-
-async def delete_items(
-    conn: AsyncConnection[Any], dataset_id: int, doomed: Sequence[tuple[int, str]], *, is_object_asked: bool
-) -> list[Deleted]:
-    """Remove the rows of these (id, path) and leave tombstones, so that a scan does not bring them back.
-
-    Returns those that were still there. Call it under `lock_paths`. The objects are the caller's next step, where they
-    may be deleted at all: `is_object_asked`. Who deletes a ghost has seen no object: one that returns is not to go.
-    """
-    cursor = await conn.execute(
-        """
-        WITH doomed AS (
-            SELECT item.id
-            FROM item
-            JOIN unnest(%(ids)s::bigint[], %(paths)s::text[]) AS given (id, path)
-                ON given.id = item.id AND given.path = item.path
-            WHERE item.dataset_id = %(dataset_id)s
-            ORDER BY item.id
-            FOR UPDATE OF item
-        )
-        DELETE FROM item
-        USING doomed
-        WHERE item.dataset_id = %(dataset_id)s AND item.id = doomed.id
-        RETURNING item.id, item.path, item.object_key, item.size_bytes, item.thumbnail_type, item.etag,
-            item.etl_state, item.missing_since IS NOT NULL, item.trashed_at IS NOT NULL, item.hidden
-        """,
-        {
-            "dataset_id": dataset_id,
-            "ids": [item_id for item_id, _ in doomed],
-            "paths": [path for _, path in doomed],
-        },
-    )
-    change = CounterChange()
-    deleted: list[Deleted] = []
-    etags: list[str] = []
-    for *facts, etag, etl_state, is_missing, is_trashed, is_hidden in await cursor.fetchall():
-        gone = Deleted(*facts)
-        deleted.append(gone)
-        etags.append(tombstones.NO_OBJECT if is_missing else etag)
-        change.items -= 1
-        change.bytes -= gone.size_bytes
-        change.hidden_items -= is_hidden
-        change.missing_items -= is_missing
-        change.trashed_items -= is_trashed
-        change.prepared_items -= etl_state == ETL_DONE
-        change.failed_items -= etl_state == ETL_FAILED
-    if deleted:
-        left = [(gone.path, gone.object_key, etag) for gone, etag in zip(deleted, etags, strict=True)]
-        await tombstones.put(conn, dataset_id, left, is_object_asked=is_object_asked)
-        await count(conn, dataset_id, change)
-    return deleted
-
-
-async def delete_item(conn: AsyncConnection[Any], item: Item, *, is_object_asked: bool = False) -> Deleted | None:
-    """`delete_items` of one. None when it was gone already."""
-    doomed = [(item.id, item.path)]
-    return next(iter(await delete_items(conn, item.dataset_id, doomed, is_object_asked=is_object_asked)), None)
-
-
-async def note_object_deleted(conn: AsyncConnection[Any], dataset_id: int, path: str) -> None:
-    await tombstones.note_objects_deleted(conn, dataset_id, [path])
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Items that are to be deleted: those that meet all that is given here."""
-
-    tree: query.Tree = query.EVERYTHING
-    ids: Sequence[int] | None = None
-    folder: str | None = None  # with all that is below it
-    is_missing: bool = False  # only ghosts …
-    missing_until: datetime | None = None  # … since then or before
-    is_shown: bool = False  # nothing of the hidden folder or the trash
-
-    def where(self, dataset_id: int) -> tuple[Composed, dict[str, object]]:
-        """What stands behind WHERE in a query FROM item. Raises BadRequest."""
-        where, parameters = query.compile_filter(self.tree, dataset_id=dataset_id)
-        parts = [where]
-        if self.ids is not None:
-            parts.append(SQL("item.id = ANY(%(chosen_ids)s)").format())
-            parameters["chosen_ids"] = list(self.ids)
-        if self.folder is not None:
-            parts.append(SQL("item.path >= %(folder_from)s AND item.path < %(folder_until)s").format())
-            below = self.folder.rstrip("/")
-            parameters |= {"folder_from": below + "/", "folder_until": below + "0"}  # the character after the slash
-        if self.is_missing:
-            parts.append(SQL("item.missing_since IS NOT NULL").format())
-        if self.missing_until is not None:
-            parts.append(SQL("item.missing_since <= %(missing_until)s").format())
-            parameters["missing_until"] = self.missing_until
-        if self.is_shown:
-            parts.append(SQL("NOT item.hidden AND item.trashed_at IS NULL").format())
-        return SQL(" AND ").join(parts), parameters
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    items: int
-    size_bytes: int
-    last_id: int  # items that come later have larger ones
-    asked_at: datetime  # when it was summed up; ghosts that come later are missing since a later time
-    examples: Sequence[str]
-
-
-async def summarize(conn: AsyncConnection[Any], dataset_id: int, selection: Selection, *, examples: int) -> Summary:
-    """How much is selected. Reads all of it. Raises BadRequest."""
-    where, parameters = selection.where(dataset_id)
-    cursor = await conn.execute(
-        SQL("SELECT count(*), coalesce(sum(item.size_bytes), 0)::bigint, coalesce(max(item.id), 0), now() FROM item ")
-        + SQL("WHERE ")
-        + where,
-        parameters,
-        prepare=False,
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    cursor = await conn.execute(
-        SQL("SELECT item.path FROM item WHERE ") + where + SQL(" ORDER BY item.path LIMIT %(examples)s"),
-        parameters | {"examples": examples},
-        prepare=False,
-    )
-    return Summary(*row, examples=[path for (path,) in await cursor.fetchall()])
-
-
-async def next_selected(
-    conn: AsyncConnection[Any], dataset_id: int, selection: Selection, *, after_id: int, last_id: int, limit: int
-) -> list[tuple[int, str]]:
-    """(id, path) of the next ones in the order of ids."""
-    where, parameters = selection.where(dataset_id)
-    bounds = SQL(" AND item.id > %(after_id)s AND item.id <= %(last_id)s ORDER BY item.id LIMIT %(limit)s")
-    cursor = await conn.execute(
-        SQL("SELECT item.id, item.path FROM item WHERE ") + where + bounds,
-        parameters | {"after_id": after_id, "last_id": last_id, "limit": limit},
-        prepare=False,
-    )
-    return await cursor.fetchall()
-
-
-async def ids_at(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> dict[str, int]:
-    """Path -> id of those that there are."""
-    cursor = await conn.execute(
-        "SELECT path, id FROM item WHERE dataset_id = %s AND path = ANY(%s)", [dataset_id, list(paths)]
-    )
-    return dict(await cursor.fetchall())
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedItem:
-    """What preprocessing found out about one item, for the content `etag` tells of."""
-
-    item_id: int
-    etag: str
-    etl_state: int
-    etl: dict[str, Any]
-    mime_type: str
-    width_px: int | None = None
-    height_px: int | None = None
-    channels: int | None = None
-    exif: dict[str, Any] | None = None
-    thumbnail_type: str | None = None
-
-
-async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: Sequence[PreparedItem]) -> int:
-    """Returns how many were saved: an item whose content changed meanwhile is left to its next event. Repeatable."""
-    derived = [
-        {"etl": item.etl}
-        | ({} if item.channels is None else {"channels": item.channels})
-        | ({} if item.exif is None else {"exif": item.exif})
-        for item in prepared
-    ]
-    cursor = await conn.execute(
-        """
-        WITH found AS (
-            SELECT *
-            FROM unnest(
-                %(ids)s::bigint[], %(etags)s::text[], %(states)s::smallint[], %(derived)s::jsonb[],
-                %(mime_types)s::text[], %(widths)s::integer[], %(heights)s::integer[], %(thumbnails)s::text[]
-            ) AS given (id, etag, etl_state, derived, mime_type, width_px, height_px, thumbnail_type)
-        ), before AS (
-            SELECT item.id, item.etl_state
-            FROM item
-            JOIN found ON found.id = item.id AND found.etag = item.etag
-            WHERE item.dataset_id = %(dataset_id)s
-            ORDER BY item.id
-            FOR UPDATE OF item
-        ), saved AS (
-            UPDATE item
-            SET etl_state = found.etl_state, mime_type = found.mime_type, width_px = found.width_px,
-                height_px = found.height_px, thumbnail_type = found.thumbnail_type, updated_at = now(),
-                system_metadata = coalesce(item.system_metadata, '{}') - %(keys)s::text[] || found.derived
-            FROM found
-            JOIN before ON before.id = found.id
-            WHERE item.dataset_id = %(dataset_id)s AND item.id = found.id
-            RETURNING before.etl_state AS etl_before, item.etl_state AS etl_after
-        )
-        SELECT
-            count(*),
-            count(*) FILTER (WHERE etl_after = 1) - count(*) FILTER (WHERE etl_before = 1),
-            count(*) FILTER (WHERE etl_after = 2) - count(*) FILTER (WHERE etl_before = 2)
-        FROM saved
-        """,
-        {
-            "dataset_id": dataset_id,
-            "ids": [item.item_id for item in prepared],
-            "etags": [item.etag for item in prepared],
-            "states": [item.etl_state for item in prepared],
-            "derived": [Jsonb(value) for value in derived],
-            "mime_types": [item.mime_type for item in prepared],
-            "widths": [item.width_px for item in prepared],
-            "heights": [item.height_px for item in prepared],
-            "thumbnails": [item.thumbnail_type for item in prepared],
-            "keys": _DERIVED_KEYS,
-        },
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    saved, done, failed = row
-    await count(conn, dataset_id, CounterChange(prepared_items=done, failed_items=failed))
-    return saved
-
-
-async def first_keys(
-    conn: AsyncConnection[Any], dataset_id: int, *, limit: int
-) -> list[tuple[int, str | None, str | None]]:
-    """(id, type of the thumbnail, key in our own storage) of the oldest rows."""
-    cursor = await conn.execute(
-        "SELECT id, thumbnail_type, object_key FROM item WHERE dataset_id = %s ORDER BY id LIMIT %s",
-        [dataset_id, limit],
-    )
-    return await cursor.fetchall()
-
-
-async def purge(conn: AsyncConnection[Any], dataset_id: int, item_ids: list[int]) -> None:
-    """Remove rows of a deleted dataset: no tombstone, no event, no count."""
-    await conn.execute("DELETE FROM item WHERE dataset_id = %s AND id = ANY(%s)", [dataset_id, item_ids])
-
-
-async def purge_rest(conn: AsyncConnection[Any], dataset_id: int) -> None:
-    """Remove what a scan has added to a deleted dataset since its rows went."""
-    await conn.execute("DELETE FROM item WHERE dataset_id = %s", [dataset_id])
-
-
-async def summarize_etl(conn: AsyncConnection[Any], dataset_id: int, *, limit: int = 20) -> list[tuple[str, str]]:
-    """(path, why) of items that could not be read; for reports."""
-    cursor = await conn.execute(
-        """
-        SELECT path, coalesce(system_metadata #>> '{etl,message}', 'unknown')
-        FROM item
-        WHERE dataset_id = %s AND etl_state = 2
-        ORDER BY path
-        LIMIT %s
-        """,
-        [dataset_id, limit],
-    )
-    return await cursor.fetchall()

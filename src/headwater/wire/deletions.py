@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from headwater.catalog.items import Summary
+from headwater.catalog.selections import Summary
 from headwater.catalog.tombstones import Counts, Tombstone
 from headwater.errors import BadRequest, NotFound
 from headwater.ids import from_wire

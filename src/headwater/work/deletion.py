@@ -14,9 +14,22 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from headwater import queue
-from headwater.catalog import commands, datasets, drivers, folders, items, notices, projects, tombstones
+from headwater.catalog import (
+    commands,
+    datasets,
+    drivers,
+    folders,
+    items,
+    notices,
+    projects,
+    removals,
+    selections,
+    tombstones,
+)
 from headwater.catalog.datasets import Dataset
-from headwater.catalog.items import Deleted, Item, Selection, Summary
+from headwater.catalog.items import Item
+from headwater.catalog.removals import Deleted
+from headwater.catalog.selections import Selection, Summary
 from headwater.errors import BadRequest, HeadwaterError, NotFound, StoreChanged, Unavailable
 from headwater.ids import to_wire
 from headwater.storage.stores import Doomed, Store
@@ -45,7 +58,7 @@ async def _delete_rows(conn: AsyncConnection[Any], dataset_id: int, doomed: Sequ
     """The rows of these (id, path), and one job for what is to go from the store. Returns those that were there."""
     await items.lock_paths(conn, dataset_id, [path for _, path in doomed])  # an upload may be about to replace one
     is_asked = await _may_delete_object(conn, dataset_id)
-    deleted = await items.delete_items(conn, dataset_id, doomed, is_object_asked=is_asked)
+    deleted = await removals.delete_items(conn, dataset_id, doomed, is_object_asked=is_asked)
     left = [_left_of(gone) for gone in deleted if is_asked or gone.thumbnail_type]
     if left:
         await queue.defer(conn, DELETE_OBJECTS_TASK, dataset_id=dataset_id, doomed=left, delete_object=is_asked)
@@ -324,7 +337,7 @@ async def _delete_next(conn: AsyncConnection[Any], command_id: int, selection: S
         error = f"The deletion was aborted. {told['deleted']:,} of {told['items']:,} items were deleted and stay so."
         await commands.end_command(conn, command_id, "aborted", error=error)
         return True
-    doomed = await items.next_selected(
+    doomed = await selections.next_selected(
         conn, command.dataset_id, selection, after_id=command.spec["after"], last_id=last_id, limit=_PIECE_ITEMS
     )
     if not doomed:
@@ -360,7 +373,7 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
     async with place.places.of_derived(dataset_id) as store:
         while True:
             async with place.pool.connection() as conn:
-                bundle = await items.first_keys(conn, dataset_id, limit=_PURGE_ROWS)
+                bundle = await removals.first_keys(conn, dataset_id, limit=_PURGE_ROWS)
             if not bundle:
                 break
             await _delete_derived(
@@ -371,9 +384,9 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
                 for error in failures.values():  # or nobody would ever find these objects again
                     raise Unavailable(f"The dataset's own objects cannot be deleted yet. {error}")
             async with place.pool.connection() as conn:
-                await items.purge(conn, dataset_id, [item_id for item_id, _, _ in bundle])
+                await removals.purge(conn, dataset_id, [item_id for item_id, _, _ in bundle])
     async with place.pool.connection() as conn:
         await datasets.forget_dataset(conn, dataset_id)  # no scan commits a batch after this
-        await items.purge_rest(conn, dataset_id)
+        await removals.purge_rest(conn, dataset_id)
         await folders.purge(conn, dataset_id)
         await projects.forget_project(conn, doomed.project_id)

@@ -6,7 +6,7 @@ from typing import Any
 from psycopg import AsyncConnection, OperationalError
 
 from headwater import queue
-from headwater.catalog import events, items, triggers
+from headwater.catalog import events, selections, triggers
 from headwater.db.pool import Pool
 from headwater.wire.query import parse_items_query
 
@@ -53,7 +53,7 @@ async def _defer_jobs(conn: AsyncConnection[Any], event: events.Event, trigger: 
     item_ids = event.item_ids
     if trigger.filter:
         wanted = parse_items_query({"filter": trigger.filter}).files
-        item_ids = await items.matching(conn, event.dataset_id, item_ids, wanted) if wanted else []
+        item_ids = await selections.matching(conn, event.dataset_id, item_ids, wanted) if wanted else []
     jobs = [
         {"dataset_id": event.dataset_id, "item_ids": item_ids[start : start + ITEMS_PER_JOB]}
         for start in range(0, len(item_ids), ITEMS_PER_JOB)

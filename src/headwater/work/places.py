@@ -10,6 +10,7 @@ import aiohttp
 
 from headwater.catalog import datasets, drivers
 from headwater.catalog.drivers import Driver
+from headwater.catalog.items import Item
 from headwater.db.pool import Pool
 from headwater.errors import BadRequest
 from headwater.ids import to_wire
@@ -53,6 +54,21 @@ class Places:
         """Where a dataset's derived files lie: in its bucket, unless nothing may be written there; then with us."""
         driver = await self._driver_of(dataset_id)
         async with self._used(dataset_id, None if driver is not None and driver.read_only else driver) as store:
+            yield store
+
+    @asynccontextmanager
+    async def of_item(self, item: Item) -> AsyncGenerator[Store]:
+        """Where the object of an item lies, also when it is a clone. Raises NotFound, BadRequest, VaultError."""
+        driver = await self._driver_of(item.dataset_id)
+        async with self._used(item.origin_dataset_id or item.dataset_id, driver) as store:
+            yield store
+
+    @asynccontextmanager
+    async def of_thumbnail(self, item: Item) -> AsyncGenerator[Store]:
+        """Where the thumbnail of an item lies, also when it is a clone."""
+        driver = await self._driver_of(item.dataset_id)
+        driver = None if driver is not None and driver.read_only else driver
+        async with self._used(item.origin_dataset_id or item.dataset_id, driver) as store:
             yield store
 
     async def _driver_of(self, dataset_id: int) -> Driver | None:

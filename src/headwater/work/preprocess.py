@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headwater.catalog import commands, items
-from headwater.catalog.items import HIDDEN_FOLDER, Item, PreparedItem
+from headwater.catalog import commands, items, preparing
+from headwater.catalog.items import HIDDEN_FOLDER, Item
+from headwater.catalog.preparing import PreparedItem
 from headwater.errors import BadRequest, FailedDependency, StoreDenied, StoreMissing, Unavailable
 from headwater.ids import to_wire
 from headwater.media.probe import sniff_mime_type
@@ -58,7 +59,7 @@ async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence
         async for prepared, failed in _in_bundles(place, Stores(store, derived), waiting):
             failure = failed
             async with place.pool.connection() as conn:
-                await items.save_prepared(conn, dataset_id, prepared)
+                await preparing.save_prepared(conn, dataset_id, prepared)
                 await commands.announce_dataset(conn, dataset_id)
     if failure:
         raise failure

@@ -13,7 +13,8 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Composable, Composed
 
 from headwater.catalog.datasets import CounterChange, count
-from headwater.catalog.items import ETL_DONE, ETL_FAILED, Deleted, lock_paths
+from headwater.catalog.items import ETL_DONE, ETL_FAILED, lock_paths
+from headwater.catalog.removals import Deleted
 
 TRASH_DAYS = 30  # then what lies in it is forgotten
 _LAST = chr(0x10FFFF)  # behind every character of a path

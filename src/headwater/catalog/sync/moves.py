@@ -15,7 +15,8 @@ from psycopg.rows import class_row
 
 from headwater.catalog import events
 from headwater.catalog.datasets import CounterChange, count
-from headwater.catalog.items import ETL_DONE, ETL_FAILED, Deleted
+from headwater.catalog.items import ETL_DONE, ETL_FAILED
+from headwater.catalog.removals import Deleted
 from headwater.catalog.sync.scans import Scan
 
 # Whose etags tell of the content, and of nothing else: not of a time, a number, or a lease.

@@ -7,7 +7,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from headwater.catalog.datasets import CounterChange, count
-from headwater.catalog.items import Deleted
+from headwater.catalog.removals import Deleted
 from headwater.catalog.sync.moves import Followed, follow_moves
 from headwater.catalog.sync.rules import SyncRules
 from headwater.catalog.sync.scans import Scan

@@ -1,0 +1,105 @@
+"""Deletion of rows: with tombstones and counters in the same transaction; objects are the caller's next step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from headwater.catalog import tombstones
+from headwater.catalog.datasets import CounterChange, count
+from headwater.catalog.items import ETL_DONE, ETL_FAILED, Item
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A row that is no more, and what is left of it in stores."""
+
+    id: int
+    path: str
+    object_key: str | None
+    size_bytes: int
+    thumbnail_type: str | None
+
+
+async def delete_items(
+    conn: AsyncConnection[Any], dataset_id: int, doomed: Sequence[tuple[int, str]], *, is_object_asked: bool
+) -> list[Deleted]:
+    """Remove the rows of these (id, path) and leave tombstones, so that a scan does not bring them back.
+
+    Returns those that were still there. Call it under `lock_paths`. The objects are the caller's next step, where they
+    may be deleted at all: `is_object_asked`. Who deletes a ghost has seen no object: one that returns is not to go.
+    """
+    cursor = await conn.execute(
+        """
+        WITH doomed AS (
+            SELECT item.id
+            FROM item
+            JOIN unnest(%(ids)s::bigint[], %(paths)s::text[]) AS given (id, path)
+                ON given.id = item.id AND given.path = item.path
+            WHERE item.dataset_id = %(dataset_id)s
+            ORDER BY item.id
+            FOR UPDATE OF item
+        )
+        DELETE FROM item
+        USING doomed
+        WHERE item.dataset_id = %(dataset_id)s AND item.id = doomed.id
+        RETURNING item.id, item.path, item.object_key, item.size_bytes, item.thumbnail_type, item.etag,
+            item.etl_state, item.missing_since IS NOT NULL, item.trashed_at IS NOT NULL, item.hidden
+        """,
+        {
+            "dataset_id": dataset_id,
+            "ids": [item_id for item_id, _ in doomed],
+            "paths": [path for _, path in doomed],
+        },
+    )
+    change = CounterChange()
+    deleted: list[Deleted] = []
+    etags: list[str] = []
+    for *facts, etag, etl_state, is_missing, is_trashed, is_hidden in await cursor.fetchall():
+        gone = Deleted(*facts)
+        deleted.append(gone)
+        etags.append(tombstones.NO_OBJECT if is_missing else etag)
+        change.items -= 1
+        change.bytes -= gone.size_bytes
+        change.hidden_items -= is_hidden
+        change.missing_items -= is_missing
+        change.trashed_items -= is_trashed
+        change.prepared_items -= etl_state == ETL_DONE
+        change.failed_items -= etl_state == ETL_FAILED
+    if deleted:
+        left = [(gone.path, gone.object_key, etag) for gone, etag in zip(deleted, etags, strict=True)]
+        await tombstones.put(conn, dataset_id, left, is_object_asked=is_object_asked)
+        await count(conn, dataset_id, change)
+    return deleted
+
+
+async def delete_item(conn: AsyncConnection[Any], item: Item, *, is_object_asked: bool = False) -> Deleted | None:
+    """`delete_items` of one. None when it was gone already."""
+    doomed = [(item.id, item.path)]
+    return next(iter(await delete_items(conn, item.dataset_id, doomed, is_object_asked=is_object_asked)), None)
+
+
+async def note_object_deleted(conn: AsyncConnection[Any], dataset_id: int, path: str) -> None:
+    await tombstones.note_objects_deleted(conn, dataset_id, [path])
+
+
+async def first_keys(
+    conn: AsyncConnection[Any], dataset_id: int, *, limit: int
+) -> list[tuple[int, str | None, str | None]]:
+    """(id, type of the thumbnail, key in our own storage) of the oldest rows."""
+    cursor = await conn.execute(
+        "SELECT id, thumbnail_type, object_key FROM item WHERE dataset_id = %s ORDER BY id LIMIT %s",
+        [dataset_id, limit],
+    )
+    return await cursor.fetchall()
+
+
+async def purge(conn: AsyncConnection[Any], dataset_id: int, item_ids: list[int]) -> None:
+    """Remove rows of a deleted dataset: no tombstone, no event, no count."""
+    await conn.execute("DELETE FROM item WHERE dataset_id = %s AND id = ANY(%s)", [dataset_id, item_ids])
+
+
+async def purge_rest(conn: AsyncConnection[Any], dataset_id: int) -> None:
+    """Remove what a scan has added to a deleted dataset since its rows went."""
+    await conn.execute("DELETE FROM item WHERE dataset_id = %s", [dataset_id])
