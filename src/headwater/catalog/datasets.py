@@ -137,9 +137,9 @@ async def get_syncable(conn: AsyncConnection[Any], caller: Account, dataset_id: 
         raise BadRequest(f"Dataset {dataset.name!r} is in Headwater's own storage: there is no bucket to sync with.")
     if dataset.origin is not None:
         raise BadRequest(
-            f"Dataset {dataset.name!r} is a {dataset.origin['kind']} of other datasets: it has the items that these had "
-            "then, wherever they lie in the bucket, so there is no folder to sync it with. Sync the datasets that it was "
-            "made of, and clone again."
+            f"Dataset {dataset.name!r} is a {dataset.origin['kind']} of other datasets: it has the items that these "
+            "had then, wherever they lie in the bucket, so there is no folder to sync it with. Sync the datasets it "
+            "was made of, and clone again."
         )
     return dataset
 
