@@ -10,9 +10,9 @@ signed URL.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
@@ -31,6 +31,15 @@ class ObjectInfo:
     etag: str  # without quotes
     modified_at: datetime | None  # None where the store does not tell, as after a write to S3
     content_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """A request that whoever has it may send for a while, with exactly these headers. Never kept and never logged."""
+
+    method: str
+    url: str = field(repr=False)  # percent-encoded letter by letter as it is to be sent
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,18 @@ class Store(Protocol):
         It makes no request to the store, but may take fresh credentials.
         """
         ...
+
+    async def sign_put(
+        self, key: str, *, size_bytes: int, content_type: str, expires_s: int, only_if_new: bool
+    ) -> SignedRequest | None:
+        """A request that writes the whole object, as `put` would; None where the store cannot sign.
+
+        `only_if_new` is answered 412 or 409 by stores that know the condition when there is an object already; others
+        replace it. Nor does every store hold the sender to the size: look at what lies there before you believe it.
+        It makes no request to the store, but may take fresh credentials.
+        """
+        del key, size_bytes, content_type, expires_s, only_if_new
+        return None
 
     async def check_listing(self) -> ListingPage:
         """Prove with one call that the prefix can be listed; raises what stands in the way.

@@ -86,10 +86,11 @@ def signed_url(
     signer: AccountKey | UserDelegationKey,
     *,
     expires_s: int,
-    content_disposition: str | None,
-    content_type: str | None,
+    permission: BlobSasPermissions | None = None,
+    content_disposition: str | None = None,
+    content_type: str | None = None,
 ) -> str:
-    """A URL that lets whoever has it read the object, for six days at most."""
+    """A URL that lets whoever has it read the object, or do what the permission says, for six days at most."""
     url = blob_url(container, key)
     lifetime = timedelta(seconds=max(1, min(expires_s, _LONGEST_SIGNATURE_S)))
     token = generate_blob_sas(
@@ -98,7 +99,7 @@ def signed_url(
         absolute_key(container, key),
         account_key=signer.key if isinstance(signer, AccountKey) else None,
         user_delegation_key=None if isinstance(signer, AccountKey) else signer,
-        permission=BlobSasPermissions(read=True),
+        permission=permission or BlobSasPermissions(read=True),
         expiry=datetime.now(UTC) + lifetime,
         protocol="https" if url.startswith("https:") else None,
         content_disposition=content_disposition,

@@ -7,13 +7,13 @@ from dataclasses import replace
 from urllib.parse import quote
 
 import aiohttp
-from azure.storage.blob import UserDelegationKey
+from azure.storage.blob import BlobSasPermissions, UserDelegationKey
 
 from headwater.errors import BadRequest, StoreChanged, StoreMissing, Unavailable
 from headwater.storage.azure.delegation import DelegationKeys
 from headwater.storage.azure.dialect import AzureDialect
 from headwater.storage.azure.listing import find_marker, parse_page
-from headwater.storage.azure.requests import Container, check_new_name
+from headwater.storage.azure.requests import SERVICE_VERSION, Container, check_new_name
 from headwater.storage.azure.signing import AccountKey, AzureCredentials, SharedAccessSignature, signed_url
 from headwater.storage.azure.uploads import AzureUpload, written
 from headwater.storage.progress import ParsedPage, pages_ahead
@@ -25,6 +25,7 @@ from headwater.storage.stores import (
     ListingPage,
     ObjectInfo,
     ObjectReader,
+    SignedRequest,
     Store,
     Upload,
     check_range,
@@ -157,6 +158,23 @@ class AzureStore(Store):
             content_disposition=disposition,
             content_type=content_type,
         )
+
+    async def sign_put(
+        self, key: str, *, size_bytes: int, content_type: str, expires_s: int, only_if_new: bool
+    ) -> SignedRequest | None:
+        """None as `sign_get`. Azure holds nobody to a size."""
+        signer = await self._signer()
+        if signer is None:
+            return None
+        check_new_name(self.container, key)
+        headers = {"x-ms-blob-type": "BlockBlob", "x-ms-version": SERVICE_VERSION, "Content-Length": str(size_bytes)}
+        headers |= self._headers_of_blob(content_type)
+        if only_if_new:
+            headers["If-None-Match"] = "*"
+        # With the permission to create alone nothing is replaced, whatever headers are sent.
+        permission = BlobSasPermissions(create=True, write=not only_if_new)
+        url = signed_url(self.container, key, signer, expires_s=expires_s, permission=permission)
+        return SignedRequest("PUT", url, headers)
 
     async def check_listing(self) -> ListingPage:
         return (await self._parse(await self._fetch_page(self._listing_query("", FEW_KEYS)))).page

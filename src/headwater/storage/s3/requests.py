@@ -69,8 +69,8 @@ def signed(bucket: Bucket, request: Request, credentials: S3Credentials) -> tupl
 
 
 def signed_url(bucket: Bucket, request: Request, credentials: S3Credentials, *, expires_s: int) -> str:
-    """A URL that carries out the request for whoever has it, for a week at most."""
-    unsigned = AWSRequest(request.method, _url(bucket, request))
+    """A URL that carries out the request for whoever has it and sends its headers, for a week at most."""
+    unsigned = AWSRequest(request.method, _url(bucket, request), headers=dict(request.headers))
     unsigned.params = dict(request.query)
     lifetime_s = max(1, min(expires_s, _LONGEST_SIGNATURE_S))
     S3SigV4QueryAuth(_for_botocore(credentials), "s3", bucket.region, expires=lifetime_s).add_auth(unsigned)

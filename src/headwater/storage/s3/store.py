@@ -24,6 +24,7 @@ from headwater.storage.stores import (
     ListingPage,
     ObjectInfo,
     ObjectReader,
+    SignedRequest,
     Store,
     Upload,
     changed,
@@ -188,6 +189,16 @@ class S3Store(Store):
             query["response-content-type"] = content_type
         credentials = await self._sender.credentials(False)
         return signed_url(self.bucket, Request("GetObject", "GET", key, query), credentials, expires_s=expires_s)
+
+    async def sign_put(
+        self, key: str, *, size_bytes: int, content_type: str, expires_s: int, only_if_new: bool
+    ) -> SignedRequest | None:
+        headers = {"Content-Type": content_type, "Content-Length": str(size_bytes)} | self._class_header
+        if only_if_new:
+            headers["If-None-Match"] = "*"
+        request = Request("PutObject", "PUT", key, headers=headers)
+        url = signed_url(self.bucket, request, await self._sender.credentials(False), expires_s=expires_s)
+        return SignedRequest("PUT", url, headers)
 
     async def check_listing(self) -> ListingPage:
         return (await self._parse(await self._fetch_page(self._listing_query("", FEW_KEYS)))).page
