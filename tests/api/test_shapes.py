@@ -8,6 +8,7 @@ import pytest
 
 from headwater.catalog import commands
 from headwater.catalog.sync import listings, scans
+from headwater.catalog.sync.listed import Listed
 from tests.api.world import NOBODY, World, message, unique, upload
 
 AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -223,7 +224,7 @@ async def fill(world: World, dataset_id: str, count: int) -> None:
         assert scan is not None
         paths = [f"/f{n % 3}/{n:05d}.jpg" for n in range(count)]
         paths.sort()
-        listed = listings.Listed(
+        listed = Listed(
             paths, [1] * count, ["e"] * count, ["2026-01-01T00:00:00Z"] * count, after=None, through=None
         )
         await listings.merge_listing(conn, scan, 0, listed, is_last=True)

@@ -10,8 +10,9 @@ from headwater.catalog import commands, datasets, events, folders, items, prepar
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Written
 from headwater.catalog.preparing import PreparedItem
-from headwater.catalog.sync import candidates, listings, scans, shards, stages, verdicts
-from headwater.catalog.sync.listings import Listed, Merged
+from headwater.catalog.sync import arrivals, candidates, listings, scans, shards, stages, verdicts
+from headwater.catalog.sync.listed import Listed
+from headwater.catalog.sync.listings import Merged
 from headwater.catalog.sync.rules import SyncRules
 from headwater.catalog.sync.scans import Scan
 from tests.work.world import events_of, ghosts, index, make_dataset, make_project, present, recount, rows_written
@@ -330,7 +331,7 @@ async def test_an_upload_that_was_quicker_keeps_its_row(conn, dataset):
     difference = await listings._differences(conn, scan, listed)
     await items.put_item(conn, dataset.id, Written("/a", None, 7, "mine", None, None), creator_id=owner.id)
     change = datasets.CounterChange()
-    await listings.add_items(conn, scan, listed, difference.new, change)
+    await arrivals.add_items(conn, scan, listed, difference.new, change)
     assert change == datasets.CounterChange(items=1, bytes=5)
     assert (await items.find_item_at(conn, dataset.id, "/a")).etag == "mine"
 
@@ -344,7 +345,7 @@ async def test_an_upload_between_the_comparison_and_the_change_wins(conn, datase
     difference = await listings._differences(conn, scan, listed)
     mine, _ = await items.put_item(conn, dataset.id, Written("/a", None, 7, "mine", None, None), creator_id=owner.id)
     change = datasets.CounterChange()
-    await listings.refresh_items(conn, scan, listed, difference.changed, change)
+    await arrivals.refresh_items(conn, scan, listed, difference.changed, change)
     assert (await items.find_item_at(conn, dataset.id, "/a")).etag == "mine"
     assert change.bytes == 1
     assert (await events_of(conn, dataset.id))["Updated", mine.id] == 1  # the upload's own

@@ -5,7 +5,7 @@ from psycopg import AsyncConnection
 
 from headwater.catalog import commands
 from headwater.catalog.sync import listings, scans, shards
-from headwater.catalog.sync.listings import Listed
+from headwater.catalog.sync.listed import Listed
 from headwater.catalog.sync.scans import Scan
 from headwater.catalog.sync.shards import Superseded
 from tests.work.world import make_dataset

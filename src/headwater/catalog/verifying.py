@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 from headwater.catalog import events
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.items import SELECT_ITEM, Item
-from headwater.catalog.sync.listings import Listed
+from headwater.catalog.sync.listed import Listed
 from headwater.errors import NotFound
 
 Difference = Literal["unindexed", "missing", "changed", "returned"]

@@ -22,7 +22,7 @@ from headwater.catalog import commands, datasets, items, quotas, tombstones, ver
 from headwater.catalog.commands import Command
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
-from headwater.catalog.sync.listings import Listed
+from headwater.catalog.sync.listed import Listed
 from headwater.catalog.sync.rules import load_rules
 from headwater.catalog.verifying import Column, Difference, Thumbnails
 from headwater.errors import Conflict, FailedDependency, HeadwaterError, StoreMissing, Unavailable

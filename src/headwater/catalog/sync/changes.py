@@ -12,8 +12,8 @@ from psycopg import AsyncConnection
 
 from headwater.catalog import items, quotas
 from headwater.catalog.datasets import CounterChange, count
-from headwater.catalog.sync import listings, upstream, verdicts
-from headwater.catalog.sync.listings import Listed
+from headwater.catalog.sync import arrivals, upstream, verdicts
+from headwater.catalog.sync.listed import Listed
 from headwater.catalog.sync.rules import SyncRules
 from headwater.errors import QuotaExceeded
 
@@ -99,17 +99,17 @@ async def _apply_found(conn: AsyncConnection[Any], looked: Looked, applied: Appl
     if new:
         new = await _let_in(conn, looked, new, applied)
     if new:
-        await listings.add_items(conn, looked, found, new, change)
+        await arrivals.add_items(conn, looked, found, new, change)
         applied.created = change.items
         await _forget_tombstones(conn, looked, [found.paths[position] for position in new])
         if applied.created < len(new):  # a scan was quicker
             applied.unsettled |= {found.paths[position] for position in new}
     if changed:
-        applied.changed = await listings.refresh_items(conn, looked, found, changed, change)
+        applied.changed = await arrivals.refresh_items(conn, looked, found, changed, change)
         if applied.changed < len(changed):
             applied.unsettled |= {found.paths[position] for _, position in changed}
     if returned:
-        applied.returned = await listings.welcome_back(conn, looked, returned, change)
+        applied.returned = await arrivals.welcome_back(conn, looked, returned, change)
 
 
 async def _differences(

@@ -4,7 +4,8 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from headwater.catalog.sync.listings import BEFORE_ALL, Listed
+from headwater.catalog.sync.listed import Listed
+from headwater.catalog.sync.listings import BEFORE_ALL
 from headwater.catalog.sync.scans import Scan
 from headwater.catalog.sync.shards import WHOLE
 from headwater.errors import Unavailable

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from headwater.catalog.items import HIDDEN_FOLDER
-from headwater.catalog.sync.listings import Listed
+from headwater.catalog.sync.listed import Listed
 from headwater.errors import Unavailable
 from headwater.storage.stores import ListingPage, Store
 from headwater.work.selection import Selection

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from headwater.catalog import commands
 from headwater.catalog.sync import listings, scans, shards, stages
 from headwater.catalog.sync.lanes import idle_lanes
-from headwater.catalog.sync.listings import Listed
+from headwater.catalog.sync.listed import Listed
 from headwater.catalog.sync.scans import Scan
 from headwater.catalog.sync.shards import Shard, Superseded
 from headwater.errors import HeadwaterError, Unavailable
