@@ -1,30 +1,22 @@
-"""Upload: streams a file into the dataset's store; the object is written first, then its row, under one lock."""
+"""Streams a file into the dataset's store; the object becomes visible and its row commits under one lock."""
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 from headwater import queue
-from headwater.catalog import drivers, items, quotas
+from headwater.catalog import items, quotas
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
-from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
-from headwater.catalog.sync.rules import rules_of
-from headwater.errors import BadRequest
+from headwater.catalog.items import Item, Written
 from headwater.mime_types import guess_mime_type
-from headwater.storage.stores import LARGEST_KEY_BYTES, Store, Upload
-from headwater.work.checks import TEST_KEY
+from headwater.storage.stores import Store, Upload
 from headwater.work.deletion import DELETE_OBJECT_TASK
-from headwater.work.selection import Selection
+from headwater.work.upload.landing import Mode, Outcome, Uploaded
+from headwater.work.upload.paths import check_writable
 from headwater.work.workplace import Workplace
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the latter: what is no Unicode text
-
-Mode = Literal["skip", "overwrite"]
-Outcome = Literal["created", "overwrite", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +30,6 @@ class Announced:
     system_metadata: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Uploaded:
-    item: Item
-    outcome: Outcome
-    received_bytes: int
-
-
-def checked_path(path: str) -> str:
-    """An item's path as it is kept: one slash in front. Raises BadRequest for what no store could hold."""
-    path = "/" + path.lstrip("/")
-    segments = path[1:].split("/")
-    if _CONTROL.search(path) or "" in segments or "." in segments or ".." in segments:
-        raise BadRequest(
-            f"{path[:200]!r} cannot be an item's path. A path is /folder/name.ext, without empty, '.' or '..' parts "
-            "and without control characters."
-        )
-    if len(path.encode()) - 1 > LARGEST_KEY_BYTES:
-        raise BadRequest(f"The path is {len(path.encode()) - 1} bytes long; buckets take {LARGEST_KEY_BYTES}.")
-    if path.startswith((f"{HIDDEN_FOLDER}/thumbnails/", f"/{TEST_KEY}")):
-        raise BadRequest(f"{path[:200]!r} is where Headwater keeps its own files. Choose another folder.")
-    return path
-
-
 async def upload_file(
     place: Workplace, dataset: Dataset, caller: Account, announced: Announced, chunks: AsyncIterator[bytes]
 ) -> Uploaded:
@@ -69,14 +38,7 @@ async def upload_file(
     Nothing is left behind when the bytes end early: the caller's iterator must raise then. An item that is new and has
     no room is refused before its bytes are read: QuotaExceeded.
     """
-    if dataset.readonly:
-        raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
-    if not Selection.of(rules_of(dataset.sync_rules)).keeps(announced.path):
-        raise BadRequest(
-            f"{announced.path} is left out by the sync rules of dataset {dataset.name!r}: the next sync would take it "
-            f"for gone. Choose another path, or change the rules: headwater sync-rules {dataset.name}"
-        )
-    await _check_bucket_is_written(place, dataset)
+    (await check_writable(place, dataset)).check(announced.path)
     async with place.pool.connection() as conn:
         existing = await items.find_item_at(conn, dataset.id, announced.path)
     if existing is not None and _is_kept(existing, announced.mode):
@@ -112,19 +74,6 @@ async def _held_place(place: Workplace, dataset: Dataset, *, is_new: bool) -> As
             async with place.pool.connection() as conn:
                 await quotas.release_place(conn, hold_id)
         raise
-
-
-async def _check_bucket_is_written(place: Workplace, dataset: Dataset) -> None:
-    """Raises BadRequest."""
-    if dataset.driver_id is None:
-        return
-    async with place.pool.connection() as conn:
-        driver = await drivers.get_driver(conn, dataset.driver_id)
-    if driver.read_only:
-        raise BadRequest(
-            f"Driver {driver.name!r} of dataset {dataset.name!r} only reads its bucket, so nothing can be uploaded. "
-            "Upload to another dataset, or put the file into the bucket and sync."
-        )
 
 
 def _is_kept(existing: Item, mode: Mode) -> bool:
