@@ -15,9 +15,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
-from headwater.errors import BadRequest, HeadwaterError, StoreChanged, StoreMissing
+from headwater.errors import BadRequest, HeadwaterError, StoreChanged, StoreMissing, Unavailable
 
 LARGEST_KEY_BYTES = 1024  # of S3, GCS and Azure
 PAGE_KEYS = 1000
@@ -78,6 +78,37 @@ class ObjectReader:
 
     async def read(self) -> bytes:
         return b"".join([chunk async for chunk in self.chunks])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of an object that is not there yet."""
+
+    number: int  # from 1 on
+    size_bytes: int
+    etag: str  # what the store wants to be told of it at the end
+
+
+@dataclass(frozen=True, slots=True)
+class PartLimits:
+    part_bytes: int  # of every part but the last, which may be shorter
+    most_parts: int
+
+
+PartState = dict[str, Any]
+"""What a store has to know of an object that is written in parts: JSON, fit for a database.
+
+It holds nothing by which anybody without credentials could write.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An object that somebody began to write in parts."""
+
+    key: str
+    state: PartState  # by it `abort_parts` ends it, if it was ours
+    began_at: datetime
 
 
 class Upload(ABC):
@@ -142,6 +173,57 @@ class Store(Protocol):
 
     async def begin_upload(self, key: str, *, content_type: str) -> Upload: ...
 
+    def part_limits(self, size_bytes: int) -> PartLimits:
+        """How an object of that size is cut. Raises BadRequest for one that is larger than the store holds."""
+        return part_limits(size_bytes)
+
+    async def begin_parts(self, key: str, *, content_type: str, part_bytes: int) -> PartState:
+        """Begin an object that is written in parts, in any order, over any time, by any number of processes.
+
+        Nothing is to be seen at `key` before `finish_parts`. Every part but the last has `part_bytes`.
+        """
+        ...
+
+    async def put_part(self, key: str, state: PartState, number: int, body: bytes) -> Part:
+        """Durable when it returns. May be repeated with the same number: what `finish_parts` is told counts.
+
+        Raises StoreMissing when the store no longer knows what was begun.
+        """
+        ...
+
+    async def sign_part(
+        self, key: str, state: PartState, number: int, *, size_bytes: int, expires_s: int
+    ) -> SignedRequest | None:
+        """A request whose body becomes that part; None where the store cannot sign.
+
+        `list_parts` tells what came so. No request goes to the store, but fresh credentials may be taken.
+        """
+        del key, state, number, size_bytes, expires_s
+        return None
+
+    async def list_parts(self, key: str, state: PartState) -> list[Part]:
+        """The parts that the store has, by number. Raises StoreMissing when it no longer knows what was begun."""
+        ...
+
+    async def finish_parts(
+        self, key: str, state: PartState, parts: Sequence[Part], *, content_type: str, only_if_new: bool = False
+    ) -> ObjectInfo:
+        """Make these parts, one after the other, the object at `key`, in place of what was there.
+
+        May be repeated when an answer was lost. With `only_if_new` an object that is there raises StoreChanged. Raises
+        Unavailable when the store has not all of them any more; then everything has to be sent again.
+        """
+        ...
+
+    async def abort_parts(self, key: str, state: PartState) -> None:
+        """Leave nothing of what was begun; harmless when repeated, and after `finish_parts`."""
+        ...
+
+    async def list_unfinished(self) -> AsyncIterator[Unfinished]:
+        """What was begun below the prefix, by anybody, and not finished; nothing where the store does not tell."""
+        for nothing in ():
+            yield nothing
+
     async def delete(self, key: str) -> None:
         """May be repeated: an absent object is fine."""
         ...
@@ -199,6 +281,35 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+LARGEST_OBJECT_BYTES = 5 * 1024**4  # of S3 and GCS
+MOST_PARTS = 10_000  # of one object, in S3 and GCS
+SMALLEST_PART_BYTES = 8 * 1024**2
+_STEP_BYTES = 1024**2
+
+
+def part_limits(size_bytes: int) -> PartLimits:
+    """Parts of 8 MiB up to 78 GiB, then a 10,000th of the whole. Raises BadRequest."""
+    if size_bytes > LARGEST_OBJECT_BYTES:
+        raise BadRequest(f"A file of {size_bytes:,} bytes is larger than any store holds: {LARGEST_OBJECT_BYTES:,}.")
+    steps = -(-size_bytes // (MOST_PARTS * _STEP_BYTES))
+    return PartLimits(max(SMALLEST_PART_BYTES, steps * _STEP_BYTES), MOST_PARTS)
+
+
+def in_order(key: str, parts: Sequence[Part]) -> list[Part]:
+    """Parts as they lie one after the other. Raises BadRequest for some that do not make an object."""
+    ordered = sorted(parts, key=lambda part: part.number)
+    if not ordered or [part.number for part in ordered] != list(range(1, len(ordered) + 1)):
+        raise BadRequest(f'Parts of "{key}" are missing, or there are two with one number. Number them from 1 on.')
+    return ordered
+
+
+def lost_parts(key: str) -> Unavailable:
+    return Unavailable(
+        f'The store no longer has all parts of "{key}": its upload was aborted, or expired, or another upload to the '
+        "same name ended meanwhile. Upload it again."
+    )
 
 
 def first_after(page: ListingPage, key: str) -> str | None:
