@@ -4,7 +4,7 @@
 themselves. `landing` makes rows of what lies in the store, for these and for everybody else who put it there.
 """
 
-from headwater.work.upload.landing import Landed, Mode, Outcome, Uploaded, commit_written
+from headwater.work.upload.landing import Landed, Mode, Outcome, Uploaded, commit_written, land, unused_keys
 from headwater.work.upload.paths import check_writable, checked_path
 from headwater.work.upload.streamed import Announced, upload_file
 
@@ -17,5 +17,7 @@ __all__ = [
     "check_writable",
     "checked_path",
     "commit_written",
+    "land",
+    "unused_keys",
     "upload_file",
 ]

@@ -55,14 +55,26 @@ async def commit_written(
     in a bucket it has been replaced by ours. Objects of our own storage that became no item are removed.
     """
     async with place.pool.connection() as conn:
-        await items.lock_paths(conn, dataset.id, [file.path for file in files])
-        done = [await _commit_one(conn, dataset, caller, file) for file in files]
-    unused = [file.own_key for file, one in zip(files, done, strict=True) if one.outcome == "skip" and file.own_key]
+        done = await land(conn, dataset, caller, files)
+    unused = unused_keys(files, done)
     if unused:
         async with place.places.of_dataset(dataset.id) as store:
             for key in unused:
                 await store.delete(key)
     return done
+
+
+async def land(
+    conn: AsyncConnection[Any], dataset: Dataset, caller: Account | None, files: Sequence[Landed]
+) -> list[Uploaded]:
+    """`commit_written` in the caller's transaction, who removes `unused_keys` once it has committed."""
+    await items.lock_paths(conn, dataset.id, [file.path for file in files])
+    return [await _commit_one(conn, dataset, caller, file) for file in files]
+
+
+def unused_keys(files: Sequence[Landed], done: Sequence[Uploaded]) -> list[str]:
+    """Objects of our own storage that became no item."""
+    return [file.own_key for file, one in zip(files, done, strict=True) if one.outcome == "skip" and file.own_key]
 
 
 async def _commit_one(conn: AsyncConnection[Any], dataset: Dataset, caller: Account | None, file: Landed) -> Uploaded:
