@@ -79,6 +79,14 @@ class Settings(BaseSettings):
     allow_private_endpoints: bool = Field(
         default=False, description="Let S3 endpoints on inner addresses be used (a MinIO or SeaweedFS next door)."
     )
+    link_inner_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Inner hosts or networks, perhaps with :PORT, that linked URLs may reach; commas between.",
+    )
+    link_fetch: bool = Field(default=True, description="Whether this server reads linked URLs at all.")
+    link_most_bytes: int = Field(
+        default=256 * 1024**2, ge=0, description="The largest linked image that is read for its facts and thumbnail."
+    )
     local_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(), description=f"Folders that local drivers may use, separated by '{os.pathsep}'."
     )
@@ -148,7 +156,7 @@ class Settings(BaseSettings):
             raise ValueError("give it without a user and password; the vault takes a token or an AppRole")
         return value
 
-    @field_validator("trusted_proxies", "oidc_email_domains", mode="before")
+    @field_validator("trusted_proxies", "oidc_email_domains", "link_inner_hosts", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -11,7 +11,8 @@ from pathlib import Path
 from headwater.db.pool import make_pool
 from headwater.keyfiles import read_or_make
 from headwater.media.limits import DecodePool
-from headwater.net.addresses import open_connector
+from headwater.net.addresses import open_connector, read_inner_host
+from headwater.net.fetch import Fetcher
 from headwater.settings import Settings
 from headwater.vault.both import Vaults
 from headwater.vault.keys import GivenKeys, KeyFile
@@ -83,6 +84,8 @@ async def open_workplace(
     vault = load_vault(settings)
     spool_dir = _new_spool_dir(settings.data_dir / "spool")
     connector = open_connector(allow_private=settings.allow_private_endpoints)
+    inner_hosts = [read_inner_host(text) for text in settings.link_inner_hosts]
+    fetcher = Fetcher(inner_hosts=inner_hosts, own_url=settings.public_url)
     decoders = DecodePool(
         processes=settings.decoders,
         timeout_s=settings.decode_timeout_s,
@@ -101,6 +104,7 @@ async def open_workplace(
                 places=places,
                 vault=vault,
                 decoders=decoders,
+                fetcher=fetcher,
                 spool_dir=spool_dir,
                 slots=asyncio.Semaphore(settings.decoders + _READ_AHEAD),
                 public_url=settings.public_url,
@@ -112,5 +116,6 @@ async def open_workplace(
             await places.close()
             await decoders.close()
             await connector.close()
+            await fetcher.close()
             await vault.close()
             shutil.rmtree(spool_dir, ignore_errors=True)

@@ -27,6 +27,7 @@ def settings_table() -> str:
             "local_roots": "none",
             "nfs_mounts": "none",
             "trusted_proxies": "none",
+            "link_inner_hosts": "none",
             "oidc_email_domains": "all",
         }.get(name, "" if field.default is None else f"`{str(field.default).lower()}`")
         if isinstance(field.default, str):

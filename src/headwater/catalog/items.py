@@ -75,6 +75,7 @@ class Written:
     description: str | None = None
     user_metadata: dict[str, Any] | None = None
     system_metadata: dict[str, Any] | None = None
+    link: dict[str, Any] | None = None  # of catalog/links.py: the object is only a file that names another
 
 
 SELECT_ITEM = """
@@ -289,12 +290,12 @@ async def _write_item(
         """
         INSERT INTO item (
             dataset_id, folder_id, path, object_key, size_bytes, etag, modified_at, mime_type, hidden, description,
-            user_metadata, system_metadata, creator_id, updated_by_id, changed_at
+            user_metadata, system_metadata, link, creator_id, updated_by_id, changed_at
         )
         VALUES (
             %(dataset_id)s, %(folder_id)s, %(path)s, %(object_key)s, %(size_bytes)s, %(etag)s, %(modified_at)s,
-            %(mime_type)s, %(hidden)s, %(description)s, %(user_metadata)s, %(system_metadata)s, %(creator_id)s,
-            %(creator_id)s,
+            %(mime_type)s, %(hidden)s, %(description)s, %(user_metadata)s, %(system_metadata)s, %(link)s,
+            %(creator_id)s, %(creator_id)s,
             -- Never before the start of a scan that runs, though the clock may have been put back since.
             greatest(
                 clock_timestamp(),
@@ -308,7 +309,8 @@ async def _write_item(
             user_metadata = coalesce(excluded.user_metadata, item.user_metadata),
             system_metadata = coalesce(item.system_metadata - %(derived)s::text[], '{}')
                 || coalesce(excluded.system_metadata, '{}'),
-            width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0, missing_since = NULL,
+            link = excluded.link, width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0,
+            missing_since = NULL,
             trashed_at = NULL, changed_at = excluded.changed_at, updated_at = now(),
             updated_by_id = excluded.updated_by_id
         WHERE %(replaces)s
@@ -340,6 +342,7 @@ def _row_of(written: Written) -> dict[str, Any]:
         "description": written.description,
         "user_metadata": None if written.user_metadata is None else Jsonb(written.user_metadata),
         "system_metadata": None if written.system_metadata is None else Jsonb(written.system_metadata),
+        "link": None if written.link is None else Jsonb(written.link),
     }
 
 

@@ -4,17 +4,17 @@ People name endpoints and URLs; none may make this server speak to its own netwo
 is being connected, so a name that resolves differently the next time (DNS rebinding) gains nothing.
 """
 
-import re
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from headwater.errors import BadRequest
-
-Address = IPv4Address | IPv6Address
+from headwater.net.urls import Address, HttpUrl, is_host_name, literal_address
 
 _CONNECTIONS = 64
 _WAY_OUT = "If that is intended, the operator of this server sets HEADWATER_ALLOW_PRIVATE_ENDPOINTS=true."
@@ -22,7 +22,6 @@ _GLOBAL_IPV6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _DOCUMENTATION_IPV6 = IPv6Network("3fff::/20")
 _AZURE_HOST = IPv4Address("168.63.129.16")  # answers every Azure machine, from a public range
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*\.?")
 _CONSOLES = (  # where people look at their buckets; those of servers of one's own answer with a web page
     "console.aws.amazon.com",
     "console.amazonaws.cn",
@@ -37,7 +36,6 @@ _CONSOLES = (  # where people look at their buckets; those of servers of one's o
     "secure.backblaze.com",
     "cloud.digitalocean.com",
 )
-_NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\.?")
 
 
 class AddressRefused(BadRequest, OSError):
@@ -82,20 +80,13 @@ def check_endpoint(url: str, *, allow_private: bool) -> str:
         raise BadRequest(f"The endpoint contains a user name or password; these belong in the integration. {right}")
     if parts.path not in {"", "/"} or "?" in url or "#" in url:
         raise BadRequest(f"The endpoint has something after its host. {right} The bucket is named apart.")
-    address = _literal(host)
-    if address is None and (not _HOST_NAME.fullmatch(host) or _NUMBER.fullmatch(host.split(".")[-1])):
+    address = literal_address(host)
+    if address is None and not is_host_name(host):
         raise BadRequest(f"The endpoint's host is not a valid name. {right}")
     if address is not None and not allow_private and is_private(address):
         raise AddressRefused(f'The endpoint "{host}" is an inner address. {_WAY_OUT}')
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "")
-
-
-def _literal(host: str) -> Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
 
 
 def open_connector(*, allow_private: bool) -> aiohttp.TCPConnector:
@@ -130,3 +121,121 @@ def _outer_socket(info: aiohttp.AddrInfoType) -> socket.socket:
     if is_private(ip_address(host)):
         raise AddressRefused(f'"{host}" is an inner address. {_WAY_OUT}')
     return socket.socket(family=family, type=kind, proto=protocol)
+
+
+@dataclass(frozen=True, slots=True)
+class InnerHost:
+    """A name, or a network, on every port or on one."""
+
+    name: str | None
+    network: IPv4Network | IPv6Network | None
+    port: int | None
+
+    def covers(self, address: Address, port: int) -> bool:
+        is_in = self.network is not None and address.version == self.network.version and address in self.network
+        return is_in and self.port in (None, port)
+
+    def is_named(self, host: str, port: int) -> bool:
+        return self.name == host.rstrip(".") and self.port in (None, port)
+
+
+def read_inner_host(text: str) -> InnerHost:
+    """`images.corp`, `10.1.2.0/24`, `127.0.0.1:9000`, `[fd00::5]:443`. Raises BadRequest."""
+    host, _, port = text.strip().rpartition(":") if _has_port(text.strip()) else (text.strip(), "", "")
+    host = host.removeprefix("[").removesuffix("]").lower().rstrip(".")
+    number = int(port) if port.isdecimal() and 0 < int(port) < 65_536 else None
+    try:
+        return InnerHost(None, ip_network(host), number)
+    except ValueError:
+        if is_host_name(host) and "/" not in host and (number is not None or not port):
+            return InnerHost(host, None, number)
+    raise BadRequest(f"{text!r} is none of HOST, HOST:PORT, ADDRESS, NETWORK/BITS, such as images.corp or 10.1.2.0/24.")
+
+
+def _has_port(text: str) -> bool:
+    return text.rpartition(":")[2].isdecimal() and (text.count(":") == 1 or "]:" in text)
+
+
+class Guard:
+    """Lets connections go to the public internet, to the inner hosts that are named, and nowhere else.
+
+    Nor to this machine itself by its public address, where services may listen that are meant for it alone.
+    """
+
+    def __init__(self, inner_hosts: Sequence[InnerHost], *, way_out: str) -> None:
+        self._inner_hosts = tuple(inner_hosts)
+        self._way_out = way_out
+        self._named: set[tuple[Address, int]] = set()  # what names resolved to that are allowed whatever they lead to
+
+    def check(self, url: HttpUrl) -> None:
+        """Raises AddressRefused for what is inner by its notation; a name's addresses are checked when it connects."""
+        address = url.address
+        if address is not None:
+            self._check_address(url.host, address, url.port)
+        elif _is_local_name(url.host) and not self._is_named(url.host, url.port):
+            raise self._refused(url.host)
+
+    def open_connector(self, resolver: AbstractResolver | None = None) -> aiohttp.TCPConnector:
+        """To be closed. Call it inside the running event loop."""
+        guarded = _GuardedResolver(self, resolver or aiohttp.DefaultResolver())
+        return aiohttp.TCPConnector(limit=_CONNECTIONS, resolver=guarded, socket_factory=self._socket)
+
+    def check_resolved(self, host: str, port: int, found: Sequence[Address]) -> None:
+        """Raises AddressRefused when any address is one that we do not go to."""
+        if self._is_named(host, port):
+            self._named |= {(address, port) for address in found}
+            return
+        for address in found:
+            self._check_address(host, address, port)
+
+    def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        """Sees every connection, whatever led to it."""
+        family, kind, protocol, _, destination = info
+        address, port = ip_address(str(destination[0])), int(destination[1])
+        if (address, port) not in self._named:
+            self._check_address(str(address), address, port)
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+    def _check_address(self, host: str, address: Address, port: int) -> None:
+        if any(inner.covers(address, port) for inner in self._inner_hosts):
+            return
+        if is_private(address) or is_own(address):
+            raise self._refused(host)
+
+    def _is_named(self, host: str, port: int) -> bool:
+        return any(inner.is_named(host, port) for inner in self._inner_hosts)
+
+    def _refused(self, host: str) -> AddressRefused:
+        return AddressRefused(f'"{host}" leads to an inner address. {self._way_out}')
+
+
+class _GuardedResolver(AbstractResolver):
+    def __init__(self, guard: Guard, resolver: AbstractResolver) -> None:
+        self._guard = guard
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        self._guard.check_resolved(host, port, [ip_address(result["host"]) for result in found])
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def _is_local_name(host: str) -> bool:
+    """RFC 6761: names that mean this machine or this network, wherever they are looked up."""
+    return f".{host.rstrip('.')}".endswith((".localhost", ".local", ".internal", ".home.arpa"))
+
+
+def is_own(address: Address) -> bool:
+    """Whether it is an address of this machine: the one from which it would be spoken to. Nothing is sent."""
+    family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(address), 9))
+            return ip_address(probe.getsockname()[0]) == address
+        except OSError:  # there is no way there at all
+            return False

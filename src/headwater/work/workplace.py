@@ -6,6 +6,7 @@ from pathlib import Path
 
 from headwater.db.pool import Pool
 from headwater.media.limits import DecodePool
+from headwater.net.fetch import Fetcher
 from headwater.vault.both import Vaults
 from headwater.work.places import Places
 
@@ -16,6 +17,7 @@ class Workplace:
     places: Places
     vault: Vaults
     decoders: DecodePool
+    fetcher: Fetcher  # the one way to what people's URLs lead to
     spool_dir: Path  # objects on their way to a decoder
     slots: asyncio.Semaphore  # objects read at once: enough to keep the decoders busy
     public_url: str | None  # how clients reach this server, where the operator said it
