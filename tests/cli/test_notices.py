@@ -34,10 +34,18 @@ def test_the_end_of_a_sync_is_shown_and_can_be_marked_read(run, synced):
     assert notices(run, "--project", synced, "--level", "error", "--level", "warning") == []
 
 
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job starts with it ignored
+
+
 def test_following_shows_what_happens_as_it_happens(run, server, synced):
     arguments = [server.headwater, "notices", "--follow", "--project", synced, "--data-dir", str(server.data_dir)]
     with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, text=True, env=server.environment | {"PYTHONUNBUFFERED": "1"}
+        arguments,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=server.environment | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=_hear_interrupts,
     ) as following:
         assert "Sync of told has ended" in following.stdout.readline()
         assert run("sync", f"{synced}/told").returncode == 0
