@@ -45,7 +45,7 @@ def test_following_shows_what_happens_as_it_happens(run, server, synced):
         stdout=subprocess.PIPE,
         text=True,
         env=server.environment | {"PYTHONUNBUFFERED": "1"},
-        preexec_fn=_hear_interrupts,
+        preexec_fn=_hear_interrupts,  # noqa: PLW1509 - it makes one system call
     ) as following:
         assert "Sync of told has ended" in following.stdout.readline()
         assert run("sync", f"{synced}/told").returncode == 0
