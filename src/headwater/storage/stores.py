@@ -208,7 +208,7 @@ class Store(Protocol):
     async def finish_parts(
         self, key: str, state: PartState, parts: Sequence[Part], *, content_type: str, only_if_new: bool = False
     ) -> ObjectInfo:
-        """Make these parts, one after the other, the object at `key`, in place of what was there.
+        """Make these parts, one after the other, the object at `key`, in place of what was there; none make it empty.
 
         May be repeated when an answer was lost. With `only_if_new` an object that is there raises StoreChanged. Raises
         Unavailable when the store has not all of them any more; then everything has to be sent again.
@@ -219,10 +219,9 @@ class Store(Protocol):
         """Leave nothing of what was begun; harmless when repeated, and after `finish_parts`."""
         ...
 
-    async def list_unfinished(self) -> AsyncIterator[Unfinished]:
+    def list_unfinished(self) -> AsyncIterator[Unfinished]:
         """What was begun below the prefix, by anybody, and not finished; nothing where the store does not tell."""
-        for nothing in ():
-            yield nothing
+        return _nothing()
 
     async def delete(self, key: str) -> None:
         """May be repeated: an absent object is fine."""
@@ -298,9 +297,9 @@ def part_limits(size_bytes: int) -> PartLimits:
 
 
 def in_order(key: str, parts: Sequence[Part]) -> list[Part]:
-    """Parts as they lie one after the other. Raises BadRequest for some that do not make an object."""
+    """Parts as they lie one after the other. Raises BadRequest where they do not make an object."""
     ordered = sorted(parts, key=lambda part: part.number)
-    if not ordered or [part.number for part in ordered] != list(range(1, len(ordered) + 1)):
+    if [part.number for part in ordered] != list(range(1, len(ordered) + 1)):
         raise BadRequest(f'Parts of "{key}" are missing, or there are two with one number. Number them from 1 on.')
     return ordered
 
@@ -310,6 +309,11 @@ def lost_parts(key: str) -> Unavailable:
         f'The store no longer has all parts of "{key}": its upload was aborted, or expired, or another upload to the '
         "same name ended meanwhile. Upload it again."
     )
+
+
+async def _nothing() -> AsyncIterator[Unfinished]:
+    for none in list[Unfinished]():
+        yield none
 
 
 def first_after(page: ListingPage, key: str) -> str | None:

@@ -1,14 +1,10 @@
 """A folder as a store; every blocking call runs in a thread."""
 
 import asyncio
-import errno
 import os
-import secrets
-import time
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from io import FileIO
-from threading import Lock
 
 from headwater.errors import BadRequest, Unavailable
 from headwater.storage.local.files import (
@@ -23,21 +19,32 @@ from headwater.storage.local.files import (
     segments_of,
 )
 from headwater.storage.local.listing import glance, take_page, walk
+from headwater.storage.local.uploads import (
+    LocalUpload,
+    abort_parts,
+    begin_parts,
+    check_parts,
+    finish_parts,
+    list_unfinished,
+    put_part,
+)
 from headwater.storage.stores import (
     FEW_KEYS,
     ListingPage,
     ObjectInfo,
     ObjectReader,
+    Part,
+    PartState,
     Store,
+    Unfinished,
     Upload,
     changed,
     check_range,
     first_after,
+    in_order,
 )
 
 _CHUNK_BYTES = 1024**2
-_UNFINISHED = ".dataloop/tmp/"  # a bucket's listing shows it, an index leaves it out
-_FORGOTTEN_S = 24 * 3600  # nothing was written to an unfinished upload for so long: its process was killed
 
 
 class LocalStore(Store):
@@ -84,6 +91,36 @@ class LocalStore(Store):
 
     async def begin_upload(self, key: str, *, content_type: str) -> Upload:  # noqa: ARG002 - files have no type
         return await asyncio.to_thread(LocalUpload, self._root, key)
+
+    async def begin_parts(self, key: str, *, content_type: str, part_bytes: int) -> PartState:  # noqa: ARG002
+        return await asyncio.to_thread(begin_parts, self._root, key, part_bytes)
+
+    async def put_part(self, key: str, state: PartState, number: int, body: bytes) -> Part:
+        return await asyncio.to_thread(put_part, self._root, key, state, number, body)
+
+    async def list_parts(self, key: str, state: PartState) -> list[Part]:
+        """None: who put them knows, for nobody else can."""
+        await asyncio.to_thread(check_parts, self._root, key, state)
+        return []
+
+    async def finish_parts(
+        self,
+        key: str,
+        state: PartState,
+        parts: Sequence[Part],
+        *,
+        content_type: str,  # noqa: ARG002
+        only_if_new: bool = False,
+    ) -> ObjectInfo:
+        ordered = in_order(key, parts)
+        return await asyncio.to_thread(finish_parts, self._root, key, state, ordered, only_if_new=only_if_new)
+
+    async def abort_parts(self, key: str, state: PartState) -> None:
+        await asyncio.to_thread(abort_parts, self._root, key, state)
+
+    async def list_unfinished(self) -> AsyncGenerator[Unfinished]:
+        for one in await asyncio.to_thread(list_unfinished, self._root):
+            yield one
 
     async def delete(self, key: str) -> None:
         await asyncio.to_thread(self._delete, key, None)
@@ -150,86 +187,3 @@ class LocalStore(Store):
                     raise changed(key)
                 os.unlink(segments[-1], dir_fd=folder)
                 os.fsync(folder)
-
-
-class LocalUpload(Upload):
-    """Writes beside the objects, in the same file system, and moves the finished file to its key."""
-
-    def __init__(self, root: Root, key: str) -> None:
-        self._root = root
-        self._key = key
-        self._segments = segments_of(root, key)
-        self._unfinished = segments_of(root, _UNFINISHED + secrets.token_hex(16))
-        self._is_over = False
-        self._lock = Lock()  # a cancelled write still runs in its thread when we abort
-        os.close(open_root(root))  # a missing root is not made
-        with self._folder_of_unfinished(may_create=True) as folder:
-            _remove_forgotten(folder)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._file = os.open(self._unfinished[-1], flags, 0o666, dir_fd=folder)
-
-    async def write(self, chunk: bytes) -> None:
-        await asyncio.to_thread(self._write, chunk)
-
-    async def seal(self) -> None:
-        await asyncio.to_thread(self._seal)
-
-    async def finish(self) -> ObjectInfo:
-        return await asyncio.to_thread(self._finish)
-
-    async def abort(self) -> None:
-        await asyncio.to_thread(self._abort)
-
-    def _write(self, chunk: bytes) -> None:
-        with self._lock, explained(self._root, self._key), memoryview(chunk) as view:
-            written = 0
-            while written < len(view):
-                written += os.write(self._file, view[written:])
-
-    def _seal(self) -> None:
-        with self._lock, explained(self._root, self._key):
-            os.fsync(self._file)
-
-    def _finish(self) -> ObjectInfo:
-        self._seal()
-        with (
-            self._lock,
-            self._folder_of_unfinished() as source,
-            parent_of(self._root, self._segments, may_create=True) as target,
-        ):
-            if not is_file(target, self._segments[-1], or_absent=True):
-                raise FileExistsError(errno.EEXIST, "not a regular file")
-            os.replace(self._unfinished[-1], self._segments[-1], src_dir_fd=source, dst_dir_fd=target)
-            os.fsync(target)
-            info = info_of(self._key, os.fstat(self._file))
-            self._close()
-        return info
-
-    def _abort(self) -> None:
-        with self._lock:
-            if self._is_over:
-                return
-            self._close()
-            with self._folder_of_unfinished() as folder, suppress(FileNotFoundError):
-                os.unlink(self._unfinished[-1], dir_fd=folder)
-
-    def _close(self) -> None:
-        self._is_over = True
-        os.close(self._file)
-        self._file = -1  # a number that no other file can have
-
-    @contextmanager
-    def _folder_of_unfinished(self, *, may_create: bool = False) -> Generator[int]:
-        with (
-            explained(self._root, self._key),
-            parent_of(self._root, self._unfinished, may_create=may_create) as folder,
-        ):
-            yield folder
-
-
-def _remove_forgotten(folder: int) -> None:
-    """Uploads that a killed process left in the folder of unfinished ones."""
-    for name in os.listdir(folder):
-        with suppress(OSError):  # another upload was quicker
-            if os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime < time.time() - _FORGOTTEN_S:
-                os.unlink(name, dir_fd=folder)

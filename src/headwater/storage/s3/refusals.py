@@ -42,6 +42,8 @@ _PERMISSIONS = {
     "UploadPart": ("s3:PutObject", "write to"),
     "CompleteMultipartUpload": ("s3:PutObject", "write to"),
     "AbortMultipartUpload": ("s3:AbortMultipartUpload", "abort uploads to"),
+    "ListParts": ("s3:ListMultipartUploadParts", "list parts of uploads to"),
+    "ListMultipartUploads": ("s3:ListBucketMultipartUploads", "list"),
     "DeleteObject": ("s3:DeleteObject", "delete from"),
     "DeleteObjects": ("s3:DeleteObject", "delete from"),
 }
@@ -122,7 +124,7 @@ def explain(bucket: Bucket, request: Request, refused: Refused) -> HeadwaterErro
             )
         case Refused(status=401 | 403):
             return StoreDenied(_denial(bucket, request.operation, said))
-        case Refused(status=412) if request.operation in ("DeleteObject", "DeleteObjects"):
+        case Refused(status=412) if request.operation in ("DeleteObject", "DeleteObjects", "CompleteMultipartUpload"):
             return changed(key)
         case Refused(status=412):
             return Unavailable(f'"{key}" in {named} changed while it was read {said}. Read it again.')

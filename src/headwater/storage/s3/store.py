@@ -1,13 +1,15 @@
 """A bucket that speaks S3 (AWS, MinIO, Ceph, SeaweedFS, R2 …) as a store."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from urllib.parse import quote
 
 import aiohttp
 
 from headwater.errors import FailedDependency, HeadwaterError, StoreDenied, StoreMissing, Unavailable
+from headwater.storage.multipart import Multipart, MultipartStore, part_request
 from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import info_of, unbroken_chunks
 from headwater.storage.requests import Request
@@ -24,8 +26,10 @@ from headwater.storage.stores import (
     ListingPage,
     ObjectInfo,
     ObjectReader,
+    PartState,
     SignedRequest,
     Store,
+    Unfinished,
     Upload,
     changed,
     check_range,
@@ -34,7 +38,9 @@ from headwater.storage.stores import (
 )
 
 
-class S3Store(Store):
+class S3Store(MultipartStore):
+    _only_if_new = {"If-None-Match": "*"}  # noqa: RUF012
+
     def __init__(
         self,
         bucket: Bucket,
@@ -54,6 +60,7 @@ class S3Store(Store):
         # Standard is what every bucket does unasked, and some servers know no other.
         is_standard = (storage_class or "STANDARD").upper() == "STANDARD"
         self._class_header = {} if is_standard else {"x-amz-storage-class": str(storage_class).upper()}
+        self._multipart = Multipart(self._sender, self._class_header)
 
     @property
     def credentials(self) -> CredentialsProvider[S3Credentials]:
@@ -118,8 +125,18 @@ class S3Store(Store):
         return self._upload(key, content_type)
 
     def _upload(self, key: str, content_type: str) -> S3Upload:
-        headers = {"Content-Type": content_type} | self._class_header
-        return S3Upload(self._sender, self.put, key, content_type, headers)
+        return S3Upload(self._multipart, self.put, key, content_type)
+
+    async def sign_part(
+        self, key: str, state: PartState, number: int, *, size_bytes: int, expires_s: int
+    ) -> SignedRequest | None:
+        headers = {"Content-Length": str(size_bytes)}
+        request = replace(part_request(key, state["id"], number), headers=headers)
+        url = signed_url(self.bucket, request, await self._sender.credentials(False), expires_s=expires_s)
+        return SignedRequest("PUT", url, headers)
+
+    def list_unfinished(self) -> AsyncIterator[Unfinished]:
+        return self._multipart.list_unfinished(self.bucket.prefix)
 
     async def delete(self, key: str) -> None:
         await self._sender.send(Request("DeleteObject", "DELETE", key))
