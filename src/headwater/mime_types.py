@@ -19,6 +19,12 @@ def guess_mime_type(path: str) -> str:
     return _of_extension(extension.lower()) if len(extension) < len(name) else UNKNOWN
 
 
+@lru_cache(maxsize=1024)
+def guess_extension(mime_type: str) -> str:
+    """Without its dot; '' for a type that has none."""
+    return (_TABLE.guess_extension(mime_type) or "").removeprefix(".")
+
+
 _TABLE = mimetypes.MimeTypes()
 for _extension, _type in {
     ".webp": "image/webp",
