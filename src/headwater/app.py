@@ -73,6 +73,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             )
             app.state.news = notifications.News()
             app.state.doors = hooks.Doors(app.state.server)
+            app.state.gate = streams.Gate(app.state.server)
             listening = asyncio.create_task(app.state.news.run(database_url))
             yield
             listening.cancel()
@@ -101,6 +102,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.include_router(login.gate)
     app.include_router(browser.router)
     for noun in (
+        streams,  # first: it is asked most, and routes are tried in this order
         accounts,
         login,
         audit,
@@ -123,7 +125,6 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         ghosts,
         uploads,
         items,
-        streams,
         commands,
         quotas,
         notifications,

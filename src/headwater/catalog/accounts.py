@@ -153,8 +153,16 @@ async def get_bearer(conn: AsyncConnection[Any], account_id: int, *, issued_at: 
     )
     row = await cursor.fetchone()
     if row is None:
-        raise Unauthorized("The account of this token is no longer there.")
+        raise no_longer_there()
     is_called_in, *account = row
     if is_called_in:
-        raise Unauthorized("The password was changed after this token was made. Log in again.")
+        raise called_in()
     return Account(*account)
+
+
+def no_longer_there() -> Unauthorized:
+    return Unauthorized("The account of this token is no longer there.")
+
+
+def called_in() -> Unauthorized:
+    return Unauthorized("The password was changed after this token was made. Log in again.")

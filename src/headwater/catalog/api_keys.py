@@ -1,5 +1,6 @@
 """API keys: tokens of an account that live long, and end when their row here goes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -47,11 +48,27 @@ async def get_holder(conn: AsyncConnection[Any], account_id: int, key_id: int) -
     )
     row = await cursor.fetchone()
     if row is None:
-        raise Unauthorized("This API key was revoked, or its account is no longer there.")
+        raise revoked()
     is_to_be_noted, *account = row
     if is_to_be_noted:
-        await conn.execute("UPDATE api_key SET last_used_at = now() WHERE id = %s", [key_id])
+        await note_use(conn, [key_id])
     return Account(*account)
+
+
+def revoked() -> Unauthorized:
+    return Unauthorized("This API key was revoked, or its account is no longer there.")
+
+
+async def note_use(conn: AsyncConnection[Any], key_ids: Sequence[int]) -> None:
+    """Somebody else who notes the use of a key at this moment does it for us."""
+    await conn.execute(
+        """
+        UPDATE api_key
+        SET last_used_at = now()
+        WHERE id IN (SELECT id FROM api_key WHERE id = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED)
+        """,
+        [list(key_ids)],
+    )
 
 
 async def find_holder(conn: AsyncConnection[Any], caller: Account, email: str) -> Account:

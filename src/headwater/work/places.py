@@ -4,6 +4,7 @@ import os
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 
 import aiohttp
@@ -11,6 +12,7 @@ import aiohttp
 from headwater.catalog import datasets, drivers
 from headwater.catalog.drivers import Driver
 from headwater.catalog.items import Item
+from headwater.catalog.serving import Kept
 from headwater.db.pool import Pool
 from headwater.errors import BadRequest
 from headwater.ids import to_wire
@@ -66,9 +68,48 @@ class Places:
     @asynccontextmanager
     async def of_thumbnail(self, item: Item) -> AsyncGenerator[Store]:
         """Where the thumbnail of an item lies, also when it is a clone."""
-        driver = await self._driver_of(item.dataset_id)
+        async with self.of_thumbnails(item.dataset_id, item.origin_dataset_id) as store:
+            yield store
+
+    @asynccontextmanager
+    async def of_kept(self, kept: Kept) -> AsyncGenerator[Store]:
+        """As `of_item`, without a look at the database while the store is open."""
+        async with self._kept_in(kept, kept.driver_id) as store:
+            yield store
+
+    @asynccontextmanager
+    async def of_kept_thumbnail(self, kept: Kept) -> AsyncGenerator[Store]:
+        """As `of_thumbnail`, without a look at the database while the store is open."""
+        async with self._kept_in(kept, kept.driver_id if kept.keeps_thumbnails else None) as store:
+            yield store
+
+    @asynccontextmanager
+    async def _kept_in(self, kept: Kept, driver_id: int | None) -> AsyncGenerator[Store]:
+        dataset_id = kept.origin_dataset_id or kept.dataset_id
+        driver = None
+        if driver_id is not None and kept.driver_changed_at is not None:
+            name = _name_of_driver(driver_id, kept.driver_changed_at)
+            if name in self._open:
+                async with self._using(name) as store:
+                    yield store
+                return
+            async with self._pool.connection() as conn:
+                driver = await drivers.get_driver(conn, driver_id)
+        async with self._used(dataset_id, driver) as store:
+            yield store
+
+    @asynccontextmanager
+    async def of_own(self, dataset_id: int) -> AsyncGenerator[Store]:
+        """Our own storage of a dataset, which may be no more while clones of its items are there."""
+        async with self._used(dataset_id, None) as store:
+            yield store
+
+    @asynccontextmanager
+    async def of_thumbnails(self, dataset_id: int, origin_id: int | None) -> AsyncGenerator[Store]:
+        """Where the thumbnails lie of a dataset's items, or of those of them that were cloned from `origin_id`."""
+        driver = await self._driver_of(dataset_id)
         driver = None if driver is not None and driver.read_only else driver
-        async with self._used(item.origin_dataset_id or item.dataset_id, driver) as store:
+        async with self._used(origin_id or dataset_id, driver) as store:
             yield store
 
     async def _driver_of(self, dataset_id: int) -> Driver | None:
@@ -79,13 +120,18 @@ class Places:
     @asynccontextmanager
     async def _used(self, dataset_id: int, driver: Driver | None) -> AsyncGenerator[Store]:
         # A driver that was changed is opened anew; who still uses the old store keeps it to the end.
-        name = f"own:{dataset_id}" if driver is None else f"driver:{driver.id}:{driver.changed_at.isoformat()}"
+        name = f"own:{dataset_id}" if driver is None else _name_of_driver(driver.id, driver.changed_at)
         if name not in self._open:
             opened = self._open_own(dataset_id) if driver is None else await self.open(driver)
             if name in self._open:  # another was quicker
                 await opened.close()
             else:
                 self._open[name] = opened
+        async with self._using(name) as store:
+            yield store
+
+    @asynccontextmanager
+    async def _using(self, name: str) -> AsyncGenerator[Store]:
         self._open.move_to_end(name)
         self._users[name] += 1
         try:
@@ -121,6 +167,10 @@ class Places:
             await store.close()
         self._open.clear()
         await self._session.close()
+
+
+def _name_of_driver(driver_id: int, changed_at: datetime) -> str:
+    return f"driver:{driver_id}:{changed_at.isoformat()}"
 
 
 def folder_of(settings: Settings, kind: str, metadata: dict[str, object]) -> str:
