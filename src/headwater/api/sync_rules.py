@@ -10,9 +10,10 @@ from headwater.api.caller import Caller, Connection, DatasetId, ServerDep, needs
 from headwater.catalog import datasets, projects
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
-from headwater.catalog.sync.rules import SyncRules, load_rules, save_rules
+from headwater.catalog.sync.rules import SyncRules, load_rules, rules_of, save_rules
 from headwater.errors import BadRequest
 from headwater.wire import sync_rules as wire
+from headwater.work import sidecars
 from headwater.work.previews import preview
 from headwater.work.selection import Selection
 
@@ -30,10 +31,15 @@ async def read_sync_rules(dataset_id: DatasetId, caller: Caller, conn: Connectio
 async def change_sync_rules(
     dataset_id: DatasetId, body: wire.RulesBody, caller: Caller, conn: Connection
 ) -> wire.RulesJson:
-    """They count from the next sync on. Items that the globs leave out then become ghosts, as if they had gone."""
+    """They count from the next sync on. Items that the globs leave out then become ghosts, as if they had gone.
+
+    Sidecars are hidden and read, or shown again, at once, by a job.
+    """
     dataset, rules = await _patched(conn, caller, dataset_id, body)
     Selection.of(rules)  # or a sync would stumble over a glob that nobody can read
     await save_rules(conn, dataset.id, rules)
+    if rules.sidecars != rules_of(dataset.sync_rules).sidecars:
+        await sidecars.request_marking(conn, dataset.id)
     shown = wire.rules(rules)
     await projects.record(
         conn,

@@ -1,7 +1,8 @@
 """Items: one row per object in a dataset, with the rules for finding, adding, changing and removing them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ ETL_WAITING, ETL_DONE, ETL_FAILED = 0, 1, 2
 # The folder of our own derived files at the root of every bucket; what lies in it is never shown by default.
 HIDDEN_FOLDER = "/.dataloop"
 # What `system_metadata` holds of an object's bytes; gone when these change.
-DERIVED_KEYS = ["exif", "channels", "etl"]
+DERIVED_KEYS = ["exif", "channels", "etl", "ffmpeg", "fps", "duration"]
 _LOCK_CLASS = 0x17E0  # advisory locks of single paths
 
 
@@ -55,6 +56,11 @@ class Item:
     thumbnail_id: int | None  # the number in its thumbnail's name; None: its own id
     link: dict[str, Any] | None  # what a linked item leads to
     metadata_edited_at: datetime | None
+
+    @property
+    def thumbnail_number(self) -> int:
+        """Its name among thumbnails."""
+        return self.id if self.thumbnail_id is None else self.thumbnail_id
 
     @property
     def key(self) -> str:
@@ -96,7 +102,8 @@ async def find_item(conn: AsyncConnection[Any], item_id: int) -> Item | None:
     """Whether the caller may see it is a question to its dataset."""
     cursor = conn.cursor(row_factory=class_row(Item))
     await cursor.execute(SELECT_ITEM + "WHERE item.id = %s", [item_id])
-    return await cursor.fetchone()
+    item = await cursor.fetchone()
+    return item if item is None else (await _with_targets(conn, [item]))[0]
 
 
 async def get_item(conn: AsyncConnection[Any], item_id: int) -> Item:
@@ -130,7 +137,40 @@ async def load_items(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequ
         SELECT_ITEM + "WHERE item.dataset_id = %s AND item.id = ANY(%s) ORDER BY item.id",
         [dataset_id, list(item_ids)],
     )
-    return await cursor.fetchall()
+    return await _with_targets(conn, await cursor.fetchall())
+
+
+MOST_LINKS = 5  # from one linked item to the next
+
+
+async def _with_targets(conn: AsyncConnection[Any], found: Sequence[Item]) -> list[Item]:
+    """Links to items tell the size of what they lead to in this moment, which is what their stream gives."""
+    linked = {item.id: item.link["target_id"] for item in found if item.link and item.link["kind"] == "id"}
+    if not linked:
+        return list(found)
+    cursor = await conn.execute(
+        """
+        WITH RECURSIVE chain AS (
+            SELECT given.id, target.link, target.size_bytes, 1 AS depth
+            FROM unnest(%s::bigint[], %s::bigint[]) AS given (id, target_id)
+            JOIN item AS target ON target.id = given.target_id
+            UNION ALL
+            SELECT chain.id, target.link, target.size_bytes, chain.depth + 1
+            FROM chain
+            JOIN item AS target ON target.id = (chain.link ->> 'target_id')::bigint
+            WHERE chain.depth < %s
+        )
+        SELECT DISTINCT ON (id) id, coalesce((link ->> 'size_bytes')::bigint, size_bytes)
+        FROM chain
+        ORDER BY id, depth DESC
+        """,
+        [list(linked), list(linked.values()), MOST_LINKS],
+    )
+    sizes = dict(await cursor.fetchall())
+    return [
+        replace(item, link=item.link | {"size_bytes": sizes[item.id]}) if item.link and item.id in sizes else item
+        for item in found
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +201,7 @@ async def find_page(
         await cursor.execute(
             SQL(SELECT_ITEM) + SQL("WHERE ") + where + SQL(" ") + order, parameters | limits, prepare=False
         )
-        rows = await cursor.fetchall()
+        rows = await _with_targets(conn, await cursor.fetchall())
     else:
         rows = []
     return Found(rows[: page.page_size], has_next=len(rows) > page.page_size)
@@ -246,62 +286,88 @@ async def try_lock_paths(conn: AsyncConnection[Any], dataset_id: int, paths: Seq
 async def put_item(
     conn: AsyncConnection[Any], dataset_id: int, written: Written, *, creator_id: int | None
 ) -> tuple[Item, bool]:
-    """Add the item, or give the one at this path its new content. Returns it, and whether it is new.
+    """`put_items` of one."""
+    (done,) = await put_items(conn, dataset_id, [written], creator_id=creator_id)
+    return done
 
-    Call it under `lock_path`; without a creator it was found in the bucket. A new content forgets what was derived of
-    the old one; metadata that is not given stays. Raises NotFound when the dataset was deleted meanwhile.
+
+async def put_items(
+    conn: AsyncConnection[Any], dataset_id: int, written: Sequence[Written], *, creator_id: int | None
+) -> list[tuple[Item, bool]]:
+    """Add items, or give those at these paths their new content. Returns each in its order, and whether it is new.
+
+    Up to 1,000 with paths that differ. Call it under `lock_paths`; without a creator they were found in the bucket. A
+    new content forgets what was derived of the old one; metadata that is not given stays. Raises NotFound when the
+    dataset was deleted meanwhile.
     """
-    folder = folder_of(written.path)
-    folder_id = (await ensure_folders(conn, dataset_id, [folder]))[folder]
-    before = await _lock_item_at(conn, dataset_id, written.path)
-    item_id = await _write_item(conn, dataset_id, folder_id, written, creator_id, replaces=before is not None)
-    if item_id is None:  # a scan, which does not ask for the path's lock, was quicker
-        before = await _lock_item_at(conn, dataset_id, written.path)
-        item_id = await _write_item(conn, dataset_id, folder_id, written, creator_id, replaces=before is not None)
-    if item_id is None:
+    folder_ids = await ensure_folders(conn, dataset_id, {folder_of(one.path) for one in written})
+    before: dict[str, Item] = {}
+    ids: dict[str, int] = {}
+    for _ in range(2):  # a scan, which does not ask for the paths' locks, may be quicker the first time
+        if left := [one for one in written if one.path not in ids]:
+            found = await _lock_items_at(conn, dataset_id, [one.path for one in left])
+            before |= {item.path: item for item in found}
+            replaced = [item.id for item in found]
+            ids |= await _write_items(conn, dataset_id, folder_ids, left, creator_id, replaced=replaced)
+    if len(ids) < len(written):
         raise NotFound("The dataset was deleted meanwhile.")
-    await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s AND path = %s", [dataset_id, written.path])
-    hidden = _is_hidden(written.path)
-    if not hidden:
-        await events.record_items(conn, dataset_id, "Created" if before is None else "Updated", [item_id])
-    added = CounterChange() if before is None else _uncounted(before)
-    added.items += 1
-    added.bytes += written.size_bytes
-    added.hidden_items += hidden
-    await count(conn, dataset_id, added)
-    return await get_item(conn, item_id), before is None
+    await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s AND path = ANY(%s)", [dataset_id, list(ids)])
+    shown = [path for path in ids if not _is_hidden(path)]
+    await events.record_items(conn, dataset_id, "Created", [ids[path] for path in shown if path not in before])
+    await events.record_items(conn, dataset_id, "Updated", [ids[path] for path in shown if path in before])
+    change = CounterChange()
+    for one in written:
+        hidden = _is_hidden(one.path)
+        if one.path in before:
+            _uncount(before[one.path], change)
+            hidden = before[one.path].hidden  # a sidecar stays hidden
+        change.items += 1
+        change.bytes += one.size_bytes
+        change.hidden_items += hidden
+    await count(conn, dataset_id, change)
+    items = {item.path: item for item in await load_items(conn, dataset_id, list(ids.values()))}
+    if len(items) < len(written):
+        raise NotFound("The dataset was deleted meanwhile.")
+    return [(items[one.path], one.path not in before) for one in written]
 
 
 def _is_hidden(path: str) -> bool:
     return path.startswith(HIDDEN_FOLDER + "/")
 
 
-async def _write_item(
+async def _write_items(
     conn: AsyncConnection[Any],
     dataset_id: int,
-    folder_id: int,
-    written: Written,
+    folder_ids: Mapping[str, int],
+    written: Sequence[Written],
     creator_id: int | None,
     *,
-    replaces: bool,
-) -> int | None:
-    """The row's id; None when there is a row and it `replaces` none."""
+    replaced: Sequence[int],
+) -> dict[str, int]:
+    """Ids of the rows by path, but for paths with a row that is not among those to be `replaced`."""
     cursor = await conn.execute(
         """
         INSERT INTO item (
             dataset_id, folder_id, path, object_key, size_bytes, etag, modified_at, mime_type, hidden, description,
             user_metadata, system_metadata, link, creator_id, updated_by_id, changed_at
         )
-        VALUES (
-            %(dataset_id)s, %(folder_id)s, %(path)s, %(object_key)s, %(size_bytes)s, %(etag)s, %(modified_at)s,
-            %(mime_type)s, %(hidden)s, %(description)s, %(user_metadata)s, %(system_metadata)s, %(link)s,
-            %(creator_id)s, %(creator_id)s,
+        SELECT
+            %(dataset_id)s, folder_id, path, object_key, size_bytes, etag, modified_at::timestamptz, mime_type, hidden,
+            description, user_metadata::jsonb, system_metadata::jsonb, link::jsonb, %(creator_id)s, %(creator_id)s,
             -- Never before the start of a scan that runs, though the clock may have been put back since.
             greatest(
                 clock_timestamp(),
                 (SELECT started_at FROM scan WHERE dataset_id = %(dataset_id)s AND state = 'running')
             )
+        FROM unnest(
+            %(folder_ids)s::bigint[], %(paths)s::text[], %(object_keys)s::text[], %(sizes)s::bigint[],
+            %(etags)s::text[], %(modified)s::text[], %(mime_types)s::text[], %(hidden)s::boolean[],
+            %(descriptions)s::text[], %(user_metadata)s::text[], %(system_metadata)s::text[], %(links)s::text[]
+        ) WITH ORDINALITY AS given (
+            folder_id, path, object_key, size_bytes, etag, modified_at, mime_type, hidden, description, user_metadata,
+            system_metadata, link, n
         )
+        ORDER BY n
         ON CONFLICT (dataset_id, path) DO UPDATE
         SET object_key = excluded.object_key, size_bytes = excluded.size_bytes, etag = excluded.etag,
             modified_at = excluded.modified_at, mime_type = excluded.mime_type,
@@ -310,62 +376,64 @@ async def _write_item(
             system_metadata = coalesce(item.system_metadata - %(derived)s::text[], '{}')
                 || coalesce(excluded.system_metadata, '{}'),
             link = excluded.link, width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0,
-            missing_since = NULL,
-            trashed_at = NULL, changed_at = excluded.changed_at, updated_at = now(),
-            updated_by_id = excluded.updated_by_id
-        WHERE %(replaces)s
-        RETURNING id
+            missing_since = NULL, trashed_at = NULL, changed_at = excluded.changed_at, updated_at = now(),
+            updated_by_id = excluded.updated_by_id, origin_dataset_id = NULL,
+            -- Clones, and whom this is a clone of, keep the thumbnail of the old content.
+            thumbnail_id = CASE
+                WHEN item.origin_dataset_id IS NOT NULL OR EXISTS (
+                    SELECT FROM item AS clone
+                    WHERE clone.thumbnail_id = coalesce(item.thumbnail_id, item.id) AND clone.id <> item.id
+                ) THEN nextval('item_id_seq')
+                ELSE item.thumbnail_id
+            END
+        WHERE item.id = ANY(%(replaced)s)
+        RETURNING path, id
         """,
-        _row_of(written)
-        | {
+        {
             "dataset_id": dataset_id,
-            "folder_id": folder_id,
-            "hidden": _is_hidden(written.path),
-            "derived": DERIVED_KEYS,
             "creator_id": creator_id,
-            "replaces": replaces,
+            "derived": DERIVED_KEYS,
+            "replaced": list(replaced),
+            "folder_ids": [folder_ids[folder_of(one.path)] for one in written],
+            "paths": [one.path for one in written],
+            "object_keys": [one.object_key for one in written],
+            "sizes": [one.size_bytes for one in written],
+            "etags": [one.etag for one in written],
+            "modified": [None if one.modified_at is None else one.modified_at.isoformat() for one in written],
+            "mime_types": [one.mime_type or guess_mime_type(one.path) for one in written],
+            "hidden": [_is_hidden(one.path) for one in written],
+            "descriptions": [one.description for one in written],
+            "user_metadata": [_json(one.user_metadata) for one in written],
+            "system_metadata": [_json(one.system_metadata) for one in written],
+            "links": [_json(one.link) for one in written],
         },
     )
-    row = await cursor.fetchone()
-    return None if row is None else row[0]
+    return dict(await cursor.fetchall())
 
 
-def _row_of(written: Written) -> dict[str, Any]:
-    """The columns that an object says itself."""
-    return {
-        "path": written.path,
-        "object_key": written.object_key,
-        "size_bytes": written.size_bytes,
-        "etag": written.etag,
-        "modified_at": written.modified_at,
-        "mime_type": written.mime_type or guess_mime_type(written.path),
-        "description": written.description,
-        "user_metadata": None if written.user_metadata is None else Jsonb(written.user_metadata),
-        "system_metadata": None if written.system_metadata is None else Jsonb(written.system_metadata),
-        "link": None if written.link is None else Jsonb(written.link),
-    }
+def _json(document: dict[str, Any] | None) -> str | None:
+    return None if document is None else json.dumps(document)
 
 
-async def _lock_item_at(conn: AsyncConnection[Any], dataset_id: int, path: str) -> Item | None:
-    """As it is now: preprocessing and scans, which do not ask for the path's lock, wait for this transaction."""
+async def _lock_items_at(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> list[Item]:
+    """As they are now: preprocessing and scans, which do not ask for paths' locks, wait for this transaction."""
     cursor = conn.cursor(row_factory=class_row(Item))
     await cursor.execute(
-        SELECT_ITEM + "WHERE item.dataset_id = %s AND item.path = %s FOR UPDATE OF item", [dataset_id, path]
+        SELECT_ITEM + "WHERE item.dataset_id = %s AND item.path = ANY(%s) ORDER BY item.id FOR UPDATE OF item",
+        [dataset_id, list(paths)],
     )
-    return await cursor.fetchone()
+    return await cursor.fetchall()
 
 
-def _uncounted(item: Item) -> CounterChange:
-    """Takes what this row counts off its dataset's counters."""
-    return CounterChange(
-        items=-1,
-        hidden_items=-int(item.hidden),
-        missing_items=-int(item.missing_since is not None),
-        trashed_items=-int(item.trashed_at is not None),
-        bytes=-item.size_bytes,
-        prepared_items=-int(item.etl_state == ETL_DONE),
-        failed_items=-int(item.etl_state == ETL_FAILED),
-    )
+def _uncount(item: Item, change: CounterChange) -> None:
+    """Take what this row counts off its dataset's counters."""
+    change.items -= 1
+    change.hidden_items -= item.hidden
+    change.missing_items -= item.missing_since is not None
+    change.trashed_items -= item.trashed_at is not None
+    change.bytes -= item.size_bytes
+    change.prepared_items -= item.etl_state == ETL_DONE
+    change.failed_items -= item.etl_state == ETL_FAILED
 
 
 async def update_item(

@@ -20,7 +20,7 @@ class Selection:
     folder: str | None = None  # with all that is below it
     is_missing: bool = False  # only ghosts …
     missing_until: datetime | None = None  # … since then or before
-    is_shown: bool = False  # nothing of the hidden folder or the trash
+    is_shown: bool = False  # nothing of our own folder or the trash; sidecars go along
 
     def where(self, dataset_id: int) -> tuple[Composed, dict[str, object]]:
         """What stands behind WHERE in a query FROM item. Raises BadRequest."""
@@ -39,7 +39,7 @@ class Selection:
             parts.append(SQL("item.missing_since <= %(missing_until)s").format())
             parameters["missing_until"] = self.missing_until
         if self.is_shown:
-            parts.append(SQL("NOT item.hidden AND item.trashed_at IS NULL").format())
+            parts.append(SQL("item.path NOT LIKE '/.dataloop/%%' AND item.trashed_at IS NULL").format())
         return SQL(" AND ").join(parts), parameters
 
 

@@ -47,7 +47,7 @@ async def compare(
         + " > %(after)s"
         + until
         + """
-                AND (object_key IS NOT NULL OR NOT hidden)
+                AND (object_key IS NOT NULL OR path NOT LIKE '/.dataloop/%%')
         )
         SELECT
             CASE
@@ -246,7 +246,7 @@ async def forgotten_by_preprocessing(
         """
         SELECT id, path
         FROM item
-        WHERE dataset_id = %(dataset_id)s AND etl_state = 0 AND NOT hidden AND missing_since IS NULL
+        WHERE dataset_id = %(dataset_id)s AND etl_state = 0 AND path NOT LIKE '/.dataloop/%%' AND missing_since IS NULL
             AND NOT EXISTS (SELECT FROM event WHERE event.dataset_id = %(dataset_id)s)
             AND NOT EXISTS (
                 SELECT

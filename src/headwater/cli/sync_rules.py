@@ -37,6 +37,12 @@ def sync_rules_command(
         bool | None,
         typer.Option("--follow-moves/--no-follow-moves", help="An object that moved stays the same item."),
     ] = None,
+    sidecars: Annotated[
+        bool | None,
+        typer.Option(
+            "--sidecars/--no-sidecars", help="name.ext.json is not shown: it holds the metadata of name.ext."
+        ),
+    ] = None,
     brake_items: Annotated[
         int | None, typer.Option("--brake-items", metavar="N", help="So many may go in one sync without a question …")
     ] = None,
@@ -61,6 +67,7 @@ def sync_rules_command(
         "exclude": exclude or None,
         "ghosts": ghosts and ghosts.value,
         "followMoves": follow_moves,
+        "sidecars": sidecars,
         "brakeItems": brake_items,
         "brakeShare": brake_share,
     }
@@ -93,6 +100,7 @@ def _json(rules: dict[str, Any]) -> dict[str, Any]:
         "exclude": rules["exclude"],
         "ghosts": rules["ghosts"],
         "follow_moves": rules["followMoves"],
+        "sidecars": rules["sidecars"],
         "brake_items": rules["brakeItems"],
         "brake_share": rules["brakeShare"],
     }
@@ -103,6 +111,7 @@ def _show(rules: dict[str, Any]) -> None:
     say(f"Excluded:     {'  '.join(rules['exclude']) or 'none'}")
     say(f"Ghosts:       {'put into the trash' if rules['ghosts'] == 'trash' else 'shown with a flag'}")
     say(f"Moves:        {'followed' if rules['followMoves'] else 'not followed'}")
+    say(f"Sidecars:     {'give their items metadata' if rules['sidecars'] else 'items like others'}")
     say(f"Brake:        {rules['brakeItems']:,} items or {rules['brakeShare']:.0%} of all, whichever is more")
 
 

@@ -1,19 +1,34 @@
 """Items as the SDK sends and reads them. Every key is always there: the SDK sends back as null what was left out."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from typing_extensions import TypedDict
 
+from headwater.catalog.bulk_metadata import LARGEST_BYTES
 from headwater.catalog.folders import Folder, folder_of, name_of, parent_of
 from headwater.catalog.items import ETL_WAITING, Item
 from headwater.errors import BadRequest
 from headwater.ids import to_wire
-from headwater.wire import times
+from headwater.wire import links, times
 
 # What we know in columns of our own; a client cannot set it.
 _TYPED_KEYS = frozenset(
-    ["size", "mimetype", "width", "height", "thumbnailId", "missing", "missingSince", "trashedAt", "etag", "etl"]
+    [
+        "size",
+        "mimetype",
+        "width",
+        "height",
+        "thumbnailId",
+        "missing",
+        "missingSince",
+        "trashedAt",
+        "etag",
+        "etl",
+        "link",
+    ]
 )
 _DEEPEST = 100  # levels of metadata; JSON writers and readers give up at a few hundred
 
@@ -85,8 +100,15 @@ def item(found: Item, base: str) -> ItemJson:
         description=found.description,
         spec=None,
         srcItem=None,
-        metadata={"user": found.user_metadata or {}, "system": system_metadata(found)},
+        metadata=_metadata(found),
     )
+
+
+def _metadata(found: Item) -> dict[str, Any]:
+    """The SDK reads the frame rate of a video beside `user` and `system`."""
+    system = system_metadata(found)
+    fps = {"fps": system["fps"]} if isinstance(system.get("fps"), int | float) else {}
+    return {"user": found.user_metadata or {}, "system": system} | fps
 
 
 def system_metadata(found: Item) -> dict[str, Any]:
@@ -101,6 +123,8 @@ def system_metadata(found: Item) -> dict[str, Any]:
         "etag": found.etag,
     }
     system |= found.system_metadata or {}
+    if found.link is not None:
+        system |= links.system_metadata(found.link)
     if found.etl_state == ETL_WAITING:
         system["etl"] = {"state": "waiting"}
     if found.width_px is not None:
@@ -171,16 +195,33 @@ def metadata_patch(given: Any) -> MetadataPatch:
     for key in ("user", "system"):
         if not isinstance(given.get(key), dict | None):
             raise BadRequest(f"metadata.{key} is a JSON object.")
-    check_depth(given)
+    for key in ("user", "system"):
+        check_metadata(given.get(key) or {}, f"metadata.{key}")
     return MetadataPatch(given.get("user"), settable_system(given.get("system") or {}))
 
 
-def check_depth(metadata: Any) -> None:
+def check_metadata(metadata: dict[str, Any], where: str) -> None:
+    """Raises BadRequest for what cannot be stored, or not be answered."""
+    check_depth(metadata, where)
+    try:
+        size_bytes = len(json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:  # half a surrogate pair, NaN
+        raise BadRequest(f"{where} holds a number or a character that JSON does not know.") from None
+    if size_bytes > LARGEST_BYTES:
+        raise BadRequest(
+            f"{where} is {size_bytes:,} bytes of JSON; {LARGEST_BYTES:,} are the most. Keep large data in a "
+            "file of its own, and its path here."
+        )
+
+
+def check_depth(metadata: Any, where: str = "The metadata") -> None:
     """Raises BadRequest for what could be stored, but not be answered."""
     level, depth = [metadata], 0
     while level:
         if depth > _DEEPEST:
-            raise BadRequest(f"The metadata is nested more than {_DEEPEST} levels deep. Write it flatter.")
+            raise BadRequest(f"{where} is nested more than {_DEEPEST} levels deep. Write it flatter.")
+        if any(isinstance(text, str) and "\0" in text for value in level for text in _texts(value)):
+            raise BadRequest(f"{where} holds a NUL character, which cannot be stored.")
         level = [
             part
             for value in level
@@ -188,6 +229,10 @@ def check_depth(metadata: Any) -> None:
             for part in (value.values() if isinstance(value, dict) else value)
         ]
         depth += 1
+
+
+def _texts(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, dict) else [value]
 
 
 def settable_system(patch: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,9 @@ class RulesBody(BaseModel):
     follow_moves: bool | None = Field(
         default=None, alias="followMoves", description="An object that moved in the bucket stays the same item."
     )
+    sidecars: bool | None = Field(
+        default=None, description="name.ext.json is no item to show: it holds the user metadata of name.ext."
+    )
     brake_items: int | None = Field(default=None, alias="brakeItems", ge=0, le=10**12)
     brake_share: float | None = Field(default=None, alias="brakeShare", ge=0, le=1)
 
@@ -44,6 +47,7 @@ class RulesJson(TypedDict):
     exclude: list[str]
     ghosts: str
     followMoves: bool
+    sidecars: bool
     brakeItems: int
     brakeShare: float
 
@@ -54,6 +58,7 @@ def rules(found: SyncRules) -> RulesJson:
         exclude=list(found.exclude),
         ghosts=found.ghosts,
         followMoves=found.follow_moves,
+        sidecars=found.sidecars,
         brakeItems=BRAKE_ITEMS if found.brake_items is None else found.brake_items,
         brakeShare=BRAKE_SHARE if found.brake_share is None else found.brake_share,
     )

@@ -13,12 +13,14 @@ from typing import Any
 from headwater.catalog import commands, items, preparing
 from headwater.catalog.items import HIDDEN_FOLDER, Item
 from headwater.catalog.preparing import PreparedItem
+from headwater.catalog.sidecars import are_on as has_sidecars
 from headwater.errors import BadRequest, FailedDependency, StoreDenied, StoreMissing, Unavailable
 from headwater.ids import to_wire
 from headwater.media.probe import sniff_mime_type
 from headwater.media.records import Prepared, Thumbnail
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import ObjectReader, Store
+from headwater.work import sidecars
 from headwater.work.workplace import Workplace
 
 TASK = "preprocess_items"
@@ -34,6 +36,11 @@ def thumbnail_key(item_id: int, thumbnail_type: str) -> str:
     return f"{HIDDEN_FOLDER[1:]}/thumbnails/{to_wire(item_id)}.{_EXTENSIONS[thumbnail_type]}"
 
 
+def thumbnail_number(key: str) -> int:
+    """Whose thumbnail lies there: the opposite of `thumbnail_key`."""
+    return int(key.rpartition("/")[2].partition(".")[0], 16)
+
+
 @dataclass(frozen=True, slots=True)
 class Stores:
     objects: Store
@@ -46,23 +53,31 @@ async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence
     A defect of ours, too, is raised only when the other items are saved.
     """
     async with place.pool.connection() as conn:
-        waiting = [
-            item
-            for item in await items.load_items(conn, dataset_id, item_ids)
-            if item.etl_state == items.ETL_WAITING and not item.hidden
-        ]
-    if not waiting:
-        return
+        found = await items.load_items(conn, dataset_id, item_ids)
+        takes_sidecars = await has_sidecars(conn, dataset_id)
+    plain = [item for item in found if not (takes_sidecars and sidecars.is_ours(item))]
+    waiting = [item for item in plain if item.etl_state == items.ETL_WAITING and not item.hidden]
     failure: Exception | None = None
     places = place.places
-    async with places.of_dataset(dataset_id) as store, places.of_derived(dataset_id) as derived:
-        async for prepared, failed in _in_bundles(place, Stores(store, derived), waiting):
-            failure = failed
-            async with place.pool.connection() as conn:
-                await preparing.save_prepared(conn, dataset_id, prepared)
-                await commands.announce_dataset(conn, dataset_id)
+    for together in _by_origin(waiting):
+        async with places.of_item(together[0]) as store, places.of_thumbnail(together[0]) as derived:
+            async for prepared, failed in _in_bundles(place, Stores(store, derived), together):
+                failure = failed or failure
+                async with place.pool.connection() as conn:
+                    await preparing.save_prepared(conn, dataset_id, prepared)
+                    await commands.announce_dataset(conn, dataset_id)
+    if takes_sidecars:
+        failure = await sidecars.settle(place, dataset_id, found) or failure
     if failure:
         raise failure
+
+
+def _by_origin(waiting: Sequence[Item]) -> list[list[Item]]:
+    """Items whose objects lie together: clones lie where those do that they were cloned from."""
+    found: dict[int | None, list[Item]] = {}
+    for item in waiting:
+        found.setdefault(item.origin_dataset_id, []).append(item)
+    return list(found.values())
 
 
 async def _in_bundles(
@@ -185,4 +200,4 @@ async def _finish(store: Store, item: Item, mime_type: str, prepared: Prepared) 
 
 
 async def _put_thumbnail(store: Store, item: Item, thumbnail: Thumbnail) -> None:
-    await store.put(thumbnail_key(item.id, thumbnail.mime_type), thumbnail.content, content_type=thumbnail.mime_type)
+    await store.put(thumbnail_key(item.thumbnail_number, thumbnail.mime_type), thumbnail.content, content_type=thumbnail.mime_type)

@@ -10,7 +10,7 @@ from psycopg import OperationalError
 
 from headwater.catalog.notices import DELIVER_TASK
 from headwater.errors import HeadwaterError, NotFound, Unavailable
-from headwater.work import deletion, ghosts, preprocess, secrets, sync, verify, watching, webhooks
+from headwater.work import deletion, ghosts, preprocess, secrets, sidecars, sync, verify, watching, webhooks
 from headwater.work.workplace import Workplace
 
 _SYNC_TRIES = 8
@@ -61,6 +61,10 @@ def register(app: App, place: Workplace) -> None:
     @app.task(name=preprocess.TASK, retry=retry)
     async def preprocess_items(dataset_id: int, item_ids: list[int]) -> None:
         await preprocess.preprocess_items(place, dataset_id, item_ids)
+
+    @app.task(name=sidecars.MARK_TASK, retry=retry)
+    async def mark_sidecars(dataset_id: int) -> None:
+        await sidecars.mark_sidecars(place, dataset_id)
 
     _register_deletions(app, place, retry)
 

@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from headwater.catalog import events
+from headwater.catalog import events, sidecars
 from headwater.catalog.datasets import CounterChange
 from headwater.catalog.folders import ensure_folders, folder_of
 from headwater.catalog.sync.listed import SEPARATOR, Listed, array, column
@@ -37,17 +37,19 @@ async def add_items(
         "sizes": array(listed.sizes[position] for position in positions),
         "separator": SEPARATOR,
         "each": events.ITEMS_PER_EVENT,
+        "sidecar": sidecars.NAME,
     }
     for _, values in columns:
         parameters |= values
     try:
         async with conn.transaction():
-            added, added_bytes = await _insert(conn, [sql for sql, _ in columns], parameters, on_conflict="")
+            added, added_bytes, hidden = await _insert(conn, [sql for sql, _ in columns], parameters, on_conflict="")
     except UniqueViolation:
         skip: LiteralString = "ON CONFLICT (dataset_id, path) DO NOTHING"
-        added, added_bytes = await _insert(conn, [sql for sql, _ in columns], parameters, on_conflict=skip)
+        added, added_bytes, hidden = await _insert(conn, [sql for sql, _ in columns], parameters, on_conflict=skip)
     change.items += added
     change.bytes += added_bytes
+    change.hidden_items += hidden
     await events.announce(conn)
 
 
@@ -57,16 +59,18 @@ async def _insert(
     parameters: dict[str, Any],
     *,
     on_conflict: LiteralString,
-) -> tuple[int, int]:
-    """How many rows were added, and the bytes of their objects.
+) -> tuple[int, int, int]:
+    """How many rows were added, the bytes of their objects, and how many of them are hidden sidecars.
 
     `ON CONFLICT` costs a third more for each row, so the first try does without.
     """
     statement: LiteralString = (
         """
         WITH added AS (
-            INSERT INTO item (dataset_id, folder_id, path, size_bytes, etag, modified_at, mime_type)
-            SELECT %(dataset_id)s, folder_id, path, size_bytes, etag, nullif(modified_at, '')::timestamptz, mime_type
+            INSERT INTO item (dataset_id, folder_id, path, size_bytes, etag, modified_at, mime_type, hidden)
+            SELECT %(dataset_id)s, folder_id, path, size_bytes, etag, nullif(modified_at, '')::timestamptz, mime_type,
+                (SELECT coalesce((sync_rules ->> 'sidecars')::boolean, false) FROM dataset WHERE id = %(dataset_id)s)
+                AND path ~ %(sidecar)s
             FROM unnest(%(folder_ids)s::bigint[], %(sizes)s::bigint[], """
         + ", ".join(columns)
         + """) WITH ORDINALITY AS batch (folder_id, size_bytes, path, etag, modified_at, mime_type, n)
@@ -74,14 +78,14 @@ async def _insert(
             """
         + on_conflict
         + """
-            RETURNING id, size_bytes
+            RETURNING id, size_bytes, hidden
         ), recorded AS (
             INSERT INTO event (dataset_id, resource, action, item_ids)
             SELECT %(dataset_id)s, 'Item', 'Created', array_agg(id ORDER BY id)
             FROM (SELECT id, (row_number() OVER (ORDER BY id) - 1) / %(each)s AS bundle FROM added) AS numbered
             GROUP BY bundle
         )
-        SELECT count(*), coalesce(sum(size_bytes), 0)::bigint FROM added
+        SELECT count(*), coalesce(sum(size_bytes), 0)::bigint, count(*) FILTER (WHERE hidden) FROM added
         """
     )
     cursor = await conn.execute(statement, parameters)
@@ -114,9 +118,17 @@ async def refresh_items(
             UPDATE item
             SET size_bytes = new.size_bytes, etag = new.etag, modified_at = nullif(new.modified_at, '')::timestamptz,
                 mime_type = new.mime_type, width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0,
-                missing_since = NULL, trashed_at = NULL,
-                system_metadata = item.system_metadata - '{exif,channels,etl}'::text[], changed_at = clock_timestamp(),
-                updated_at = now()
+                missing_since = NULL, trashed_at = NULL, link = NULL,
+                system_metadata = item.system_metadata - '{exif,channels,etl,ffmpeg,fps,duration}'::text[], changed_at = clock_timestamp(),
+                updated_at = now(),
+                -- Clones keep the thumbnail of the old content.
+                thumbnail_id = CASE
+                    WHEN EXISTS (
+                        SELECT FROM item AS clone
+                        WHERE clone.thumbnail_id = coalesce(item.thumbnail_id, item.id) AND clone.id <> item.id
+                    ) THEN nextval('item_id_seq')
+                    ELSE item.thumbnail_id
+                END
             FROM unnest(
                 %(ids)s::bigint[], %(sizes)s::bigint[], %(etags)s::text[], %(modified)s::text[], %(mime_types)s::text[]
             ) AS new (id, size_bytes, etag, modified_at, mime_type)

@@ -117,6 +117,7 @@ async def set_trashed(conn: AsyncConnection[Any], dataset_id: int, ghosts: Seque
             FROM item
             WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s)
                 AND missing_since IS NOT NULL AND (trashed_at IS NULL) = %(trashed)s
+                AND NOT (hidden AND %(trashed)s) -- a sidecar is out of sight already
             ORDER BY id
             FOR UPDATE
         )

@@ -19,6 +19,7 @@ class SyncRules:
     exclude: tuple[str, ...] = ()  # globs; they win over `include`
     ghosts: Literal["flag", "trash"] = "flag"
     follow_moves: bool = False
+    sidecars: bool = False  # name.ext.json holds the metadata of name.ext, see catalog/sidecars.py
     brake_items: int | None = None  # None: the default above
     brake_share: float | None = None
 

@@ -49,16 +49,22 @@ async def judge_missing(conn: AsyncConnection[Any], scan: Scan, rules: SyncRules
                 AND item.changed_at < %(started_at)s
             ORDER BY item.id
             FOR UPDATE OF item
+        ), marked AS (
+            UPDATE item
+            SET missing_since = now(), trashed_at = CASE WHEN %(is_trash)s AND NOT hidden THEN now() END,
+                updated_at = now()
+            FROM gone
+            WHERE item.dataset_id = %(dataset_id)s AND item.id = gone.id
+            RETURNING item.trashed_at
         )
-        UPDATE item
-        SET missing_since = now(), trashed_at = CASE WHEN %(is_trash)s THEN now() END, updated_at = now()
-        FROM gone
-        WHERE item.dataset_id = %(dataset_id)s AND item.id = gone.id
+        SELECT count(*), count(trashed_at) FROM marked
         """,
         {"dataset_id": scan.dataset_id, "scan_id": scan.id, "started_at": scan.started_at, "is_trash": is_trash},
     )
-    marked = cursor.rowcount
-    await count(conn, scan.dataset_id, CounterChange(missing_items=marked, trashed_items=marked if is_trash else 0))
+    row = await cursor.fetchone()
+    assert row is not None
+    marked, trashed = row
+    await count(conn, scan.dataset_id, CounterChange(missing_items=marked, trashed_items=trashed))
     return Verdict(marked=marked, held=0, moved=followed.moved, left_over=followed.left_over)
 
 
@@ -80,10 +86,11 @@ async def mark_gone(
             FOR UPDATE
         )
         UPDATE item
-        SET missing_since = now(), trashed_at = CASE WHEN %(is_trash)s THEN now() END, updated_at = now(),
-            changed_at = clock_timestamp()
+        SET missing_since = now(), trashed_at = CASE WHEN %(is_trash)s AND NOT hidden THEN now() END,
+            updated_at = now(), changed_at = clock_timestamp()
         FROM gone
         WHERE item.dataset_id = %(dataset_id)s AND item.id = gone.id
+        RETURNING item.trashed_at IS NOT NULL
         """,
         {
             "dataset_id": seen.dataset_id,
@@ -92,7 +99,7 @@ async def mark_gone(
             "is_trash": rules.ghosts == "trash",
         },
     )
-    change.missing_items += cursor.rowcount
-    if rules.ghosts == "trash":
-        change.trashed_items += cursor.rowcount
-    return cursor.rowcount
+    are_trashed = [is_trashed for (is_trashed,) in await cursor.fetchall()]
+    change.missing_items += len(are_trashed)
+    change.trashed_items += sum(are_trashed)
+    return len(are_trashed)

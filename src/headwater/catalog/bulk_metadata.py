@@ -1,0 +1,76 @@
+"""Metadata of many items at once: one patch over each, in pieces of a command."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+LARGEST_BYTES = 1_000_000  # of the user metadata of one item, as JSON text; of its system metadata as well
+
+
+@dataclass(frozen=True, slots=True)
+class Patched:
+    changed: int
+    too_large: int  # left as they were: with the patch their metadata would be larger than the limit
+
+
+async def patch_items(
+    conn: AsyncConnection[Any],
+    dataset_id: int,
+    item_ids: Sequence[int],
+    *,
+    user: dict[str, Any],
+    system: dict[str, Any],
+    updated_by_id: int | None,
+) -> Patched:
+    """Put the patches over the metadata of these items, deeply; null removes a key. Repeatable.
+
+    Items that have it so already are not written. No event: an Updated event is for new bytes.
+    """
+    cursor = await conn.execute(
+        """
+        WITH before AS (
+            SELECT
+                id, coalesce(user_metadata, '{}') AS user_metadata,
+                coalesce(system_metadata, '{}') AS system_metadata
+            FROM item
+            WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s)
+            ORDER BY id
+            FOR UPDATE
+        ), merged AS MATERIALIZED (
+            SELECT
+                id, user_metadata AS user_before, system_metadata AS system_before,
+                jsonb_deep_merge(user_metadata, %(user)s) AS user_after,
+                jsonb_deep_merge(system_metadata, %(system)s) AS system_after
+            FROM before
+        ), fitting AS MATERIALIZED (
+            SELECT
+                merged.*,
+                user_after <> user_before AS is_user_changed,
+                greatest(octet_length(user_after::text), octet_length(system_after::text)) > %(largest)s AS is_too_large
+            FROM merged
+            WHERE user_after <> user_before OR system_after <> system_before
+        ), written AS (
+            UPDATE item
+            SET user_metadata = fitting.user_after, system_metadata = fitting.system_after, updated_at = now(),
+                metadata_edited_at = CASE WHEN is_user_changed THEN now() ELSE item.metadata_edited_at END,
+                updated_by_id = %(updated_by_id)s
+            FROM fitting
+            WHERE item.dataset_id = %(dataset_id)s AND item.id = fitting.id AND NOT is_too_large
+        )
+        SELECT count(*) FILTER (WHERE NOT is_too_large), count(*) FILTER (WHERE is_too_large) FROM fitting
+        """,
+        {
+            "dataset_id": dataset_id,
+            "ids": list(item_ids),
+            "user": Jsonb(user),
+            "system": Jsonb(system),
+            "largest": LARGEST_BYTES,
+            "updated_by_id": updated_by_id,
+        },
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return Patched(*row)

@@ -1,0 +1,74 @@
+"""Metadata in PostgreSQL: merged and taken back as in Python, given by sidecars, patched in bulk."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from headwater.wire.items import merged
+
+_KEYS = st.sampled_from(["a", "b", "c", "", "a.b", "ä"])
+_LEAVES = (
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "x", "null"]) | st.lists(st.integers(0, 2))
+)
+_VALUES = st.recursive(_LEAVES, lambda inner: st.dictionaries(_KEYS, inner, max_size=3), max_leaves=8)
+_OBJECTS = st.dictionaries(_KEYS, _VALUES, max_size=4)
+
+
+def without_nulls(value: Any) -> Any:
+    return merged({}, value)
+
+
+def taken_back(held: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What the migration's function says in SQL."""
+    rest: dict[str, Any] = {}
+    for key, value in held.items():
+        if key not in given:
+            rest[key] = value
+        elif value == given[key] and type(value) is type(given[key]):
+            continue
+        elif isinstance(value, dict) and isinstance(given[key], dict):
+            if left := taken_back(value, given[key]):
+                rest[key] = left
+        else:
+            rest[key] = value
+    return rest
+
+
+async def ask(conn: AsyncConnection, function: str, *values: Any) -> Any:
+    cursor = await conn.execute(f"SELECT {function}(%s, %s)", [None if one is None else Jsonb(one) for one in values])
+    (found,) = await cursor.fetchone()
+    return found
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=_OBJECTS.map(without_nulls), patch=_OBJECTS)
+async def test_a_patch_means_the_same_in_postgresql_and_in_python(
+    conn: AsyncConnection, before: dict[str, Any], patch: dict[str, Any]
+) -> None:
+    assert await ask(conn, "jsonb_deep_merge", before, patch) == merged(before, patch)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(held=_OBJECTS.map(without_nulls), given_before=_OBJECTS.map(without_nulls))
+async def test_what_was_given_is_taken_back_and_nothing_else(
+    conn: AsyncConnection, held: dict[str, Any], given_before: dict[str, Any]
+) -> None:
+    assert await ask(conn, "jsonb_take_back", held, given_before) == taken_back(held, given_before)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=_OBJECTS.map(without_nulls))
+async def test_what_was_given_to_nothing_leaves_nothing_behind(conn: AsyncConnection, content: dict[str, Any]) -> None:
+    held = await ask(conn, "jsonb_deep_merge", None, content)
+    assert await ask(conn, "jsonb_take_back", held, content) == {}
+
+
+@pytest.mark.parametrize("number", [20_000])
+async def test_a_patch_of_many_keys_is_merged_in_one_go(conn: AsyncConnection, number: int) -> None:
+    before = {f"key{n}": n for n in range(number)}
+    patch = {f"key{n}": (None if n % 3 == 0 else {"n": n}) for n in range(0, number, 2)}
+    assert await ask(conn, "jsonb_deep_merge", before, patch) == merged(before, patch)
