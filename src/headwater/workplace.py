@@ -108,6 +108,8 @@ async def open_workplace(
                 spool_dir=spool_dir,
                 slots=asyncio.Semaphore(settings.decoders + _READ_AHEAD),
                 public_url=settings.public_url,
+                link_fetch=settings.link_fetch,
+                link_most_bytes=settings.link_most_bytes,
                 allow_private=settings.allow_private_endpoints,
             )
         finally:

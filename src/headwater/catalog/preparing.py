@@ -1,7 +1,7 @@
 """What preprocessing found out about items, saved."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -25,6 +25,8 @@ class PreparedItem:
     channels: int | None = None
     exif: dict[str, Any] | None = None
     thumbnail_type: str | None = None
+    video: dict[str, Any] = field(default_factory=dict[str, Any])  # ffmpeg, fps, duration, as the SDK reads them
+    link: dict[str, Any] | None = None  # of a linked item: the link, and what was found at its end
 
 
 async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: Sequence[PreparedItem]) -> int:
@@ -33,6 +35,7 @@ async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: S
         {"etl": item.etl}
         | ({} if item.channels is None else {"channels": item.channels})
         | ({} if item.exif is None else {"exif": item.exif})
+        | item.video
         for item in prepared
     ]
     cursor = await conn.execute(
@@ -41,8 +44,9 @@ async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: S
             SELECT *
             FROM unnest(
                 %(ids)s::bigint[], %(etags)s::text[], %(states)s::smallint[], %(derived)s::jsonb[],
-                %(mime_types)s::text[], %(widths)s::integer[], %(heights)s::integer[], %(thumbnails)s::text[]
-            ) AS given (id, etag, etl_state, derived, mime_type, width_px, height_px, thumbnail_type)
+                %(mime_types)s::text[], %(widths)s::integer[], %(heights)s::integer[], %(thumbnails)s::text[],
+                %(links)s::jsonb[]
+            ) AS given (id, etag, etl_state, derived, mime_type, width_px, height_px, thumbnail_type, link)
         ), before AS (
             SELECT item.id, item.etl_state
             FROM item
@@ -54,6 +58,7 @@ async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: S
             UPDATE item
             SET etl_state = found.etl_state, mime_type = found.mime_type, width_px = found.width_px,
                 height_px = found.height_px, thumbnail_type = found.thumbnail_type, updated_at = now(),
+                link = coalesce(found.link, item.link),
                 system_metadata = coalesce(item.system_metadata, '{}') - %(keys)s::text[] || found.derived
             FROM found
             JOIN before ON before.id = found.id
@@ -76,6 +81,7 @@ async def save_prepared(conn: AsyncConnection[Any], dataset_id: int, prepared: S
             "widths": [item.width_px for item in prepared],
             "heights": [item.height_px for item in prepared],
             "thumbnails": [item.thumbnail_type for item in prepared],
+            "links": [None if item.link is None else Jsonb(item.link) for item in prepared],
             "keys": DERIVED_KEYS,
         },
     )

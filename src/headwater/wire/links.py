@@ -1,11 +1,13 @@
 """Link files as the SDK writes them (`UrlLink`, `ItemLink`): small JSON files that stand for something elsewhere."""
 
 import json
+from datetime import datetime
 from typing import Any
 
 from headwater.catalog.links import Kind, Link
 from headwater.errors import BadRequest, NotFound
 from headwater.ids import from_wire
+from headwater.wire import times
 
 LARGEST_LINK_BYTES = 64 * 1024
 DEFAULT_MIME_TYPE = "image"  # of the SDK, too, where it cannot guess
@@ -63,6 +65,19 @@ def _text(info: dict[str, Any], key: str) -> str | None:
     if not isinstance(value, str) or len(value) > _LONGEST_MIME_TYPE or not value.isprintable():
         raise BadRequest(f"The link file's linkInfo.{key} is not a short text. {_SHAPE}")
     return value
+
+
+def system_metadata(row: dict[str, Any]) -> dict[str, Any]:
+    """What `metadata.system` tells of a linked item, from the column `item.link`; its size, once it is known."""
+    state: dict[str, Any] = {"state": row.get("state", "waiting")}
+    if row.get("reason") is not None:
+        state |= {"reason": row["reason"], "message": row.get("message")}
+    if row.get("checked_at") is not None:
+        state["checkedAt"] = times.to_wire(datetime.fromisoformat(row["checked_at"]))
+    told: dict[str, Any] = {"shebang": {"dltype": "link", "linkInfo": link_info(Link.of(row))}, "link": state}
+    if row.get("size_bytes") is not None:
+        told["size"] = row["size_bytes"]
+    return told
 
 
 def link_info(link: Link) -> dict[str, Any]:
