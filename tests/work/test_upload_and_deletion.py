@@ -270,7 +270,8 @@ async def test_a_job_of_deletion_may_be_repeated(world):
     dataset = await world.dataset(store)
     await world.sync(dataset)
     await world.delete(dataset, "/a")
-    given = {"dataset_id": dataset.id, "path": "/a", "object_key": None, "thumbnail": "t", "delete_object": True}
+    thumbnail = f".dataloop/thumbnails/{2**60:024x}.webp"
+    given = {"dataset_id": dataset.id, "path": "/a", "object_key": None, "thumbnail": thumbnail, "delete_object": True}
     store.fault = Fault("store", 2)
     with pytest.raises(Crash):
         await deletion.delete_object(world.place, **given)
@@ -394,11 +395,11 @@ async def test_a_purge_leaves_no_row_of_a_scan_that_still_runs(world, small_batc
             await goes_on.wait()
 
     store.on_page = wait
-    first_keys = removals.first_keys
+    first_origins = removals.first_origins
 
     async def then_a_batch_is_committed(conn, dataset_id, **given):
-        found = await first_keys(conn, dataset_id, **given)
-        if not found:
+        found = await first_origins(conn, dataset_id, **given)
+        if not found[0]:
             async with world.connection() as other:
                 await other.execute(
                     """
@@ -409,7 +410,7 @@ async def test_a_purge_leaves_no_row_of_a_scan_that_still_runs(world, small_batc
                 )
         return found
 
-    monkeypatch.setattr(removals, "first_keys", then_a_batch_is_committed)
+    monkeypatch.setattr(removals, "first_origins", then_a_batch_is_committed)
     monkeypatch.setattr(sync.lanes, "_ABORT_POLL_S", 3600)  # it does not hear of the deletion
     running = asyncio.create_task(sync.run_scan(world.place, scan_id))
     await asyncio.sleep(0)

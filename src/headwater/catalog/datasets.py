@@ -258,6 +258,13 @@ async def driver_of(conn: AsyncConnection[Any], dataset_id: int) -> int | None:
     return row[0]
 
 
+async def is_made_of_others(conn: AsyncConnection[Any], dataset_id: int) -> bool:
+    """Whether it is a clone or a merge, and never synced."""
+    cursor = await conn.execute("SELECT origin IS NOT NULL FROM dataset WHERE id = %s", [dataset_id])
+    row = await cursor.fetchone()
+    return row is not None and row[0]
+
+
 async def place_of(conn: AsyncConnection[Any], dataset_id: int) -> tuple[int, str]:
     """The id of its project and its name. Raises NotFound."""
     cursor = await conn.execute("SELECT project_id, name FROM dataset WHERE id = %s", [dataset_id])

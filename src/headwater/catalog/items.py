@@ -130,6 +130,27 @@ async def find_item_at(conn: AsyncConnection[Any], dataset_id: int, path: str) -
     return await cursor.fetchone()
 
 
+async def find_items_at(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> dict[str, Item]:
+    """Those that there are, by path."""
+    cursor = conn.cursor(row_factory=class_row(Item))
+    await cursor.execute(
+        SELECT_ITEM + "WHERE item.dataset_id = %s AND item.path = ANY(%s)", [dataset_id, list(paths)]
+    )
+    return {item.path: item for item in await cursor.fetchall()}
+
+
+async def note_creator(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str], creator_id: int) -> None:
+    """Who brought items in that were added in this transaction."""
+    await conn.execute(
+        """
+        UPDATE item
+        SET creator_id = %(creator_id)s, updated_by_id = %(creator_id)s
+        WHERE dataset_id = %(dataset_id)s AND path = ANY(%(paths)s)
+        """,
+        {"creator_id": creator_id, "dataset_id": dataset_id, "paths": list(paths)},
+    )
+
+
 async def load_items(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int]) -> list[Item]:
     """Those that are still there, in the order of ids."""
     cursor = conn.cursor(row_factory=class_row(Item))

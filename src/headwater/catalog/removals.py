@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.rows import class_row
 
 from headwater.catalog import tombstones
 from headwater.catalog.datasets import CounterChange, count
@@ -20,6 +21,12 @@ class Deleted:
     object_key: str | None
     size_bytes: int
     thumbnail_type: str | None
+    origin_dataset_id: int | None = None  # of a clone: where its object and its thumbnail lie
+    thumbnail_id: int | None = None
+
+    @property
+    def thumbnail_number(self) -> int:
+        return self.id if self.thumbnail_id is None else self.thumbnail_id
 
 
 async def delete_items(
@@ -29,6 +36,7 @@ async def delete_items(
 
     Returns those that were still there. Call it under `lock_paths`. The objects are the caller's next step, where they
     may be deleted at all: `is_object_asked`. Who deletes a ghost has seen no object: one that returns is not to go.
+    A clone leaves no tombstone, because no scan finds an object at its path.
     """
     cursor = await conn.execute(
         """
@@ -44,8 +52,9 @@ async def delete_items(
         DELETE FROM item
         USING doomed
         WHERE item.dataset_id = %(dataset_id)s AND item.id = doomed.id
-        RETURNING item.id, item.path, item.object_key, item.size_bytes, item.thumbnail_type, item.etag,
-            item.etl_state, item.missing_since IS NOT NULL, item.trashed_at IS NOT NULL, item.hidden
+        RETURNING item.id, item.path, item.object_key, item.size_bytes, item.thumbnail_type, item.origin_dataset_id,
+            item.thumbnail_id, item.etag, item.etl_state, item.missing_since IS NOT NULL,
+            item.trashed_at IS NOT NULL, item.hidden
         """,
         {
             "dataset_id": dataset_id,
@@ -68,7 +77,11 @@ async def delete_items(
         change.prepared_items -= etl_state == ETL_DONE
         change.failed_items -= etl_state == ETL_FAILED
     if deleted:
-        left = [(gone.path, gone.object_key, etag) for gone, etag in zip(deleted, etags, strict=True)]
+        left = [
+            (gone.path, gone.object_key, etag)
+            for gone, etag in zip(deleted, etags, strict=True)
+            if gone.origin_dataset_id is None
+        ]
         await tombstones.put(conn, dataset_id, left, is_object_asked=is_object_asked)
         await count(conn, dataset_id, change)
     return deleted
@@ -84,20 +97,34 @@ async def note_object_deleted(conn: AsyncConnection[Any], dataset_id: int, path:
     await tombstones.note_objects_deleted(conn, dataset_id, [path])
 
 
-async def first_keys(
-    conn: AsyncConnection[Any], dataset_id: int, *, limit: int
-) -> list[tuple[int, str | None, str | None]]:
-    """(id, type of the thumbnail, key in our own storage) of the oldest rows."""
+async def first_origins(conn: AsyncConnection[Any], dataset_id: int, *, limit: int) -> tuple[int, set[int]]:
+    """The last id of the oldest rows, 0 if there are none, and the datasets in whose storage their objects lie."""
     cursor = await conn.execute(
-        "SELECT id, thumbnail_type, object_key FROM item WHERE dataset_id = %s ORDER BY id LIMIT %s",
-        [dataset_id, limit],
+        """
+        SELECT coalesce(max(id), 0), array_agg(DISTINCT coalesce(origin_dataset_id, %(dataset_id)s))
+        FROM (
+            SELECT id, origin_dataset_id FROM item WHERE dataset_id = %(dataset_id)s ORDER BY id LIMIT %(limit)s
+        ) AS oldest
+        """,
+        {"dataset_id": dataset_id, "limit": limit},
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0], set(row[1] or [])
+
+
+async def purge(conn: AsyncConnection[Any], dataset_id: int, last_id: int) -> list[Deleted]:
+    """Remove the oldest rows of a deleted dataset: no tombstone, no event, no count."""
+    cursor = conn.cursor(row_factory=class_row(Deleted))
+    await cursor.execute(
+        """
+        DELETE FROM item
+        WHERE dataset_id = %s AND id <= %s
+        RETURNING id, path, object_key, size_bytes, thumbnail_type, origin_dataset_id, thumbnail_id
+        """,
+        [dataset_id, last_id],
     )
     return await cursor.fetchall()
-
-
-async def purge(conn: AsyncConnection[Any], dataset_id: int, item_ids: list[int]) -> None:
-    """Remove rows of a deleted dataset: no tombstone, no event, no count."""
-    await conn.execute("DELETE FROM item WHERE dataset_id = %s AND id = ANY(%s)", [dataset_id, item_ids])
 
 
 async def purge_rest(conn: AsyncConnection[Any], dataset_id: int) -> None:

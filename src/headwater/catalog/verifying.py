@@ -11,7 +11,7 @@ from typing import Any, Literal, LiteralString
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from headwater.catalog import events
+from headwater.catalog import events, sharing
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.items import SELECT_ITEM, Item
 from headwater.catalog.sync.listed import Listed
@@ -42,7 +42,7 @@ async def compare(
         + key
         + """ AS key, etag, size_bytes, missing_since IS NOT NULL AS is_missing
             FROM item
-            WHERE dataset_id = %(dataset_id)s AND """
+            WHERE dataset_id = %(dataset_id)s AND origin_dataset_id IS NULL AND """
         + key
         + " > %(after)s"
         + until
@@ -95,18 +95,18 @@ async def without_tombstoned(conn: AsyncConnection[Any], dataset_id: int, column
 
 
 async def without_rows(conn: AsyncConnection[Any], dataset_id: int, object_keys: list[str]) -> list[str]:
-    """Those keys of our own storage that no row names."""
-    cursor = await conn.execute(
-        "SELECT object_key FROM item WHERE dataset_id = %s AND object_key = ANY(%s)", [dataset_id, object_keys]
-    )
-    known = {key for (key,) in await cursor.fetchall()}
+    """Those keys of our own storage that no row names, be it of this dataset or a clone."""
+    known = await sharing.named_objects(conn, sharing.Where(None, dataset_id), object_keys)
     return [key for key in object_keys if key not in known]
 
 
 async def item_with_key(conn: AsyncConnection[Any], dataset_id: int, object_key: str) -> Item | None:
-    """The item whose object has this key in our own storage."""
+    """The item whose object has this key in our own storage, itself and no clone."""
     cursor = conn.cursor(row_factory=class_row(Item))
-    await cursor.execute(SELECT_ITEM + "WHERE item.dataset_id = %s AND item.object_key = %s", [dataset_id, object_key])
+    await cursor.execute(
+        SELECT_ITEM + "WHERE item.dataset_id = %s AND item.object_key = %s AND item.origin_dataset_id IS NULL",
+        [dataset_id, object_key],
+    )
     return await cursor.fetchone()
 
 
@@ -181,14 +181,25 @@ async def compare_thumbnails(
 ) -> tuple[list[int], list[tuple[int, str]]]:
     """(items of this dataset without their thumbnail, thumbnails without an item in any dataset)."""
     given = {"ids": [number for number, _ in batch.listed], "types": [kind for _, kind in batch.listed]}
+    # Those of clones lie with their originals, and are compared with these.
     cursor = await conn.execute(
         """
-        SELECT item.id
-        FROM item
+        WITH named AS (
+            SELECT id, id AS number, thumbnail_type
+            FROM item
+            WHERE dataset_id = %(dataset_id)s AND id > %(after_id)s AND id <= %(through_id)s
+                AND thumbnail_type IS NOT NULL AND thumbnail_id IS NULL AND origin_dataset_id IS NULL
+            UNION ALL
+            SELECT id, thumbnail_id, thumbnail_type
+            FROM item
+            WHERE dataset_id = %(dataset_id)s AND thumbnail_id > %(after_id)s AND thumbnail_id <= %(through_id)s
+                AND thumbnail_type IS NOT NULL AND origin_dataset_id IS NULL
+        )
+        SELECT named.id
+        FROM named
         LEFT JOIN unnest(%(ids)s::bigint[], %(types)s::text[]) AS listed (id, type)
-            ON listed.id = item.id AND listed.type = item.thumbnail_type
-        WHERE item.dataset_id = %(dataset_id)s AND item.id > %(after_id)s AND item.id <= %(through_id)s
-            AND item.thumbnail_type IS NOT NULL AND listed.id IS NULL
+            ON listed.id = named.number AND listed.type = named.thumbnail_type
+        WHERE listed.id IS NULL
         """,
         given | {"dataset_id": dataset_id, "after_id": batch.after_id, "through_id": batch.through_id},
     )
@@ -202,9 +213,18 @@ async def orphaned(conn: AsyncConnection[Any], listed: Sequence[tuple[int, str]]
         """
         SELECT listed.id, listed.type
         FROM unnest(%s::bigint[], %s::text[]) AS listed (id, type)
-        LEFT JOIN item ON item.id = listed.id
         WHERE listed.id < (SELECT last_value FROM item_id_seq)
-            AND (item.id IS NULL OR (item.etl_state <> 0 AND item.thumbnail_type IS DISTINCT FROM listed.type))
+            AND NOT EXISTS (
+                SELECT
+                FROM item
+                WHERE item.id = listed.id AND item.thumbnail_id IS NULL
+                    AND (item.etl_state = 0 OR item.thumbnail_type = listed.type)
+            )
+            AND NOT EXISTS (
+                SELECT
+                FROM item
+                WHERE item.thumbnail_id = listed.id AND (item.etl_state = 0 OR item.thumbnail_type = listed.type)
+            )
         ORDER BY listed.id
         """,
         [[number for number, _ in listed], [kind for _, kind in listed]],

@@ -24,17 +24,19 @@ from headwater.catalog import (
     projects,
     removals,
     selections,
+    sharing,
     tombstones,
 )
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item
 from headwater.catalog.removals import Deleted
 from headwater.catalog.selections import Selection, Summary
+from headwater.catalog.sharing import Where
 from headwater.errors import BadRequest, HeadwaterError, NotFound, StoreChanged, Unavailable
 from headwater.ids import to_wire
 from headwater.storage.stores import Doomed, Store
 from headwater.wire.query import parse_items_query
-from headwater.work.preprocess import thumbnail_key
+from headwater.work.preprocess import thumbnail_key, thumbnail_number
 from headwater.work.workplace import Workplace
 
 DELETE_OBJECT_TASK = "delete_object"
@@ -57,12 +59,43 @@ async def delete_item(conn: AsyncConnection[Any], item: Item) -> bool:
 async def _delete_rows(conn: AsyncConnection[Any], dataset_id: int, doomed: Sequence[tuple[int, str]]) -> list[Deleted]:
     """The rows of these (id, path), and one job for what is to go from the store. Returns those that were there."""
     await items.lock_paths(conn, dataset_id, [path for _, path in doomed])  # an upload may be about to replace one
+    driver_id = await datasets.driver_of(conn, dataset_id)
     is_asked = await _may_delete_object(conn, dataset_id)
     deleted = await removals.delete_items(conn, dataset_id, doomed, is_object_asked=is_asked)
-    left = [_left_of(gone) for gone in deleted if is_asked or gone.thumbnail_type]
+    left = [_left_of(gone) for gone in deleted if gone.thumbnail_type or (is_asked and _has_object(gone, driver_id))]
     if left:
         await queue.defer(conn, DELETE_OBJECTS_TASK, dataset_id=dataset_id, doomed=left, delete_object=is_asked)
     return deleted
+
+
+def _has_object(gone: Deleted, driver_id: int | None) -> bool:
+    """Whether an object may go with it: in our own storage links have none, in a bucket clones have none."""
+    return gone.object_key is not None if driver_id is None else gone.origin_dataset_id is None
+
+
+async def kept_for_clones(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> int:
+    """How many of the objects at these paths stay in the bucket because clones use them."""
+    driver_id = await datasets.driver_of(conn, dataset_id)
+    if driver_id is None or not await _may_delete_object(conn, dataset_id):
+        return 0
+    return len(await sharing.named_objects(conn, Where(driver_id, dataset_id), [path[1:] for path in paths]))
+
+
+async def drop_replaced(conn: AsyncConnection[Any], before: Item) -> None:
+    """A job, in the caller's transaction, for what `items.put_item` has left of an item that it gave new content.
+
+    In our own storage that is its object; of a clone its thumbnail as well, because the item has another place now.
+    In a bucket the object was replaced itself.
+    """
+    is_clone = before.origin_dataset_id is not None
+    if before.object_key is None and not (is_clone and before.thumbnail_type):
+        return
+    thumbnail = None
+    if is_clone and before.thumbnail_type:
+        thumbnail = thumbnail_key(before.thumbnail_number, before.thumbnail_type)
+    left = {"path": before.path, "object_key": before.object_key, "thumbnail": thumbnail}
+    left |= {"origin": before.origin_dataset_id}
+    await queue.defer(conn, DELETE_OBJECTS_TASK, dataset_id=before.dataset_id, doomed=[left], delete_object=True)
 
 
 async def forget_derived(conn: AsyncConnection[Any], dataset_id: int, gone: Iterable[Deleted]) -> None:
@@ -72,11 +105,14 @@ async def forget_derived(conn: AsyncConnection[Any], dataset_id: int, gone: Iter
         await queue.defer(conn, DELETE_OBJECTS_TASK, dataset_id=dataset_id, doomed=left, delete_object=False)
 
 
-def _left_of(gone: Deleted) -> dict[str, str | None]:
+def _left_of(gone: Deleted) -> dict[str, Any]:
+    """As jobs keep it."""
+    kind = gone.thumbnail_type
     return {
         "path": gone.path,
         "object_key": gone.object_key,
-        "thumbnail": thumbnail_key(gone.id, gone.thumbnail_type) if gone.thumbnail_type else None,
+        "thumbnail": thumbnail_key(gone.thumbnail_number, kind) if kind else None,
+        "origin": gone.origin_dataset_id,
     }
 
 
@@ -96,7 +132,7 @@ async def delete_object(
     delete_object: bool,
     is_last_try: bool = False,
 ) -> None:
-    """`delete_objects` of one."""
+    """`delete_objects` of one; jobs of earlier releases ask for it."""
     doomed = [{"path": path, "object_key": object_key, "thumbnail": thumbnail}]
     await delete_objects(
         place, dataset_id=dataset_id, doomed=doomed, delete_object=delete_object, is_last_try=is_last_try
@@ -107,24 +143,26 @@ async def delete_objects(
     place: Workplace,
     *,
     dataset_id: int,
-    doomed: Sequence[Mapping[str, str | None]],
+    doomed: Sequence[Mapping[str, Any]],
     delete_object: bool,
     is_last_try: bool = False,
 ) -> None:
     """Remove the thumbnails of deleted items, and their objects where nothing was written to the path since.
 
-    Safe to repeat. Raises Unavailable while the store is away; with `is_last_try` that is written down as a refusal.
+    What another item still names stays: the last one takes it along. Safe to repeat. Raises Unavailable while the
+    store is away; with `is_last_try` that is written down as a refusal.
     """
     try:
-        if thumbnails := [key for one in doomed if (key := one["thumbnail"]) is not None]:
-            async with place.places.of_derived(dataset_id) as derived:
-                await _delete_derived(derived, thumbnails)
-        if delete_object:
-            async with place.places.of_dataset(dataset_id) as store:
-                own = {str(one["path"]): key for one in doomed if (key := one["object_key"]) is not None}
-                paths = [str(one["path"]) for one in doomed if one["object_key"] is None]
-                await _delete_own(place, store, dataset_id, own)
-                await _delete_from_bucket(place, store, dataset_id, paths)
+        driver_id = await _driver_of(place, dataset_id, doomed)
+        for origin_id, group in _by_origin(doomed).items():
+            where = Where(driver_id, origin_id or dataset_id)
+            await _delete_thumbnails(place, dataset_id, where, [key for one in group if (key := one["thumbnail"])])
+            if delete_object and driver_id is None:
+                own = {str(one["path"]): key for one in group if (key := one["object_key"]) is not None}
+                await _delete_own(place, where, dataset_id, own)
+            elif delete_object and origin_id is None:
+                async with place.places.of_dataset(dataset_id) as store:
+                    await _delete_from_bucket(place, store, where, [str(one["path"]) for one in group])
     except NotFound:  # the dataset is purged, or its driver is gone
         return
     except Unavailable as error:
@@ -135,42 +173,96 @@ async def delete_objects(
         await _note_refused(place, dataset_id, dict.fromkeys(_paths_of(doomed), error))
 
 
-def _paths_of(doomed: Iterable[Mapping[str, str | None]]) -> list[str]:
+def _paths_of(doomed: Iterable[Mapping[str, Any]]) -> list[str]:
     return [str(one["path"]) for one in doomed]
 
 
-async def _delete_own(place: Workplace, store: Store, dataset_id: int, keys: Mapping[str, str]) -> None:
-    """Objects of our own storage, by path: nobody else writes to their keys."""
-    failures = await store.delete_many([Doomed(key) for key in keys.values()])
-    gone = [path for path, key in keys.items() if key not in failures]
+def _by_origin(doomed: Iterable[Mapping[str, Any]]) -> dict[int | None, list[Mapping[str, Any]]]:
+    found: dict[int | None, list[Mapping[str, Any]]] = {}
+    for one in doomed:
+        found.setdefault(one.get("origin"), []).append(one)
+    return found
+
+
+async def _driver_of(place: Workplace, dataset_id: int, doomed: Iterable[Mapping[str, Any]]) -> int | None:
+    """None for our own storage, also of a dataset that is purged. Raises NotFound for one in a bucket that is."""
     async with place.pool.connection() as conn:
+        try:
+            return await datasets.driver_of(conn, dataset_id)
+        except NotFound:
+            if any(one["object_key"] is not None and one.get("origin") is None for one in doomed):
+                return None  # only there keys are not paths
+            raise
+
+
+async def _delete_thumbnails(place: Workplace, dataset_id: int, where: Where, keys: Sequence[str]) -> None:
+    """Those that no item has any more. Raises Unavailable, NotFound."""
+    if not keys:
+        return
+    async with (
+        place.places.of_thumbnails(dataset_id, where.origin_id)
+        if where.driver_id is not None
+        else place.places.of_own(where.origin_id) as store,
+        place.pool.connection() as conn,
+    ):
+        await sharing.lock_to_delete(conn, [where])
+        await _delete_unnamed_thumbnails(conn, store, keys)
+
+
+async def _delete_unnamed_thumbnails(conn: AsyncConnection[Any], store: Store, keys: Sequence[str]) -> None:
+    named = await sharing.named_thumbnails(conn, {thumbnail_number(key) for key in keys})
+    await _delete_derived(store, [key for key in keys if thumbnail_number(key) not in named])
+
+
+async def delete_own_unnamed(
+    conn: AsyncConnection[Any], store: Store, where: Where, keys: Sequence[str]
+) -> dict[str, HeadwaterError]:
+    """Delete objects of our own storage that no item names, under its lock. Returns what stood in the way, by key."""
+    await sharing.lock_to_delete(conn, [where])
+    named = await sharing.named_objects(conn, where, keys)
+    return await store.delete_many([Doomed(key) for key in keys if key not in named])
+
+
+async def _delete_own(place: Workplace, where: Where, dataset_id: int, keys: Mapping[str, str]) -> None:
+    """Objects of our own storage, by path: nobody else writes to their keys."""
+    if not keys:
+        return
+    async with place.places.of_own(where.origin_id) as store, place.pool.connection() as conn:
+        failures = await delete_own_unnamed(conn, store, where, list(keys.values()))
+        gone = [path for path, key in keys.items() if key not in failures]
         await tombstones.forget_keys(conn, dataset_id, {path: keys[path] for path in gone})
     refused = {path: failures[key] for path, key in keys.items() if key in failures}
     _raise_unavailable(refused.values())
     await _note_refused(place, dataset_id, refused)
 
 
-async def _delete_from_bucket(place: Workplace, store: Store, dataset_id: int, paths: Sequence[str]) -> None:
+async def _delete_from_bucket(place: Workplace, store: Store, where: Where, paths: Sequence[str]) -> None:
     """Pieces of few paths; each is done with before the next, whatever the store says about its objects."""
     away: list[HeadwaterError] = []
     for piece in _pieces(paths, _LOCKED_PATHS):
         async with place.pool.connection() as conn:
-            failures = await _delete_piece(conn, store, dataset_id, piece)
+            failures = await _delete_piece(conn, store, where, piece)
         away += [error for error in failures.values() if isinstance(error, Unavailable)]
         refused = {path: error for path, error in failures.items() if not isinstance(error, Unavailable)}
-        await _note_refused(place, dataset_id, refused)
+        await _note_refused(place, where.origin_id, refused)
     _raise_unavailable(away)
 
 
 async def _delete_piece(
-    conn: AsyncConnection[Any], store: Store, dataset_id: int, paths: Sequence[str]
+    conn: AsyncConnection[Any], store: Store, where: Where, paths: Sequence[str]
 ) -> dict[str, HeadwaterError]:
     """Under the locks of the paths, for an upload may write there. Returns what stood in the way."""
+    dataset_id = where.origin_id
     await items.lock_paths(conn, dataset_id, paths)
+    await sharing.lock_to_delete(conn, [where])
     waiting = await tombstones.lock_waiting(conn, dataset_id, paths)
     if not await _may_delete_object(conn, dataset_id):  # it was allowed when it was asked for
         await tombstones.note_objects_kept(conn, dataset_id, list(waiting))
         return {}
+    named = await sharing.named_objects(conn, where, [path[1:] for path in waiting])
+    kept = [path for path in waiting if path[1:] in named]  # clones use them
+    await tombstones.note_objects_kept(conn, dataset_id, kept)
+    waiting = {path: etag for path, etag in waiting.items() if path not in kept}
     found = await store.delete_many([Doomed(path[1:], etag) for path, etag in waiting.items()])
     failures = {"/" + key: error for key, error in found.items()}
     await tombstones.note_objects_deleted(conn, dataset_id, [path for path in waiting if path not in failures])
@@ -370,23 +462,37 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
         doomed = await datasets.find_deleted(conn, dataset_id)
     if doomed is None:
         return
-    async with place.places.of_derived(dataset_id) as store:
-        while True:
-            async with place.pool.connection() as conn:
-                bundle = await removals.first_keys(conn, dataset_id, limit=_PURGE_ROWS)
-            if not bundle:
+    while True:
+        async with place.pool.connection() as conn:
+            if not await _purge_next(conn, place, dataset_id, doomed.driver_id):
                 break
-            await _delete_derived(
-                store, [thumbnail_key(row_id, kind) for row_id, kind, _ in bundle if kind is not None]
-            )
-            if doomed.driver_id is None:
-                failures = await store.delete_many([Doomed(key) for _, _, key in bundle if key is not None])
-                for error in failures.values():  # or nobody would ever find these objects again
-                    raise Unavailable(f"The dataset's own objects cannot be deleted yet. {error}")
-            async with place.pool.connection() as conn:
-                await removals.purge(conn, dataset_id, [item_id for item_id, _, _ in bundle])
     async with place.pool.connection() as conn:
         await datasets.forget_dataset(conn, dataset_id)  # no scan commits a batch after this
         await removals.purge_rest(conn, dataset_id)
         await folders.purge(conn, dataset_id)
         await projects.forget_project(conn, doomed.project_id)
+
+
+async def _purge_next(conn: AsyncConnection[Any], place: Workplace, dataset_id: int, driver_id: int | None) -> bool:
+    """Some rows, and of their objects and thumbnails what nobody else names. Returns whether there were any.
+
+    Nobody adds or gives up names meanwhile, so of two purges one finds itself to be the last. Should the transaction
+    not commit, the rows are found again, without their objects.
+    """
+    last_id, origin_ids = await removals.first_origins(conn, dataset_id, limit=_PURGE_ROWS)
+    if not last_id:
+        return False
+    await sharing.lock_to_add(conn, [Where(driver_id, origin_id) for origin_id in origin_ids])
+    gone = await removals.purge(conn, dataset_id, last_id)
+    for origin_id, group in _by_origin(map(_left_of, gone)).items():
+        where = Where(driver_id, origin_id or dataset_id)
+        if thumbnails := [key for one in group if (key := one["thumbnail"])]:
+            async with place.places.of_thumbnails(dataset_id, origin_id) as store:
+                await _delete_unnamed_thumbnails(conn, store, thumbnails)
+        keys = [key for one in group if (key := one["object_key"]) is not None]
+        if driver_id is None and keys:
+            async with place.places.of_own(where.origin_id) as store:
+                failures = await delete_own_unnamed(conn, store, where, keys)
+            for error in failures.values():  # or nobody would ever find these objects again
+                raise Unavailable(f"The dataset's own objects cannot be deleted yet. {error}")
+    return True

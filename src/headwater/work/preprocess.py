@@ -200,4 +200,5 @@ async def _finish(store: Store, item: Item, mime_type: str, prepared: Prepared) 
 
 
 async def _put_thumbnail(store: Store, item: Item, thumbnail: Thumbnail) -> None:
-    await store.put(thumbnail_key(item.thumbnail_number, thumbnail.mime_type), thumbnail.content, content_type=thumbnail.mime_type)
+    key = thumbnail_key(item.thumbnail_number, thumbnail.mime_type)
+    await store.put(key, thumbnail.content, content_type=thumbnail.mime_type)

@@ -22,12 +22,14 @@ from headwater.catalog import commands, datasets, items, quotas, tombstones, ver
 from headwater.catalog.commands import Command
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
+from headwater.catalog.sharing import Where
 from headwater.catalog.sync.listed import Listed
 from headwater.catalog.sync.rules import load_rules
 from headwater.catalog.verifying import Column, Difference, Thumbnails
 from headwater.errors import Conflict, FailedDependency, HeadwaterError, StoreMissing, Unavailable
 from headwater.ids import to_wire
 from headwater.storage.stores import Doomed, ListingPage, ObjectInfo, Store
+from headwater.work.deletion import delete_own_unnamed
 from headwater.work.preprocess import TASK as PREPROCESS_TASK
 from headwater.work.preprocess import thumbnail_key
 from headwater.work.selection import Selection
@@ -82,6 +84,7 @@ class _Run:
     command: Command
     dataset_id: int
     is_own: bool  # in our own storage
+    is_clone: bool  # made of other datasets
     selection: Selection
     repairs: bool
     started_at: datetime
@@ -128,6 +131,7 @@ class _Run:
             "lookedAgain": self.looked_at,
             "repair": self.repairs,
             "clean": not self.counts.total(),
+            "objectsCompared": self.is_own or not self.is_clone,
             "counts": {name: self.counts[name] for name in _NAMES},
             "repaired": {name: number for name, number in self.repaired.items() if number},
             "examples": self.examples,
@@ -199,6 +203,7 @@ async def _begin(conn: AsyncConnection[Any], place: Workplace, command: Command,
         command=command,
         dataset_id=dataset_id,
         is_own=is_own,
+        is_clone=await datasets.is_made_of_others(conn, dataset_id),
         selection=Selection.of(await load_rules(conn, dataset_id)),
         repairs=bool(command.spec.get("repair")),
         started_at=started_at,
@@ -253,9 +258,11 @@ async def _abort_requested(run: _Run) -> None:
 
 async def _verify(run: _Run) -> None:
     places = run.place.places
-    async with places.of_dataset(run.dataset_id) as store:
-        await _compare_objects(run, store)
-        await _look_again(run, store)
+    # Of clones in a bucket there is no folder to list: whoever verifies the originals looks at their objects.
+    if run.is_own or not run.is_clone:
+        async with places.of_dataset(run.dataset_id) as store:
+            await _compare_objects(run, store)
+            await _look_again(run, store)
     async with places.of_derived(run.dataset_id) as derived:
         await _compare_thumbnails(run, derived)
     await _check_rows(run)
@@ -484,8 +491,10 @@ async def _drop_orphans(run: _Run, store: Store, keys: Sequence[str]) -> None:
         left = await verifying.without_tombstoned(conn, run.dataset_id, "object_key", left)
     for key in left:
         run.found("orphanObjects", key)
-    if run.repairs:
-        run.repaired["orphanObjects"] += await _delete(store, left)
+    if run.repairs and left:
+        async with run.place.pool.connection() as conn:
+            failures = await delete_own_unnamed(conn, store, Where(None, run.dataset_id), left)
+        run.repaired["orphanObjects"] += len(left) - len(failures)
 
 
 async def _delete(store: Store, keys: Sequence[str]) -> int:
@@ -559,7 +568,7 @@ async def _look_at_thumbnail(run: _Run, derived: Store, item_id: int) -> None:
         return
     run.looked_at += 1
     try:
-        await derived.head(thumbnail_key(item_id, item.thumbnail_type))
+        await derived.head(thumbnail_key(item.thumbnail_number, item.thumbnail_type))
     except StoreMissing:
         pass
     except Unavailable:

@@ -154,7 +154,11 @@ async def take_due(conn: AsyncConnection[Any]) -> Schedule | None:
         _SELECT
         + """
         WHERE next_run_at <= clock_timestamp()
-            AND EXISTS (SELECT FROM dataset WHERE dataset.id = dataset_id AND dataset.deleted_at IS NULL)
+            AND EXISTS (
+                SELECT
+                FROM dataset
+                WHERE dataset.id = dataset_id AND dataset.deleted_at IS NULL AND dataset.origin IS NULL
+            )
         ORDER BY next_run_at
         LIMIT 1
         FOR UPDATE SKIP LOCKED
@@ -243,7 +247,7 @@ async def judge_ended(conn: AsyncConnection[Any]) -> list[Failing]:
 
 
 _FOLLOWS = """
-dataset.deleted_at IS NULL AND dataset.auto_sync
+dataset.deleted_at IS NULL AND dataset.auto_sync AND dataset.origin IS NULL
 AND EXISTS (SELECT FROM driver_events WHERE driver_events.driver_id = dataset.driver_id AND driver_events.is_on)
 """
 

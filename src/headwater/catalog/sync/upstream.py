@@ -39,6 +39,7 @@ async def followers_of(conn: AsyncConnection[Any], driver_id: int) -> list[Follo
         FROM dataset
         JOIN driver ON driver.id = dataset.driver_id
         WHERE dataset.driver_id = %s AND dataset.auto_sync AND dataset.deleted_at IS NULL
+            AND dataset.origin IS NULL
         ORDER BY dataset.id
         """,
         [driver_id],

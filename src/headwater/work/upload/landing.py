@@ -6,13 +6,12 @@ from typing import Any, Literal
 
 from psycopg import AsyncConnection
 
-from headwater import queue
 from headwater.catalog import items, quotas
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item, Written
 from headwater.storage.stores import ObjectInfo
-from headwater.work.deletion import DELETE_OBJECT_TASK
+from headwater.work.deletion import drop_replaced
 from headwater.work.workplace import Workplace
 
 Mode = Literal["skip", "overwrite"]
@@ -102,14 +101,6 @@ async def _commit_one(conn: AsyncConnection[Any], dataset: Dataset, caller: Acco
         system_metadata=file.system_metadata,
     )
     item, is_new = await items.put_item(conn, dataset.id, written, creator_id=None if caller is None else caller.id)
-    if before is not None and before.object_key is not None:
-        await queue.defer(
-            conn,
-            DELETE_OBJECT_TASK,
-            dataset_id=dataset.id,
-            path=file.path,
-            object_key=before.object_key,
-            thumbnail=None,
-            delete_object=True,
-        )
+    if before is not None:
+        await drop_replaced(conn, before)
     return Uploaded(item, "created" if is_new else "overwrite", file.info.size_bytes)

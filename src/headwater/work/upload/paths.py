@@ -52,6 +52,12 @@ async def check_writable(place: Workplace, dataset: Dataset) -> Door:
     """Raises BadRequest where nothing may be uploaded."""
     if dataset.readonly:
         raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
+    if dataset.driver_id is not None and dataset.origin is not None:
+        raise BadRequest(
+            f"Dataset {dataset.name!r} is a {dataset.origin['kind']} of datasets in a bucket: a file would be written "
+            "into that bucket, where a sync of the originals finds it. Upload to a dataset of the bucket, and clone "
+            "again."
+        )
     if dataset.driver_id is not None:
         async with place.pool.connection() as conn:
             driver = await drivers.get_driver(conn, dataset.driver_id)

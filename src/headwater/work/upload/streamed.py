@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from headwater import queue
 from headwater.catalog import items, quotas
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item, Written
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import Store, Upload
-from headwater.work.deletion import DELETE_OBJECT_TASK
+from headwater.work.deletion import drop_replaced
 from headwater.work.upload.landing import Mode, Outcome, Uploaded
 from headwater.work.upload.paths import check_writable
 from headwater.work.workplace import Workplace
@@ -119,16 +118,8 @@ async def _commit(
                 system_metadata=announced.system_metadata,
             )
             item, is_new = await items.put_item(conn, dataset.id, written, creator_id=caller.id)
-            if before is not None and before.object_key is not None:
-                await queue.defer(
-                    conn,
-                    DELETE_OBJECT_TASK,
-                    dataset_id=dataset.id,
-                    path=announced.path,
-                    object_key=before.object_key,
-                    thumbnail=None,
-                    delete_object=True,
-                )
+            if before is not None:
+                await drop_replaced(conn, before)
     except BaseException:
         # Of our own storage nobody would ever find it again; in a bucket the next sync makes it an item.
         if own_key is not None:
