@@ -5,7 +5,7 @@ import struct
 from dataclasses import asdict
 from typing import Any
 
-from headwater.media.records import ImageFacts, Prepared, Problem, Thumbnail
+from headwater.media.records import ImageFacts, Prepared, Problem, Thumbnail, VideoFacts
 
 LENGTHS = struct.Struct(">II")  # of the JSON and of the thumbnail's bytes, which follow in this order
 LONGEST_BYTES = 16 * 1024**2  # of either; an answer is some 20 kB
@@ -16,6 +16,7 @@ def pack(prepared: Prepared) -> bytes:
     content = thumbnail.content if thumbnail else b""
     answer = {
         "facts": prepared.facts and asdict(prepared.facts),
+        "video": prepared.video and asdict(prepared.video),
         "thumbnail": thumbnail and [thumbnail.mime_type, thumbnail.width_px, thumbnail.height_px],
         "problem": prepared.problem and asdict(prepared.problem),
     }
@@ -26,9 +27,10 @@ def pack(prepared: Prepared) -> bytes:
 def unpack(text: bytes, content: bytes) -> Prepared:
     """Raises ValueError, KeyError or TypeError on anything that `pack` does not make."""
     answer: dict[str, Any] = json.loads(text)
-    facts, thumbnail, problem = answer["facts"], answer["thumbnail"], answer["problem"]
+    facts, video, thumbnail, problem = answer["facts"], answer["video"], answer["thumbnail"], answer["problem"]
     return Prepared(
         facts=ImageFacts(**facts) if facts else None,
+        video=VideoFacts(**video) if video else None,
         thumbnail=Thumbnail(content, *thumbnail) if thumbnail else None,
         problem=Problem(**problem) if problem else None,
     )

@@ -10,7 +10,7 @@ from headwater.media.child import Child
 from headwater.media.decoder import Orders
 from headwater.media.records import Prepared
 
-READ_IMAGE = "headwater.media.image:read_image"
+READ_FILE = "headwater.media.reading:read_file"
 
 
 class DecodePool:
@@ -28,7 +28,7 @@ class DecodePool:
         memory_bytes: int,
         read_gps: bool = False,
         max_pixels: int = 1_000_000_000,
-        decode: str = READ_IMAGE,
+        decode: str = READ_FILE,
     ) -> None:
         """Starts nothing yet. `decode` is `module:function`, looked up in the child."""
         self._orders = Orders(decode, timeout_s, memory_bytes, read_gps, max_pixels)

@@ -27,6 +27,18 @@ class ImageFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoFacts:
+    mime_type: str  # by the bytes
+    width_px: int  # as coded, before rotation; 0 where the headers do not say it
+    height_px: int
+    duration_s: float | None  # None where the headers do not say it
+    fps: float | None
+    rate: str | None  # the same as a fraction, "30000/1001"
+    frames: int | None  # as its index counts them, or else by duration and rate
+    codec: str | None  # as FFmpeg calls it
+
+
+@dataclass(frozen=True, slots=True)
 class Thumbnail:
     content: bytes
     mime_type: str
@@ -47,3 +59,4 @@ class Prepared:
     facts: ImageFacts | None = None
     thumbnail: Thumbnail | None = None
     problem: Problem | None = None
+    video: VideoFacts | None = None
