@@ -342,6 +342,9 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/datasets/{dataset_id}/ghosts/forget"): Route(sends(json={"all": True})),
     ("GET", "/api/v1/datasets/{dataset_id}/directoryTree"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/delete-items"): Route(sends(json={"filter": {}, "dryRun": True})),
+    ("POST", "/api/v1/datasets/{dataset_id}/imports"): Route(
+        about("dataset_id", _new_bucket_dataset, json=[{"filename": "/a.txt", "storageId": "a.txt"}])
+    ),
     ("GET", "/api/v1/datasets/{dataset_id}/deleted"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/verify"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/restore-deleted"): Route(about("dataset_id", _new_bucket_dataset)),

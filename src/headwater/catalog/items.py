@@ -133,9 +133,7 @@ async def find_item_at(conn: AsyncConnection[Any], dataset_id: int, path: str) -
 async def find_items_at(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> dict[str, Item]:
     """Those that there are, by path."""
     cursor = conn.cursor(row_factory=class_row(Item))
-    await cursor.execute(
-        SELECT_ITEM + "WHERE item.dataset_id = %s AND item.path = ANY(%s)", [dataset_id, list(paths)]
-    )
+    await cursor.execute(SELECT_ITEM + "WHERE item.dataset_id = %s AND item.path = ANY(%s)", [dataset_id, list(paths)])
     return {item.path: item for item in await cursor.fetchall()}
 
 

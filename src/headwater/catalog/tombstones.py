@@ -139,6 +139,20 @@ async def forget(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[st
     await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s AND path = ANY(%s)", [dataset_id, list(paths)])
 
 
+async def lift(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str], *, seen_at: datetime) -> None:
+    """Of objects that were there at that time and are items again by somebody's wish: they are not deleted any more.
+
+    Not of those that were deleted from the store since. Call it under the locks of the paths.
+    """
+    await conn.execute(
+        """
+        DELETE FROM tombstone
+        WHERE dataset_id = %s AND path = ANY(%s) AND (object_deleted_at IS NULL OR object_deleted_at < %s)
+        """,
+        [dataset_id, list(paths), seen_at],
+    )
+
+
 async def forget_keys(conn: AsyncConnection[Any], dataset_id: int, keys: Mapping[str, str]) -> None:
     """Those of our own storage whose object is gone, by path; not what was deleted at the path since."""
     await conn.execute(
