@@ -23,7 +23,8 @@ ETL_WAITING, ETL_DONE, ETL_FAILED = 0, 1, 2
 # The folder of our own derived files at the root of every bucket; what lies in it is never shown by default.
 HIDDEN_FOLDER = "/.dataloop"
 # What `system_metadata` holds of an object's bytes; gone when these change.
-DERIVED_KEYS = ["exif", "channels", "etl", "ffmpeg", "fps", "duration"]
+VIDEO_KEYS = ("ffmpeg", "fps", "duration")
+DERIVED_KEYS = ["exif", "channels", "etl", *VIDEO_KEYS]
 _LOCK_CLASS = 0x17E0  # advisory locks of single paths
 
 
@@ -135,6 +136,14 @@ async def find_items_at(conn: AsyncConnection[Any], dataset_id: int, paths: Sequ
     cursor = conn.cursor(row_factory=class_row(Item))
     await cursor.execute(SELECT_ITEM + "WHERE item.dataset_id = %s AND item.path = ANY(%s)", [dataset_id, list(paths)])
     return {item.path: item for item in await cursor.fetchall()}
+
+
+async def has_double_slashes(conn: AsyncConnection[Any], dataset_id: int) -> bool:
+    """Whether the key of an item begins with a slash of its own."""
+    cursor = await conn.execute(
+        "SELECT FROM item WHERE dataset_id = %s AND path >= '//' AND path < '/0' LIMIT 1", [dataset_id]
+    )
+    return await cursor.fetchone() is not None
 
 
 async def note_creator(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str], creator_id: int) -> None:

@@ -13,6 +13,7 @@ These locks come before those of folders, items, scans, counters and commands, a
 """
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,21 +135,35 @@ async def take_room(conn: AsyncConnection[Any], room: Room, needs: int) -> None:
 
 async def hold_place(conn: AsyncConnection[Any], dataset_id: int) -> int | None:
     """A place for one item to come, once this commits; None where there is no limit. Raises QuotaExceeded."""
-    room = await lock_room(conn, dataset_id)
+    held = await hold_places(conn, dataset_id, 1)
+    if held.refused is not None:
+        raise held.refused
+    return held.ids[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    ids: list[int | None]  # a place for each, None where there is no limit
+    refused: QuotaExceeded | None  # for those that there is no place for
+
+
+async def hold_places(conn: AsyncConnection[Any], dataset_id: int, needs: int) -> Held:
+    """Places for items to come, once this commits: for as many as there is room for."""
+    room = await lock_room(conn, dataset_id) if needs else None
     if room is None:
-        return None
-    await take_room(conn, room, 1)
+        return Held([None] * needs, None)
+    fitting = min(needs, room.left)
+    await take_room(conn, room, fitting)
     cursor = await conn.execute(
         """
         INSERT INTO quota_hold (organization_id, expires_at)
-        VALUES (%s, now() + make_interval(secs => %s))
+        SELECT %s, now() + make_interval(secs => %s) FROM generate_series(1, %s)
         RETURNING id
         """,
-        [room.organization_id, _HOLD_S],
+        [room.organization_id, _HOLD_S, fitting],
     )
-    row = await cursor.fetchone()
-    assert row is not None
-    return row[0]
+    ids = [hold_id for (hold_id,) in await cursor.fetchall()]
+    return Held([*ids], room.exceeded(needs) if fitting < needs else None)
 
 
 async def use_place(conn: AsyncConnection[Any], dataset_id: int, hold_id: int | None) -> None:
@@ -156,17 +171,30 @@ async def use_place(conn: AsyncConnection[Any], dataset_id: int, hold_id: int | 
 
     Raises QuotaExceeded.
     """
-    if hold_id is not None and await release_place(conn, hold_id):
-        return
-    room = await lock_room(conn, dataset_id)
-    if room is not None:
-        await take_room(conn, room, 1)
+    await use_places(conn, dataset_id, [] if hold_id is None else [hold_id], needs=1)
+
+
+async def use_places(conn: AsyncConnection[Any], dataset_id: int, hold_ids: Sequence[int], *, needs: int) -> None:
+    """Give up the places, and let so many items in, which are added in this transaction. Raises QuotaExceeded."""
+    cursor = await conn.execute("SELECT id FROM quota_hold WHERE id = ANY(%s) FOR UPDATE", [list(hold_ids)])
+    missing = needs - len(await cursor.fetchall())
+    # Before the places go: the items they become are not counted yet.
+    if missing > 0 and (room := await lock_room(conn, dataset_id)) is not None:
+        await take_room(conn, room, missing)
+    await release_places(conn, hold_ids)
 
 
 async def release_place(conn: AsyncConnection[Any], hold_id: int) -> bool:
     """False when it was gone already."""
-    cursor = await conn.execute("DELETE FROM quota_hold WHERE id = %s", [hold_id])
-    return bool(cursor.rowcount)
+    return bool(await release_places(conn, [hold_id]))
+
+
+async def release_places(conn: AsyncConnection[Any], hold_ids: Sequence[int]) -> int:
+    """How many there still were."""
+    if not hold_ids:
+        return 0
+    cursor = await conn.execute("DELETE FROM quota_hold WHERE id = ANY(%s)", [list(hold_ids)])
+    return cursor.rowcount
 
 
 async def set_limit(conn: AsyncConnection[Any], organization_id: int, limit: int | None) -> int | None:

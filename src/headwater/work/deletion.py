@@ -81,21 +81,27 @@ async def kept_for_clones(conn: AsyncConnection[Any], dataset_id: int, paths: Se
     return len(await sharing.named_objects(conn, Where(driver_id, dataset_id), [path[1:] for path in paths]))
 
 
-async def drop_replaced(conn: AsyncConnection[Any], before: Item) -> None:
-    """A job, in the caller's transaction, for what `items.put_item` has left of an item that it gave new content.
+async def drop_replaced(conn: AsyncConnection[Any], replaced: Sequence[Item]) -> None:
+    """A job, in the caller's transaction, for what `items.put_items` has left of items that it gave new content.
 
-    In our own storage that is its object; of a clone its thumbnail as well, because the item has another place now.
-    In a bucket the object was replaced itself.
+    All of one dataset, as they were before. In our own storage that is their objects; of clones their thumbnails as
+    well, because the items have another place now. In a bucket the objects were replaced themselves.
     """
+    left = [found for before in replaced if (found := _left_of_replaced(before)) is not None]
+    if left:
+        dataset_id = replaced[0].dataset_id
+        await queue.defer(conn, DELETE_OBJECTS_TASK, dataset_id=dataset_id, doomed=left, delete_object=True)
+
+
+def _left_of_replaced(before: Item) -> dict[str, Any] | None:
     is_clone = before.origin_dataset_id is not None
-    if before.object_key is None and not (is_clone and before.thumbnail_type):
-        return
     thumbnail = None
     if is_clone and before.thumbnail_type:
         thumbnail = thumbnail_key(before.thumbnail_number, before.thumbnail_type)
+    if before.object_key is None and thumbnail is None:
+        return None
     left = {"path": before.path, "object_key": before.object_key, "thumbnail": thumbnail}
-    left |= {"origin": before.origin_dataset_id}
-    await queue.defer(conn, DELETE_OBJECTS_TASK, dataset_id=before.dataset_id, doomed=[left], delete_object=True)
+    return left | {"origin": before.origin_dataset_id}
 
 
 async def forget_derived(conn: AsyncConnection[Any], dataset_id: int, gone: Iterable[Deleted]) -> None:

@@ -10,7 +10,7 @@ from headwater.catalog import items, quotas
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item, Written
-from headwater.storage.stores import ObjectInfo
+from headwater.storage.stores import Doomed, ObjectInfo
 from headwater.work.deletion import drop_replaced
 from headwater.work.workplace import Workplace
 
@@ -58,8 +58,7 @@ async def commit_written(
     unused = unused_keys(files, done)
     if unused:
         async with place.places.of_dataset(dataset.id) as store:
-            for key in unused:
-                await store.delete(key)
+            await store.delete_many([Doomed(key) for key in unused])
     return done
 
 
@@ -67,29 +66,36 @@ async def land(
     conn: AsyncConnection[Any], dataset: Dataset, caller: Account | None, files: Sequence[Landed]
 ) -> list[Uploaded]:
     """`commit_written` in the caller's transaction, who removes `unused_keys` once it has committed."""
-    await items.lock_paths(conn, dataset.id, [file.path for file in files])
-    return [await _commit_one(conn, dataset, caller, file) for file in files]
+    paths = [file.path for file in files]
+    await items.lock_paths(conn, dataset.id, paths)
+    before = await items.find_items_at(conn, dataset.id, paths)
+    holds = [file.hold_id for file in files if file.hold_id is not None]
+    await quotas.use_places(conn, dataset.id, holds, needs=len(files) - len(before))
+    kept = {
+        file.path: before[file.path]
+        for file in files
+        if file.path in before and _is_kept(dataset, before[file.path], file)
+    }
+    written = [_written(file) for file in files if file.path not in kept]
+    creator_id = None if caller is None else caller.id
+    put = await items.put_items(conn, dataset.id, written, creator_id=creator_id) if written else []
+    outcomes: dict[str, tuple[Item, Outcome]] = {item.path: (item, "skip") for item in kept.values()}
+    outcomes |= {item.path: (item, "created" if is_new else "overwrite") for item, is_new in put}
+    await drop_replaced(conn, [item for path, item in before.items() if path not in kept])
+    return [Uploaded(*outcomes[file.path], received_bytes=file.info.size_bytes) for file in files]
 
 
-def unused_keys(files: Sequence[Landed], done: Sequence[Uploaded]) -> list[str]:
-    """Objects of our own storage that became no item."""
-    return [file.own_key for file, one in zip(files, done, strict=True) if one.outcome == "skip" and file.own_key]
-
-
-async def _commit_one(conn: AsyncConnection[Any], dataset: Dataset, caller: Account | None, file: Landed) -> Uploaded:
-    before = await items.find_item_at(conn, dataset.id, file.path)
-    if before is None:
-        await quotas.use_place(conn, dataset.id, file.hold_id)
-    elif file.hold_id is not None:
-        await quotas.release_place(conn, file.hold_id)
-    if (
-        before is not None
-        and file.mode == "skip"
+def _is_kept(dataset: Dataset, before: Item, file: Landed) -> bool:
+    """In a bucket ours lies where the old one lay, if it is another."""
+    return (
+        file.mode == "skip"
         and before.missing_since is None
-        and (file.own_key is not None or before.etag == file.info.etag)
-    ):
-        return Uploaded(before, "skip", file.info.size_bytes)
-    written = Written(
+        and (dataset.driver_id is None or before.etag == file.info.etag)
+    )
+
+
+def _written(file: Landed) -> Written:
+    return Written(
         path=file.path,
         object_key=file.own_key,
         size_bytes=file.info.size_bytes,
@@ -99,8 +105,10 @@ async def _commit_one(conn: AsyncConnection[Any], dataset: Dataset, caller: Acco
         description=file.description,
         user_metadata=file.user_metadata,
         system_metadata=file.system_metadata,
+        link=file.link,
     )
-    item, is_new = await items.put_item(conn, dataset.id, written, creator_id=None if caller is None else caller.id)
-    if before is not None:
-        await drop_replaced(conn, before)
-    return Uploaded(item, "created" if is_new else "overwrite", file.info.size_bytes)
+
+
+def unused_keys(files: Sequence[Landed], done: Sequence[Uploaded]) -> list[str]:
+    """Objects of our own storage that became no item."""
+    return [file.own_key for file, one in zip(files, done, strict=True) if one.outcome == "skip" and file.own_key]

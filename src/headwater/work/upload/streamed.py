@@ -118,8 +118,7 @@ async def _commit(
                 system_metadata=announced.system_metadata,
             )
             item, is_new = await items.put_item(conn, dataset.id, written, creator_id=caller.id)
-            if before is not None:
-                await drop_replaced(conn, before)
+            await drop_replaced(conn, [] if before is None else [before])
     except BaseException:
         # Of our own storage nobody would ever find it again; in a bucket the next sync makes it an item.
         if own_key is not None:
