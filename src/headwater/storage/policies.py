@@ -107,7 +107,7 @@ _AWS_ACTIONS: dict[Right, tuple[str, ...]] = {
     "get": ("s3:GetObject",),
     "sign": ("s3:GetObject",),  # who may read may sign
     "put": ("s3:PutObject",),
-    "multipart": ("s3:AbortMultipartUpload",),  # who may put may begin
+    "multipart": ("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),  # who may put may begin
     "delete": ("s3:DeleteObject",),
     "derived": ("s3:DeleteObject",),
 }
@@ -149,7 +149,13 @@ _GCP_PERMISSIONS: dict[Right, tuple[str, ...]] = {
     "sign": ("storage.objects.get",),
     # Replacing an object is deleting it there, also for thumbnails that are made anew.
     "put": ("storage.objects.create", "storage.objects.delete"),
-    "multipart": ("storage.objects.create", "storage.objects.delete"),
+    "multipart": (
+        "storage.objects.create",
+        "storage.objects.delete",
+        "storage.multipartUploads.create",
+        "storage.multipartUploads.abort",
+        "storage.multipartUploads.listParts",
+    ),
     "delete": ("storage.objects.delete",),
     "derived": ("storage.objects.delete",),
 }

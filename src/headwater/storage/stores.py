@@ -202,7 +202,10 @@ class Store(Protocol):
         return None
 
     async def list_parts(self, key: str, state: PartState) -> list[Part]:
-        """The parts that the store has, by number. Raises StoreMissing when it no longer knows what was begun."""
+        """The parts that the store has, by number; some stores tell of each attempt at one.
+
+        A store that cannot sign tells of none. Raises StoreMissing when it no longer knows what was begun.
+        """
         ...
 
     async def finish_parts(

@@ -21,6 +21,7 @@ _PERMISSIONS = {  # what is done, the role and the letters of a SAS that allow i
     "GetBlob": ("read from", "Storage Blob Data Reader", "read (r)"),
     "PutBlob": ("write to", "Storage Blob Data Contributor", "create and write (cw)"),
     "PutBlock": ("write to", "Storage Blob Data Contributor", "create and write (cw)"),
+    "GetBlockList": ("read from", "Storage Blob Data Reader", "read (r)"),
     "PutBlockList": ("write to", "Storage Blob Data Contributor", "create and write (cw)"),
     "DeleteBlob": ("delete from", "Storage Blob Data Contributor", "delete (d)"),
 }
@@ -82,7 +83,10 @@ def explain(container: Container, request: Request, refused: Refused) -> Headwat
                 f'"{key}" in {named} is protected by a lease, a snapshot or an immutability policy {said}. '
                 "Remove that in Azure first."
             )
-        case Refused(code="ConditionNotMet") if request.operation == "DeleteBlob":
+        case Refused(code="ConditionNotMet" | "BlobAlreadyExists") if request.operation in (
+            "DeleteBlob",
+            "PutBlockList",
+        ):
             return changed(key)
         case Refused(code="ConditionNotMet" | "TargetConditionNotMet"):
             return Unavailable(f'"{key}" in {named} changed while it was read {said}. Read it again.')

@@ -1,7 +1,8 @@
 """A container of Azure Blob Storage or Data Lake Gen2 as a store."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from headwater.storage.azure.dialect import AzureDialect
 from headwater.storage.azure.listing import find_marker, parse_page
 from headwater.storage.azure.requests import SERVICE_VERSION, Container, check_new_name
 from headwater.storage.azure.signing import AccountKey, AzureCredentials, SharedAccessSignature, signed_url
-from headwater.storage.azure.uploads import AzureUpload, written
+from headwater.storage.azure.uploads import AzureUpload, Blocks, block_id, new_name, number_of, written
 from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import info_of, unbroken_chunks
 from headwater.storage.requests import Request
@@ -25,11 +26,14 @@ from headwater.storage.stores import (
     ListingPage,
     ObjectInfo,
     ObjectReader,
+    Part,
+    PartState,
     SignedRequest,
     Store,
     Upload,
     check_range,
     first_after,
+    in_order,
 )
 
 _TIERS = {"": None, "STANDARD": None, "HOT": "Hot", "COOL": "Cool", "COLD": "Cold"}
@@ -54,6 +58,7 @@ class AzureStore(Store):
     ) -> None:
         self.container = container
         self._sender = Sender(AzureDialect(container), credentials, session, backoff_s=backoff_s, attempts=attempts)
+        self._blocks = Blocks(self._sender, self._headers_of_blob)
         self._delegation_keys = DelegationKeys(self._sender)
         self._session = session
         self._page_keys = page_keys
@@ -120,7 +125,64 @@ class AzureStore(Store):
 
     def _upload(self, key: str, content_type: str) -> AzureUpload:
         check_new_name(self.container, key)
-        return AzureUpload(self._sender, self.put, key, content_type, self._headers_of_blob(content_type))
+        return AzureUpload(self._blocks, self.put, key, content_type)
+
+    async def begin_parts(self, key: str, *, content_type: str, part_bytes: int) -> PartState:
+        """Nothing is sent. Azure drops the blocks after a week, and when another upload to the same name ends."""
+        del content_type, part_bytes
+        check_new_name(self.container, key)
+        return {"name": new_name()}
+
+    async def put_part(self, key: str, state: PartState, number: int, body: bytes) -> Part:
+        if not body:  # no block is empty
+            return Part(number, 0, "")
+        block = block_id(state["name"], number, secrets.token_hex(2))
+        await self._blocks.put(key, block, body)
+        return Part(number, len(body), block)
+
+    async def sign_part(
+        self, key: str, state: PartState, number: int, *, size_bytes: int, expires_s: int
+    ) -> SignedRequest | None:
+        """None as `sign_get`. Azure holds nobody to a size, nor to a block: the URL may write this blob."""
+        signer = await self._signer()
+        if signer is None:
+            return None
+        permission = BlobSasPermissions(create=True, write=True)
+        url = signed_url(self.container, key, signer, expires_s=expires_s, permission=permission)
+        block = quote(block_id(state["name"], number), safe="")
+        headers = {"x-ms-version": SERVICE_VERSION, "Content-Length": str(size_bytes)}
+        return SignedRequest("PUT", f"{url}&comp=block&blockid={block}", headers)
+
+    async def list_parts(self, key: str, state: PartState) -> list[Part]:
+        """Of a part that was put again by us, each attempt."""
+        try:
+            blocks = await self._blocks.list(key)
+        except StoreMissing as error:
+            if error.code != "BlobNotFound":  # there is no block yet
+                raise
+            return []
+        found = [(number_of(block, state["name"]), size_bytes, block) for block, size_bytes in blocks]
+        return sorted(
+            (Part(number, size_bytes, block) for number, size_bytes, block in found if number is not None),
+            key=lambda part: part.number,
+        )
+
+    async def finish_parts(
+        self,
+        key: str,
+        state: PartState,  # noqa: ARG002 - a part's etag is the id of its block
+        parts: Sequence[Part],
+        *,
+        content_type: str,
+        only_if_new: bool = False,
+    ) -> ObjectInfo:
+        ordered = [part for part in in_order(key, parts) if part.size_bytes]
+        size_bytes = sum(part.size_bytes for part in ordered)
+        blocks = [part.etag for part in ordered]
+        return await self._blocks.commit(key, blocks, size_bytes, content_type, only_if_new=only_if_new)
+
+    async def abort_parts(self, key: str, state: PartState) -> None:
+        """Nothing to send: blocks that no list names are never seen, and Azure drops them after a week."""
 
     async def delete(self, key: str) -> None:
         try:

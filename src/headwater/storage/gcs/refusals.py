@@ -31,8 +31,15 @@ _NEEDS = {
     GET: ("storage.objects.get", "roles/storage.objectViewer", "read from"),
     INSERT: ("storage.objects.create", "roles/storage.objectUser", "write to"),
     DELETE: ("storage.objects.delete", "roles/storage.objectUser", "delete from"),
+    "CreateMultipartUpload": ("storage.multipartUploads.create", "roles/storage.objectUser", "write to"),
+    "UploadPart": ("storage.multipartUploads.create", "roles/storage.objectUser", "write to"),
+    "CompleteMultipartUpload": ("storage.multipartUploads.create", "roles/storage.objectUser", "write to"),
+    "AbortMultipartUpload": ("storage.multipartUploads.abort", "roles/storage.objectUser", "abort uploads to"),
+    "ListParts": ("storage.multipartUploads.listParts", "roles/storage.objectUser", "list parts of uploads to"),
+    "ListMultipartUploads": ("storage.multipartUploads.list", "roles/storage.objectUser", "list uploads to"),
 }
 _PERMISSION = re.compile(r"does not have (storage\.[a-zA-Z]+\.[a-zA-Z]+) access")
+_XML_CODE = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
 _REASON = re.compile(r"[A-Za-z_]{1,64}")
 
 
@@ -41,11 +48,13 @@ class GcsRefused(Refused):
 
 
 def read_refusal(status: int, body: bytes) -> GcsRefused:
-    """Answers to requests for bytes may be plain text; then there is no reason to be read."""
+    """Answers to requests for bytes may be plain text; then there is no reason to be read. The XML API has its own."""
     error = _error_of(body)
     message = str(error.get("message", "")) or body.decode(errors="replace")
     reason = _reason_of(error)
-    if status == 404 and "specified bucket does not exist" in message:
+    if not error and (code := _XML_CODE.search(message)):
+        reason = code[1]
+    if (status == 404 and "specified bucket does not exist" in message) or reason == "NoSuchBucket":
         reason = NO_SUCH_BUCKET
     refused = GcsRefused(status, reason, is_transient=reason in _BUSY_REASONS, may_be_expired=status == 401)
     permission = _PERMISSION.search(message)
@@ -73,7 +82,7 @@ def explain(bucket: GcsBucket, request: Request, refused: Refused) -> HeadwaterE
     said = f"({refused} on {request.operation})"
     named = f'bucket "{bucket.name}"'
     key = bucket.prefix + (request.key or "")
-    is_of_bucket = request.key is None or request.operation == INSERT
+    is_of_bucket = request.key is None or request.operation in (INSERT, "CreateMultipartUpload")
     match refused:
         case Refused(status=404 | 410 | 499) if "upload_id" in request.query:
             kind = StoreMissing if request.method == "DELETE" else Unavailable
@@ -84,7 +93,7 @@ def explain(bucket: GcsBucket, request: Request, refused: Refused) -> HeadwaterE
             return StoreMissing(f'No object "{key}" in {named} {said}.')
         case Refused(status=416):
             return BadRequest(f'The range asked for holds no byte of "{key}" in {named} {said}.')
-        case Refused(status=412) if request.operation == DELETE:
+        case Refused(status=412) if request.operation in (DELETE, "CompleteMultipartUpload"):
             return changed(key)
         case Refused(status=412 | 304):
             return Unavailable(f'"{key}" in {named} changed while it was read {said}. Read it again.')

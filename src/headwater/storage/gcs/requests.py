@@ -1,6 +1,6 @@
 """Requests to Google Cloud Storage: where each goes and what goes along; nothing is sent here.
 
-The JSON API, version 1: https://cloud.google.com/storage/docs/json_api/v1. An object's name is one segment of a URL's
+The JSON API, version 1: https://cloud.google.com/storage/docs/json_api/v1; parts are of the XML API alone. An
 path, so every `/` in it is encoded; a name is percent-encoded once, here, and never touched again.
 """
 
@@ -18,6 +18,17 @@ from headwater.errors import BadRequest
 from headwater.storage.requests import Request
 
 LIST, GET, INSERT, DELETE = "objects.list", "objects.get", "objects.insert", "objects.delete"
+_OF_XML = frozenset(  # operations of the XML API, which alone has parts
+    {
+        "CreateMultipartUpload",
+        "UploadPart",
+        "ListParts",
+        "CompleteMultipartUpload",
+        "AbortMultipartUpload",
+        "ListMultipartUploads",
+    }
+)
+_DOTS = frozenset({".", ".."})
 OBJECT_FIELDS = "name,size,md5Hash,generation,timeCreated,contentType"
 _CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 _GOOGLE = "https://storage.googleapis.com"
@@ -64,6 +75,8 @@ def absolute_key(bucket: GcsBucket, key: str) -> str:
 def url_of(bucket: GcsBucket, request: Request) -> str:
     objects = f"/storage/v1/b/{quoted(bucket.name)}/o"
     match request:
+        case Request(operation=operation) if operation in _OF_XML:
+            path = _xml_path(bucket, request.key)
         case Request(operation="objects.insert"):
             path = "/upload" + objects
         case Request(key=None):
@@ -72,6 +85,15 @@ def url_of(bucket: GcsBucket, request: Request) -> str:
             path = f"{objects}/{quoted(absolute_key(bucket, str(key)))}"
     query = "&".join(f"{quoted(name)}={quoted(text)}" for name, text in request.query.items())
     return bucket.url + path + (f"?{query}" if query else "")
+
+
+def _xml_path(bucket: GcsBucket, key: str | None) -> str:
+    if key is None:
+        return f"/{quoted(bucket.name)}"
+    name = absolute_key(bucket, key)
+    # What is on the way may shorten a path with `..`, but not a name without slashes.
+    safe = "/" if _DOTS.isdisjoint(name.split("/")) else ""
+    return f"/{quoted(bucket.name)}/{quote(name, safe=safe)}"
 
 
 def quoted(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -31,6 +31,7 @@ from headwater.storage.gcs.requests import (
 )
 from headwater.storage.gcs.signing import signed_url
 from headwater.storage.gcs.uploads import GcsUpload
+from headwater.storage.multipart import Multipart, MultipartStore
 from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import unbroken_chunks
 from headwater.storage.requests import Request
@@ -40,8 +41,9 @@ from headwater.storage.stores import (
     ListingPage,
     ObjectInfo,
     ObjectReader,
+    PartState,
     SignedRequest,
-    Store,
+    Unfinished,
     Upload,
     changed,
     check_range,
@@ -51,8 +53,10 @@ from headwater.storage.stores import (
 _MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]+=*)")
 
 
-class GcsStore(Store):
-    """An object's etag is its MD5, or its generation where Google keeps no MD5 of it."""
+class GcsStore(MultipartStore):
+    """An object's etag is its MD5, or its generation where Google keeps no MD5 of it, as of one in parts."""
+
+    _only_if_new = {"x-goog-if-generation-match": "0"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -73,6 +77,8 @@ class GcsStore(Store):
         self._backoff_s = backoff_s
         self._page_keys = page_keys
         self._storage_class = storage_class
+        class_header = {"x-goog-storage-class": storage_class} if storage_class else {}
+        self._multipart = Multipart(self._sender, class_header, is_body_signed=False)
 
     @property
     def credentials(self) -> CredentialsProvider[GcsCredentials]:
@@ -143,6 +149,35 @@ class GcsStore(Store):
             return self._read_info(key, body)
 
         return GcsUpload(self._sender, self._once, self.put, read_info, key, resource, backoff_s=self._backoff_s)
+
+    async def begin_parts(self, key: str, *, content_type: str, part_bytes: int) -> PartState:
+        content_type = resource_of(self.bucket, key, content_type, None)["contentType"]
+        return await super().begin_parts(key, content_type=content_type, part_bytes=part_bytes)
+
+    async def sign_part(
+        self, key: str, state: PartState, number: int, *, size_bytes: int, expires_s: int
+    ) -> SignedRequest | None:
+        """None as `sign_get`."""
+        signer = (await self._sender.credentials(False)).url_signer
+        if signer is None:
+            return None
+        headers = {"x-goog-content-length-range": f"{size_bytes},{size_bytes}"}
+        query = {"partNumber": str(number), "uploadId": state["id"]}
+        now = datetime.now(UTC)
+        url = signed_url(self.bucket, key, signer, query, expires_s=expires_s, now=now, method="PUT", headers=headers)
+        return None if url is None else SignedRequest("PUT", url, headers)
+
+    def list_unfinished(self) -> AsyncIterator[Unfinished]:
+        return self._multipart.list_unfinished(self.bucket.prefix)
+
+    async def _finished(self, written: ObjectInfo) -> ObjectInfo:
+        """The XML API tells an etag that no listing has."""
+        return await self.head(written.key)
+
+    def _is_made_of(self, info: ObjectInfo, parts: int) -> bool:
+        """Nothing tells of how many parts an object was made."""
+        del info, parts
+        return True
 
     async def delete(self, key: str) -> None:
         try:

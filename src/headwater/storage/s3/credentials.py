@@ -81,8 +81,9 @@ class AssumedRole:
         token, ends_at = element_text(text, "SessionToken", 16_384), element_text(text, "Expiration")
         if not (key and secret and token and ends_at):
             raise Unavailable("AWS STS answered AssumeRole without credentials. Try again later.")
-        self._renew_at = datetime.fromisoformat(ends_at) - _RENEW_BEFORE
-        return S3Credentials(key, secret, token)
+        ends = datetime.fromisoformat(ends_at)
+        self._renew_at = ends - _RENEW_BEFORE
+        return S3Credentials(key, secret, token, ends)
 
 
 async def caller_arn(

@@ -5,16 +5,15 @@ What is signed must be sent letter by letter, so a URL is percent-encoded once, 
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from urllib.parse import quote
 
-from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
+from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from headwater.errors import BadRequest
 from headwater.storage.requests import Request
-
-_LONGEST_SIGNATURE_S = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,7 @@ class S3Credentials:
     access_key_id: str
     secret_access_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
+    ends_at: datetime | None = None  # where it is known; only with a session token
 
 
 _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -60,7 +60,7 @@ def absolute_key(bucket: Bucket, request: Request) -> str:
 
 def signed(bucket: Bucket, request: Request, credentials: S3Credentials) -> tuple[str, dict[str, str]]:
     """The URL and the headers to send with the request."""
-    url = _url(bucket, request)
+    url = url_of(bucket, request)
     if request.query:
         url += "?" + "&".join(f"{name}={_quoted(text)}" for name, text in request.query.items())
     unsigned = AWSRequest(request.method, url, headers=dict(request.headers), data=request.body)
@@ -68,16 +68,7 @@ def signed(bucket: Bucket, request: Request, credentials: S3Credentials) -> tupl
     return url, dict(unsigned.headers.items())
 
 
-def signed_url(bucket: Bucket, request: Request, credentials: S3Credentials, *, expires_s: int) -> str:
-    """A URL that carries out the request for whoever has it and sends its headers, for a week at most."""
-    unsigned = AWSRequest(request.method, _url(bucket, request), headers=dict(request.headers))
-    unsigned.params = dict(request.query)
-    lifetime_s = max(1, min(expires_s, _LONGEST_SIGNATURE_S))
-    S3SigV4QueryAuth(_for_botocore(credentials), "s3", bucket.region, expires=lifetime_s).add_auth(unsigned)
-    return str(unsigned.url)
-
-
-def _url(bucket: Bucket, request: Request) -> str:
+def url_of(bucket: Bucket, request: Request) -> str:
     if request.key is None:
         return bucket.url
     key = absolute_key(bucket, request)

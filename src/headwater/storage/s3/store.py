@@ -16,7 +16,8 @@ from headwater.storage.requests import Request
 from headwater.storage.s3.deletion import MOST_KEYS, can_be_named, deletion_request, read_failures
 from headwater.storage.s3.dialect import S3Dialect
 from headwater.storage.s3.listing import find_token, parse_page, unended
-from headwater.storage.s3.requests import Bucket, S3Credentials, signed_url
+from headwater.storage.s3.presigning import signed_url
+from headwater.storage.s3.requests import Bucket, S3Credentials
 from headwater.storage.s3.uploads import S3Upload
 from headwater.storage.sending import CredentialsProvider, Sender
 from headwater.storage.stores import (
@@ -133,7 +134,7 @@ class S3Store(MultipartStore):
         headers = {"Content-Length": str(size_bytes)}
         request = replace(part_request(key, state["id"], number), headers=headers)
         url = signed_url(self.bucket, request, await self._sender.credentials(False), expires_s=expires_s)
-        return SignedRequest("PUT", url, headers)
+        return None if url is None else SignedRequest("PUT", url, headers)
 
     def list_unfinished(self) -> AsyncIterator[Unfinished]:
         return self._multipart.list_unfinished(self.bucket.prefix)
@@ -215,7 +216,7 @@ class S3Store(MultipartStore):
             headers["If-None-Match"] = "*"
         request = Request("PutObject", "PUT", key, headers=headers)
         url = signed_url(self.bucket, request, await self._sender.credentials(False), expires_s=expires_s)
-        return SignedRequest("PUT", url, headers)
+        return None if url is None else SignedRequest("PUT", url, headers)
 
     async def check_listing(self) -> ListingPage:
         return (await self._parse(await self._fetch_page(self._listing_query("", FEW_KEYS)))).page
