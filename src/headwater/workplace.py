@@ -22,6 +22,7 @@ from headwater.work.credentials import Secrets
 from headwater.work.places import Places
 from headwater.work.workplace import Workplace
 
+_LINKS_AT_ONCE = 8
 _READ_AHEAD = 4  # objects on their way while the decoders work
 
 
@@ -108,6 +109,7 @@ async def open_workplace(
                 spool_dir=spool_dir,
                 slots=asyncio.Semaphore(settings.decoders + _READ_AHEAD),
                 public_url=settings.public_url,
+                link_slots=asyncio.Semaphore(_LINKS_AT_ONCE),
                 link_fetch=settings.link_fetch,
                 link_most_bytes=settings.link_most_bytes,
                 allow_private=settings.allow_private_endpoints,

@@ -8,8 +8,8 @@ import pytest
 from headwater.media.limits import DecodePool
 from headwater.media.probe import sniff_mime_type
 from headwater.media.records import VideoFacts
-from headwater.media.video import READERS, read_video
-from headwater.media.video_parts import HEAD_BYTES, MOST_BYTES, TAIL_BYTES, Part, parts
+from headwater.media.video import read_video
+from headwater.media.video_parts import HEAD_BYTES, MOST_BYTES, READERS, TAIL_BYTES, Part, parts
 from tests import clips
 
 LONG = {"frames": 100, "size": (320, 240), "bit_rate": 20_000_000}  # some 10 MB for 4 s

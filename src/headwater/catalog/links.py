@@ -15,7 +15,7 @@ from headwater.errors import HeadwaterError
 from headwater.ids import from_wire
 
 Kind = Literal["url", "id"]
-State = Literal["alive", "dead"]
+State = Literal["alive", "dead", "unchecked"]  # the last: this server reads no linked URLs
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,12 @@ async def note_found(conn: AsyncConnection[Any], item: Item, found: Found) -> No
     if is_back:
         await events.record_items(conn, item.dataset_id, "Updated", [item.id])
         await count(conn, item.dataset_id, CounterChange(failed_items=-1))
+
+
+async def has_target(conn: AsyncConnection[Any], item: Item) -> bool:
+    """Whether there is the item that an id link leads to, whoever may read it."""
+    target_id = Link.of(item.link or {}).target_id
+    return target_id is not None and await items.find_item(conn, target_id) is not None
 
 
 async def find_target(conn: AsyncConnection[Any], reader: Account | None, item: Item) -> Item | None:

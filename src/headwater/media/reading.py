@@ -5,7 +5,8 @@ from pathlib import Path
 from headwater.media.image import read_image
 from headwater.media.probe import HEAD_BYTES, sniff_mime_type
 from headwater.media.records import Prepared
-from headwater.media.video import READERS, read_video
+from headwater.media.video import read_video
+from headwater.media.video_parts import READERS
 
 
 def read_file(path: Path, *, read_gps: bool, max_pixels: int) -> Prepared:

@@ -12,6 +12,7 @@ Reason = Literal[
     "out-of-memory",  # decoding needed more memory than allowed
     "decoder-crashed",  # the decoder died of this file
     "empty",  # no bytes at all
+    "dead-link",  # what it leads to cannot be had
 ]
 
 ExifValue = int | float | str  # finite numbers; text without NUL and surrogates: fit for PostgreSQL's jsonb

@@ -14,21 +14,8 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from headwater.media.records import Prepared, Problem, VideoFacts
+from headwater.media.video_parts import READERS
 
-# FFmpeg's reader of each type. Playlists (HLS, DASH, concat) are none: they would have it open what they name.
-READERS = {
-    "video/3gpp": "mov",
-    "video/mp2t": "mpegts",
-    "video/mp4": "mov",
-    "video/mpeg": "mpeg",
-    "video/ogg": "ogg",
-    "video/quicktime": "mov",
-    "video/webm": "matroska",
-    "video/x-flv": "flv",
-    "video/x-matroska": "matroska",
-    "video/x-ms-asf": "asf",
-    "video/x-msvideo": "avi",
-}
 _OPTIONS = {"protocol_whitelist": "file", "probesize": "5000000", "analyzeduration": "5000000", "fps_probe_size": "8"}
 _LONGEST_S = 10 * 365 * 24 * 3600  # nobody has filmed longer; a header that says so is damaged
 _HIGHEST_FPS = 100_000

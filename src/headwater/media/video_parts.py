@@ -16,6 +16,21 @@ _LARGE_BOX_BYTES = 16
 _MOST_INDEX_BYTES = MOST_BYTES - HEAD_BYTES - TAIL_BYTES - _MOST_BOXES * _LARGE_BOX_BYTES
 _ISO_TYPES = frozenset(["video/mp4", "video/quicktime", "video/3gpp", "audio/mp4"])
 
+# FFmpeg's reader of each type. Playlists (HLS, DASH, concat) are none: they would have it open what they name.
+READERS = {
+    "video/3gpp": "mov",
+    "video/mp2t": "mpegts",
+    "video/mp4": "mov",
+    "video/mpeg": "mpeg",
+    "video/ogg": "ogg",
+    "video/quicktime": "mov",
+    "video/webm": "matroska",
+    "video/x-flv": "flv",
+    "video/x-matroska": "matroska",
+    "video/x-ms-asf": "asf",
+    "video/x-msvideo": "avi",
+}
+
 Part = tuple[int, int]  # first byte, and the one after the last
 
 

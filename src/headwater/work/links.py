@@ -131,17 +131,14 @@ async def open_url(
     if not place.link_fetch:
         raise FailedDependency("This server reads no linked URLs (HEADWATER_LINK_FETCH=false). Open the URL yourself.")
     url = Link.of(item.link or {}).ref
-    opening = place.fetcher.open(url, start=start, end=end, most_bytes=most_bytes, within_s=within_s)
     try:
-        answer = await opening.__aenter__()
+        async with place.fetcher.open(url, start=start, end=end, most_bytes=most_bytes, within_s=within_s) as answer:
+            yield answer
     except FetchFailed as failed:
         dead = DeadLink(failed.reason, f"The link {item.path} is dead: {failed}")
-        await note(place, item, dead_by(dead))
+        if failed.reason != "too-large":
+            await note(place, item, dead_by(dead))
         raise dead from None
-    try:
-        yield answer
-    finally:
-        await opening.__aexit__(None, None, None)
 
 
 def dead_by(dead: DeadLink) -> Found:
@@ -158,7 +155,6 @@ async def note(place: Workplace, item: Item, found: Found) -> None:
 async def _note_gone(place: Workplace, item: Item, dead: DeadLink) -> None:
     """Of a link to an item that is no more; one that only this reader may not know of is as alive as before."""
     async with place.pool.connection() as conn:
-        target_id = Link.of(item.link or {}).target_id
-        target = None if target_id is None else await items.find_item(conn, target_id)
-        if (target is None or dead.reason == "refused") and links.is_news(item, dead_by(dead)):
+        is_gone = dead.reason == "refused" or not await links.has_target(conn, item)
+        if is_gone and links.is_news(item, dead_by(dead)):
             await links.note_found(conn, item, dead_by(dead))

@@ -3,11 +3,8 @@ to its row. A bad file ends with a typed reason on its item, never with a stuck 
 """
 
 import asyncio
-import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headwater.catalog import commands, items, preparing
@@ -17,10 +14,11 @@ from headwater.catalog.sidecars import are_on as has_sidecars
 from headwater.errors import BadRequest, FailedDependency, StoreDenied, StoreMissing, Unavailable
 from headwater.ids import to_wire
 from headwater.media.probe import sniff_mime_type
-from headwater.media.records import Prepared, Thumbnail
+from headwater.media.records import Prepared, Thumbnail, VideoFacts
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import ObjectReader, Store
-from headwater.work import sidecars
+from headwater.work import linked, sidecars
+from headwater.work.spooling import read_head, spooled
 from headwater.work.workplace import Workplace
 
 TASK = "preprocess_items"
@@ -109,15 +107,17 @@ async def _prepare(place: Workplace, stores: Stores, item: Item) -> PreparedItem
     """None for an object that is no longer what its row says: the next sync will tell."""
     if item.missing_since is not None:
         return _failed(item, "object-missing", "The bucket has no such object any more.")
-    async with place.slots:
-        try:
+    try:
+        if item.link is not None:
+            return await _read_link(place, stores, item)
+        async with place.slots:
             return await _read(place, stores, item)
-        except StoreMissing:
-            return _failed(item, "object-missing", "The bucket has no such object any more.")
-        except StoreDenied as error:
-            return _failed(item, "denied", str(error))
-        except (BadRequest, FailedDependency) as error:
-            return _failed(item, "refused", str(error))
+    except StoreMissing:
+        return _failed(item, "object-missing", "The bucket has no such object any more.")
+    except StoreDenied as error:
+        return _failed(item, "denied", str(error))
+    except (BadRequest, FailedDependency) as error:
+        return _failed(item, "refused", str(error))
 
 
 def _failed(item: Item, reason: str, message: str) -> PreparedItem:
@@ -136,41 +136,41 @@ async def _read(place: Workplace, stores: Stores, item: Item) -> PreparedItem | 
     async with stores.objects.get(item.key) as reader:
         if reader.info.etag and reader.info.etag != item.etag:
             return None
-        head, rest = await _head(reader)
-        mime_type = sniff_mime_type(head, item.path)
-        if not mime_type.startswith("image/"):
-            return PreparedItem(
-                item_id=item.id,
-                etag=item.etag,
-                etl_state=items.ETL_DONE,
-                etl={"state": "done"},
-                mime_type=mime_type,
-            )
-        async with _spooled(place.spool_dir, head, rest) as file:
+        head = await read_head(reader.chunks, _HEAD_BYTES)
+        link = linked.link_in(item, head)
+        if link is None:
+            return await _read_object(place, stores, item, head, reader)
+    return await _read_link(place, stores, replace(item, link=link.to_json()))
+
+
+async def _read_object(place: Workplace, stores: Stores, item: Item, head: bytes, reader: ObjectReader) -> PreparedItem:
+    mime_type = sniff_mime_type(head, item.path)
+    prepared = Prepared()
+    if mime_type.startswith("image/"):
+        async with spooled(place.spool_dir, head, reader.chunks) as file:
             prepared = await place.decoders.prepare(file)
     return await _finish(stores.derived, item, mime_type, prepared)
 
 
-async def _head(reader: ObjectReader) -> tuple[bytes, AsyncIterator[bytes]]:
-    head = bytearray()
-    chunks = aiter(reader)
-    while len(head) < _HEAD_BYTES and (chunk := await anext(chunks, b"")):
-        head += chunk
-    return bytes(head), chunks
+async def _read_link(place: Workplace, stores: Stores, item: Item) -> PreparedItem:
+    looked = await linked.look(place, item)
+    prepared = looked.prepared
+    if looked.target is not None:
+        prepared = replace(prepared, thumbnail=await _thumbnail_of(place, looked.target))
+    done = await _finish(stores.derived, item, looked.mime_type, prepared)
+    return replace(done, video=done.video | looked.video, link=looked.found.over(item.link or {}))
 
 
-@asynccontextmanager
-async def _spooled(folder: Path, head: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[Path]:
-    """The whole object as a file for a decoder, gone afterwards. Raises Unavailable when the disk is full."""
+async def _thumbnail_of(place: Workplace, item: Item) -> Thumbnail | None:
+    if item.thumbnail_type is None:
+        return None
+    key = thumbnail_key(item.thumbnail_number, item.thumbnail_type)
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix="spool-") as file:
-            file.write(head)
-            async for chunk in rest:
-                file.write(chunk)
-            file.flush()
-            yield Path(file.name)
-    except OSError as error:
-        raise Unavailable(f"The spool folder {folder} cannot be written: {error.strerror}.") from error
+        async with place.places.of_thumbnail(item) as store, store.get(key) as reader:
+            content = await reader.read()
+    except StoreMissing:
+        return None
+    return Thumbnail(content, item.thumbnail_type, item.width_px or 0, item.height_px or 0)
 
 
 async def _finish(store: Store, item: Item, mime_type: str, prepared: Prepared) -> PreparedItem:
@@ -184,19 +184,38 @@ async def _finish(store: Store, item: Item, mime_type: str, prepared: Prepared) 
             etl["thumbnail"] = {"reason": "denied", "message": str(error)}
     if prepared.problem is not None:
         etl = {"state": "failed", "reason": prepared.problem.reason, "message": prepared.problem.message}
-    facts = prepared.facts
+    facts, video = prepared.facts, prepared.video
+    sized = video if video is not None and video.width_px > 0 else facts
     return PreparedItem(
         item_id=item.id,
         etag=item.etag,
         etl_state=items.ETL_DONE if prepared.problem is None else items.ETL_FAILED,
         etl=etl,
         mime_type=mime_type if facts is None else facts.mime_type,
-        width_px=facts.width_px if facts else None,
-        height_px=facts.height_px if facts else None,
+        width_px=sized.width_px if sized else None,
+        height_px=sized.height_px if sized else None,
         channels=facts.channels if facts else None,
         exif=dict(facts.exif) if facts else None,
         thumbnail_type=thumbnail_type,
+        video={} if video is None else _video_metadata(video),
     )
+
+
+def _video_metadata(video: VideoFacts) -> dict[str, Any]:
+    """As the SDK reads it, in the words of ffprobe; what is not known is left out."""
+    ffmpeg = {
+        "codec_name": video.codec,
+        "width": video.width_px or None,
+        "height": video.height_px or None,
+        "avg_frame_rate": video.rate,
+        "r_frame_rate": video.rate,
+        "nb_frames": video.frames,
+        "nb_read_frames": video.frames,
+        "duration": video.duration_s,
+    }
+    found = {"ffmpeg": ffmpeg, "fps": video.fps, "duration": video.duration_s}
+    found["ffmpeg"] = {key: value for key, value in ffmpeg.items() if value is not None}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 async def _put_thumbnail(store: Store, item: Item, thumbnail: Thumbnail) -> None:
