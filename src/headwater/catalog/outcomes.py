@@ -38,6 +38,7 @@ _CHANGES = {
     "imported": "imported",
     "exported": "exported",
     "copied": "copied",
+    "cloned": "cloned",
     "deleted": "deleted",
     "refused": "refused",
 }

@@ -8,9 +8,22 @@ from procrastinate import App, BaseRetryStrategy, JobContext, RetryDecision
 from procrastinate.jobs import Job
 from psycopg import OperationalError
 
+from headwater.catalog import commands
 from headwater.catalog.notices import DELIVER_TASK
 from headwater.errors import HeadwaterError, NotFound, Unavailable
-from headwater.work import deletion, ghosts, preprocess, secrets, sidecars, sync, verify, watching, webhooks
+from headwater.work import (
+    cloning,
+    csv_import,
+    deletion,
+    ghosts,
+    preprocess,
+    secrets,
+    sidecars,
+    sync,
+    verify,
+    watching,
+    webhooks,
+)
 from headwater.work.workplace import Workplace
 
 _SYNC_TRIES = 8
@@ -67,6 +80,7 @@ def register(app: App, place: Workplace) -> None:
         await sidecars.mark_sidecars(place, dataset_id)
 
     _register_deletions(app, place, retry)
+    _register_csv_imports(app, place, retry)
 
     @app.task(name=deletion.PURGE_TASK, retry=retry)
     async def purge_dataset(dataset_id: int) -> None:
@@ -128,6 +142,17 @@ def _register_deletions(app: App, place: Workplace, retry: BaseRetryStrategy) ->
             await deletion.give_up(place, command_id, "Headwater failed in this deletion; its log says where.")
             raise
 
+    @app.task(name=cloning.TASK, retry=retry)
+    async def clone_items(command_id: int, **arguments: Any) -> None:
+        try:
+            await cloning.clone_items(place, command_id=command_id, **arguments)
+        except OperationalError:
+            raise
+        except Exception:
+            _log.exception("Clone %s failed", command_id)
+            await cloning.give_up(place, command_id, "Headwater failed in this; its log says where.")
+            raise
+
     @app.task(name=verify.TASK, pass_context=True, retry=_TryAgain(tries=_SYNC_TRIES, longest_wait_s=60))
     async def verify_dataset(context: JobContext, command_id: int) -> None:
         is_last_try = context.job.attempts >= _SYNC_TRIES - 1
@@ -143,3 +168,29 @@ def _register_deletions(app: App, place: Workplace, retry: BaseRetryStrategy) ->
             _log.exception("Verification %s failed", command_id)
             await verify.give_up(place, command_id)
             raise
+
+
+def _register_csv_imports(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    @app.task(name=csv_import.TASK, pass_context=True, retry=_TryAgain(tries=_SYNC_TRIES, longest_wait_s=60))
+    async def import_csv(context: JobContext, command_id: int) -> None:
+        try:
+            await csv_import.import_rows(place, command_id)
+        except (Unavailable, OperationalError) as error:
+            if context.job.attempts >= _SYNC_TRIES - 1:
+                await csv_import.give_up(place, command_id, str(error))
+            elif isinstance(error, Unavailable):
+                async with place.pool.connection() as conn:
+                    await commands.note_trouble(conn, command_id, str(error))
+            raise
+        except HeadwaterError as error:
+            await csv_import.give_up(place, command_id, str(error))
+        except Exception:
+            _log.exception("Import %s failed", command_id)
+            await csv_import.give_up(place, command_id, "Headwater failed in this import; its log says where.")
+            raise
+
+    @app.periodic(cron=csv_import.CLEAN_AT)
+    @app.task(name=csv_import.CLEAN_TASK, retry=retry)
+    async def drop_csv_imports(timestamp: int) -> None:
+        _log.debug("The hour's cleaning of %s", timestamp)
+        await csv_import.drop_expired(place)

@@ -1,0 +1,463 @@
+"""Cloning: items of one dataset become items of another that name the same objects, without a byte copied.
+
+A path that is taken in the target: by the same object, then there is nothing to clone; by another one, then the clone
+gets a number behind its name, `a (2).jpg`, so that no item is lost and nothing is overwritten. The first to come keeps
+the name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
+from psycopg.rows import class_row
+from psycopg.sql import SQL, Composed
+from psycopg.types.json import Jsonb
+
+from headwater.catalog import events, quotas, sharing
+from headwater.catalog.datasets import CounterChange, count
+from headwater.catalog.folders import ensure_folders, folder_of
+from headwater.catalog.items import Item
+from headwater.catalog.selections import Selection
+from headwater.errors import Conflict, NotFound
+
+LONGEST_PATH_BYTES = 1_025  # as of an upload, the slash in front included
+_MOST_NUMBERS = 10_000  # behind names
+# What is of people and their tasks in `system_metadata`; what the bytes say goes along in any case.
+_OF_PEOPLE = ["tags", "collections", "modalities"]
+_OF_TASKS = ["refs", "annotationStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What becomes of each item, whichever dataset it comes from."""
+
+    target_id: int
+    driver_id: int | None  # of both datasets
+    folder: str  # in front of each path: '' or '/a/b'
+    with_metadata: bool
+    with_task_status: bool
+    creator_id: int | None
+
+
+@dataclass(slots=True)
+class Cloned:
+    """What a piece came to."""
+
+    last_id: int  # where the next one begins
+    looked_at: int
+    cloned: int = 0
+    size_bytes: int = 0
+    there_already: int = 0
+    renamed: int = 0
+    too_long: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    items: int
+    size_bytes: int
+    last_id: int
+    there_already: int
+    renamed: int
+
+
+def _where(source_id: int, selection: Selection) -> tuple[Composed, dict[str, object]]:
+    """What of a dataset can be cloned: neither our own files, nor the trash, nor ghosts."""
+    where, parameters = selection.where(source_id)
+    return where + SQL(" AND NOT item.hidden AND item.missing_since IS NULL"), parameters
+
+
+def _same(is_own: bool) -> LiteralString:
+    """Whether the rows `taken` and `item` name the same object."""
+    if not is_own:
+        return "coalesce(taken.object_key, substr(taken.path, 2)) = coalesce(item.object_key, substr(item.path, 2))"
+    return """(
+        coalesce(taken.origin_dataset_id, taken.dataset_id) = coalesce(item.origin_dataset_id, item.dataset_id)
+            AND taken.object_key = item.object_key
+        OR taken.object_key IS NULL AND item.object_key IS NULL AND taken.link = item.link
+    )"""
+
+
+async def preview(conn: AsyncConnection[Any], source_id: int, selection: Selection, wish: Wish) -> Preview:
+    """What cloning these would come to now, where nothing else is cloned at the same time. Reads all of them."""
+    where, parameters = _where(source_id, selection)
+    cursor = conn.cursor(row_factory=class_row(Preview))
+    await cursor.execute(
+        SQL(
+            """
+            SELECT count(*) AS items, coalesce(sum(item.size_bytes), 0)::bigint AS size_bytes,
+                coalesce(max(item.id), 0) AS last_id,
+                count(*) FILTER (WHERE taken.id IS NOT NULL AND ("""
+        )
+        + SQL(_same(wish.driver_id is None))
+        + SQL(""")) AS there_already,
+                count(*) FILTER (WHERE taken.id IS NOT NULL AND NOT coalesce(""")
+        + SQL(_same(wish.driver_id is None))
+        + SQL(""", false)) AS renamed
+            FROM item
+            LEFT JOIN item AS taken
+                ON taken.dataset_id = %(clone_target)s AND taken.path = %(clone_folder)s || item.path
+            WHERE """)
+        + where,
+        parameters | {"clone_target": wish.target_id, "clone_folder": wish.folder},
+        prepare=False,
+    )
+    found = await cursor.fetchone()
+    assert found is not None
+    return found
+
+
+async def count_missing(conn: AsyncConnection[Any], source_id: int, selection: Selection) -> int:
+    """Ghosts among what is selected: they are not cloned."""
+    where, parameters = selection.where(source_id)
+    cursor = await conn.execute(
+        SQL("SELECT count(*) FROM item WHERE item.missing_since IS NOT NULL AND NOT item.hidden AND ") + where,
+        parameters,
+        prepare=False,
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def clone_piece(
+    conn: AsyncConnection[Any],
+    source_id: int,
+    selection: Selection,
+    wish: Wish,
+    *,
+    after_id: int,
+    last_id: int,
+    limit: int,
+) -> Cloned | None:
+    """The next ones in the order of ids, in the caller's transaction; None at the end. Raises QuotaExceeded.
+
+    Counters and events are part of it. Safe to repeat: what is there already is told so.
+    """
+    where, parameters = _where(source_id, selection)
+    bounds = {"clone_after": after_id, "clone_last": last_id, "clone_limit": limit}
+    cursor = await conn.execute(
+        SQL(
+            """
+            SELECT max(id), count(*), array_agg(DISTINCT folder_id), array_agg(DISTINCT origin_id)
+            FROM (
+                SELECT item.id, item.folder_id, coalesce(item.origin_dataset_id, item.dataset_id) AS origin_id
+                FROM item
+                WHERE item.id > %(clone_after)s AND item.id <= %(clone_last)s AND """
+        )
+        + where
+        + SQL(" ORDER BY item.id LIMIT %(clone_limit)s) AS piece"),
+        parameters | bounds,
+        prepare=False,
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    through_id, number, folder_ids, origin_ids = row
+    if not number:
+        return None
+    piece = Cloned(last_id=through_id, looked_at=number)
+    origin_ids = [*{*origin_ids, source_id}]  # what is uploaded meanwhile lies in the source's own storage
+    await sharing.lock_to_add(conn, [sharing.Where(wish.driver_id, origin_id) for origin_id in origin_ids])
+    await _check_there(conn, source_id)
+    room = await quotas.lock_room(conn, wish.target_id)
+    where += SQL(" AND item.id > %(clone_after)s AND item.id <= %(clone_through)s")
+    where += SQL(" AND coalesce(item.origin_dataset_id, item.dataset_id) = ANY(%(clone_origins)s)")
+    parameters |= {"clone_after": after_id, "clone_through": through_id, "clone_origins": origin_ids}
+    folders = await _target_folders(conn, source_id, wish, folder_ids)
+    change = CounterChange()
+    await _insert_at_their_paths(conn, wish, (where, parameters), folders, piece, change)
+    if piece.cloned < number:
+        await _settle_rest(conn, source_id, wish, (where, parameters), piece, change)
+    if room is not None and piece.cloned:
+        await quotas.take_room(conn, room, piece.cloned)
+    await count(conn, wish.target_id, change)
+    return piece
+
+
+async def clone_one(conn: AsyncConnection[Any], item: Item, wish: Wish, path: str, *, may_be_another: bool) -> int:
+    """The id of a clone of this item at this path; of the one that is there already, unless there may be another.
+
+    A clone that comes second gets a number behind its name. Raises Conflict when the path is taken by something else,
+    NotFound when the item is gone, QuotaExceeded.
+    """
+    change, piece = CounterChange(), Cloned(last_id=item.id, looked_at=1)
+    places = {item.dataset_id, item.origin_dataset_id or item.dataset_id}
+    await sharing.lock_to_add(conn, [sharing.Where(wish.driver_id, origin_id) for origin_id in places])
+    await _check_there(conn, item.dataset_id)
+    room = await quotas.lock_room(conn, wish.target_id)
+    at, number = path, 1
+    await _insert_at(conn, item.dataset_id, wish, [(item.id, at)], piece, change)
+    while may_be_another and not piece.cloned and number < _MOST_NUMBERS:
+        number += 1
+        at = numbered(path, number)
+        await _insert_at(conn, item.dataset_id, wish, [(item.id, at)], piece, change)
+    if room is not None and piece.cloned:
+        await quotas.take_room(conn, room, piece.cloned)
+    await count(conn, wish.target_id, change)
+    return await _id_of_clone(conn, item, wish, at)
+
+
+async def _id_of_clone(conn: AsyncConnection[Any], item: Item, wish: Wish, path: str) -> int:
+    statement: LiteralString = (
+        "SELECT taken.id, coalesce("
+        + _same(wish.driver_id is None)
+        + ", false) FROM item JOIN item AS taken ON taken.dataset_id = %s AND taken.path = %s"
+        + " WHERE item.dataset_id = %s AND item.id = %s"
+    )
+    cursor = await conn.execute(statement, [wish.target_id, path, item.dataset_id, item.id])
+    row = await cursor.fetchone()
+    if row is None:
+        raise NotFound(f"No item with id {item.id:024x}.")
+    taken_id, is_same = row
+    if not is_same:
+        raise Conflict(
+            f"There is another item at {path} already. Clone it to another path (remoteFileName), or allow many clones "
+            "(allowMany): then it gets a number behind its name."
+        )
+    return taken_id
+
+
+async def _target_folders(
+    conn: AsyncConnection[Any], source_id: int, wish: Wish, folder_ids: Sequence[int]
+) -> dict[int, int]:
+    """Ids of folders of the source -> ids of the folders of the target in which clones of their items lie."""
+    cursor = await conn.execute(
+        "SELECT id, path FROM folder WHERE dataset_id = %s AND id = ANY(%s)", [source_id, list(folder_ids)]
+    )
+    paths = {folder_id: _below(wish.folder, path) for folder_id, path in await cursor.fetchall()}
+    made = await ensure_folders(conn, wish.target_id, paths.values())
+    return {folder_id: made[path] for folder_id, path in paths.items()}
+
+
+def _below(front: str, folder: str) -> str:
+    """The folder of `front` + path for the items whose paths lie in `folder`."""
+    inner = folder if folder.strip("/") else folder[:-1]  # folders of slashes alone have one more
+    return folder_of(f"{front}{inner}/name")
+
+
+# Columns of a clone and where they come from; `object_key` differs with the kind of storage.
+_COPIED: LiteralString = """
+    item.size_bytes, item.modified_at, %(clone_creator)s, %(clone_creator)s, item.width_px, item.height_px,
+    item.etl_state, item.etag, item.thumbnail_type, item.mime_type, item.link,
+    CASE WHEN %(clone_metadata)s THEN item.description END,
+    CASE WHEN %(clone_metadata)s THEN item.user_metadata END,
+    CASE WHEN %(clone_metadata)s THEN item.metadata_edited_at END,
+    item.system_metadata - %(clone_left_out)s::text[],
+    coalesce(item.origin_dataset_id, item.dataset_id),
+    CASE WHEN item.thumbnail_type IS NOT NULL OR item.etl_state = 0 THEN coalesce(item.thumbnail_id, item.id) END
+"""
+_INSERT: LiteralString = """
+    INSERT INTO item (
+        dataset_id, folder_id, path, object_key, size_bytes, modified_at, creator_id, updated_by_id, width_px,
+        height_px, etl_state, etag, thumbnail_type, mime_type, link, description, user_metadata, metadata_edited_at,
+        system_metadata, origin_dataset_id, thumbnail_id
+    )
+"""
+_OWN_KEY: LiteralString = "item.object_key"  # none for links
+_BUCKET_KEY: LiteralString = "coalesce(item.object_key, substr(item.path, 2))"
+_SUMMED: LiteralString = """
+    RETURNING id, size_bytes, etl_state
+)
+SELECT
+    count(*), coalesce(sum(size_bytes), 0)::bigint, count(*) FILTER (WHERE etl_state = 1),
+    count(*) FILTER (WHERE etl_state = 2), array_agg(id ORDER BY id) FILTER (WHERE etl_state = 0)
+FROM added
+"""
+
+
+def _wished(wish: Wish) -> dict[str, object]:
+    left_out = [] if wish.with_metadata else _OF_PEOPLE
+    left_out = left_out if wish.with_metadata and wish.with_task_status else left_out + _OF_TASKS
+    return {
+        "clone_target": wish.target_id,
+        "clone_folder": wish.folder,
+        "clone_creator": wish.creator_id,
+        "clone_metadata": wish.with_metadata,
+        "clone_left_out": left_out,
+        "clone_longest": LONGEST_PATH_BYTES,
+    }
+
+
+async def _insert_at_their_paths(
+    conn: AsyncConnection[Any],
+    wish: Wish,
+    chosen: tuple[Composed, dict[str, object]],
+    folders: Mapping[int, int],
+    piece: Cloned,
+    change: CounterChange,
+) -> None:
+    """Those whose path is free. `ON CONFLICT` costs a third more for each row, so the first try does without."""
+    where, parameters = chosen
+    key = _OWN_KEY if wish.driver_id is None else _BUCKET_KEY
+    head = (
+        SQL("WITH added AS (")
+        + SQL(_INSERT)
+        + SQL("SELECT %(clone_target)s, folder.target_id, %(clone_folder)s || item.path, ")
+        + SQL(key)
+        + SQL(", ")
+        + SQL(_COPIED)
+        + SQL("""
+            FROM item
+            JOIN unnest(%(clone_from_folders)s::bigint[], %(clone_to_folders)s::bigint[]) AS folder (id, target_id)
+                ON folder.id = item.folder_id
+            WHERE octet_length(%(clone_folder)s || item.path) <= %(clone_longest)s AND """)
+        + where
+        + SQL(" ORDER BY item.path ")
+    )
+    given = parameters | _wished(wish)
+    given |= {"clone_from_folders": list(folders), "clone_to_folders": list(folders.values())}
+    try:
+        async with conn.transaction():
+            cursor = await conn.execute(head + SQL(_SUMMED), given, prepare=False)
+    except UniqueViolation:
+        skip = SQL("ON CONFLICT (dataset_id, path) DO NOTHING")
+        cursor = await conn.execute(head + skip + SQL(_SUMMED), given, prepare=False)
+    await _add_up(conn, wish, await cursor.fetchone(), piece, change)
+
+
+async def _add_up(
+    conn: AsyncConnection[Any], wish: Wish, row: tuple[Any, ...] | None, piece: Cloned, change: CounterChange
+) -> None:
+    """What was not yet read of the originals is to be read of the clones, too."""
+    assert row is not None
+    cloned, size_bytes, prepared, failed, waiting = row
+    piece.cloned += cloned
+    piece.size_bytes += size_bytes
+    change.items += cloned
+    change.bytes += size_bytes
+    change.prepared_items += prepared
+    change.failed_items += failed
+    await events.record_items(conn, wish.target_id, "Created", waiting or [])
+
+
+async def _settle_rest(
+    conn: AsyncConnection[Any],
+    source_id: int,
+    wish: Wish,
+    chosen: tuple[Composed, dict[str, object]],
+    piece: Cloned,
+    change: CounterChange,
+) -> None:
+    """Those whose path was taken, or cannot be: find out why, and give a number to those that came second."""
+    where, parameters = chosen
+    same = _same(wish.driver_id is None)
+    cursor = await conn.execute(
+        SQL("SELECT item.id, item.path, octet_length(%(clone_folder)s || item.path) > %(clone_longest)s FROM item ")
+        + SQL(
+            "LEFT JOIN item AS taken ON taken.dataset_id = %(clone_target)s"
+            " AND taken.path = %(clone_folder)s || item.path WHERE (taken.id IS NULL OR NOT coalesce("
+        )
+        + SQL(same)
+        + SQL(", false)) AND ")
+        + where
+        + SQL(" ORDER BY item.id"),
+        parameters | _wished(wish),
+        prepare=False,
+    )
+    rows = await cursor.fetchall()
+    left = [(item_id, wish.folder + path) for item_id, path, is_too_long in rows if not is_too_long]
+    piece.too_long += len(rows) - len(left)
+    for number in range(1, _MOST_NUMBERS):
+        if not left:
+            break
+        # The first time at its own path: it may have come into the piece only now.
+        wanted = [(item_id, numbered(path, number) if number > 1 else path) for item_id, path in left]
+        fits = [len(path.encode()) <= LONGEST_PATH_BYTES for _, path in wanted]
+        piece.too_long += fits.count(False)
+        left = [one for one, does in zip(left, fits, strict=True) if does]
+        wanted = [one for one, does in zip(wanted, fits, strict=True) if does]
+        before = piece.cloned
+        other = await _insert_at(conn, source_id, wish, wanted, piece, change)
+        piece.renamed += piece.cloned - before if number > 1 else 0
+        left = [one for one in left if one[0] in other]
+    piece.there_already = piece.looked_at - piece.cloned - piece.too_long
+
+
+def numbered(path: str, number: int) -> str:
+    """`/a/b.jpg` -> `/a/b (2).jpg`; what begins with a dot has no extension."""
+    folder, _, name = path.rpartition("/")
+    stem, dot, extension = name.rpartition(".")
+    if not stem:
+        return f"{path} ({number})"
+    return f"{folder}/{stem} ({number}){dot}{extension}"
+
+
+async def _insert_at(
+    conn: AsyncConnection[Any],
+    source_id: int,
+    wish: Wish,
+    wanted: Sequence[tuple[int, str]],
+    piece: Cloned,
+    change: CounterChange,
+) -> set[int]:
+    """Clones of (id, path) at these paths. Returns those for which there is another object already."""
+    if not wanted:
+        return set()
+    folders = [folder_of(path) for _, path in wanted]
+    folder_ids = await ensure_folders(conn, wish.target_id, folders)
+    given = _wished(wish) | {
+        "clone_source": source_id,
+        "clone_ids": [item_id for item_id, _ in wanted],
+        "clone_paths": [path for _, path in wanted],
+        "clone_folders": [folder_ids[folder] for folder in folders],
+    }
+    key = _OWN_KEY if wish.driver_id is None else _BUCKET_KEY
+    source: LiteralString = """
+        FROM unnest(%(clone_ids)s::bigint[], %(clone_paths)s::text[], %(clone_folders)s::bigint[])
+            AS wanted (id, path, folder_id)
+        JOIN item ON item.dataset_id = %(clone_source)s AND item.id = wanted.id
+    """
+    statement: LiteralString = (
+        "WITH added AS ("
+        + _INSERT
+        + "SELECT %(clone_target)s, wanted.folder_id, wanted.path, "
+        + key
+        + ", "
+        + _COPIED
+        + source
+        + " ORDER BY wanted.path ON CONFLICT (dataset_id, path) DO NOTHING"
+        + _SUMMED
+    )
+    cursor = await conn.execute(statement, given, prepare=False)
+    await _add_up(conn, wish, await cursor.fetchone(), piece, change)
+    statement = (
+        "SELECT item.id "
+        + source
+        + " JOIN item AS taken ON taken.dataset_id = %(clone_target)s AND taken.path = wanted.path"
+        + " WHERE NOT coalesce("
+        + _same(wish.driver_id is None)
+        + ", false)"
+    )
+    cursor = await conn.execute(statement, given, prepare=False)
+    return {item_id for (item_id,) in await cursor.fetchall()}
+
+
+async def note_origin(conn: AsyncConnection[Any], dataset_id: int, kind: str, source_ids: Sequence[int]) -> None:
+    """It is made of other datasets from now on."""
+    await conn.execute(
+        "UPDATE dataset SET origin = %s WHERE id = %s AND origin IS NULL",
+        [Jsonb({"kind": kind, "datasets": list(source_ids)}), dataset_id],
+    )
+
+
+async def is_untouched(conn: AsyncConnection[Any], dataset_id: int) -> bool:
+    """Whether it has no item and never had a sync. Locks it: no sync begins before this transaction ends."""
+    await conn.execute("SELECT FROM dataset WHERE id = %s FOR UPDATE", [dataset_id])
+    cursor = await conn.execute(
+        """
+        SELECT NOT EXISTS (SELECT FROM item WHERE item.dataset_id = %(id)s)
+            AND NOT EXISTS (SELECT FROM scan WHERE scan.dataset_id = %(id)s)
+        """,
+        {"id": dataset_id},
+    )
+    row = await cursor.fetchone()
+    return row is not None and row[0]
+
+
+async def _check_there(conn: AsyncConnection[Any], dataset_id: int) -> None:
+    """Under the lock of its objects: who purges it waits, and sees the clones then. Raises NotFound."""
+    cursor = await conn.execute("SELECT name FROM dataset WHERE id = %s AND deleted_at IS NULL", [dataset_id])
+    if await cursor.fetchone() is None:
+        raise NotFound(f"Dataset {dataset_id:024x} was deleted while it was cloned.")
