@@ -16,6 +16,7 @@ from headwater.api import (
     browser,
     checks,
     commands,
+    csv_imports,
     datasets,
     deletions,
     driver_events,
@@ -98,12 +99,12 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     )
     add_handlers(app)
     app.add_middleware(BodyLimit)
+    app.include_router(streams.router, prefix="/api/v1")  # first: it is asked most, and routes are tried in order
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(login.gate)
     app.include_router(browser.router)
     for noun in (
-        streams,  # first: it is asked most, and routes are tried in this order
         accounts,
         login,
         audit,
@@ -120,6 +121,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         event_setup,
         datasets,
         deletions,
+        csv_imports,
         verification,
         schedules,
         sync_rules,

@@ -115,6 +115,7 @@ class Settings(BaseSettings):
     redirect_downloads: bool = Field(
         default=True, description="Send clients to signed URLs of the store instead of passing bytes through."
     )
+    csv_bytes: int = Field(default=16 * 1024**3, ge=1, description="Size of the largest CSV file that is imported.")
     check_timeout_s: float = Field(
         default=3, gt=0, le=60, description="Longest time that a check of a storage driver may take."
     )

@@ -23,6 +23,7 @@ QUEUES = {
     "lanes": 3,  # more of them for syncs that are long, all together
     "preprocessing": 3,  # two keep the decoders busy while one commits
     "default": 3,
+    "imports": 2,  # CSV files, which may take hours
     WEBHOOK_QUEUE: 8,  # they wait for others, most of the time
 }
 _FINISH_WITHIN_S = 5.0

@@ -200,6 +200,13 @@ async def _new_driver(world: World) -> str:
     return await world.new_driver(world.integration_id)
 
 
+async def _csv_import(world: World) -> tuple[dict[str, str], dict[str, Any]]:
+    dataset_id = await world.new_dataset()
+    body = b"ID,URL\n1,https://example.com/a.jpg\n"
+    command = await world.owner.post(f"/datasets/{dataset_id}/imports/csv", params={"name": "a.csv"}, content=body)
+    return {"dataset_id": dataset_id, "command_id": command.json()["id"]}, {}
+
+
 async def _new_bucket_dataset(world: World) -> str:
     return await world.new_dataset(driver=world.driver_id, sync=False)
 
@@ -345,6 +352,11 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/datasets/{dataset_id}/imports"): Route(
         about("dataset_id", _new_bucket_dataset, json=[{"filename": "/a.txt", "storageId": "a.txt"}])
     ),
+    ("POST", "/api/v1/datasets/{dataset_id}/imports/csv"): Route(
+        about("dataset_id", World.new_dataset, params={"name": "a.csv"}, content=b"ID,URL\n1,https://example.com/a.jpg\n")
+    ),
+    ("POST", "/api/v1/datasets/{dataset_id}/imports/{command_id}/resume"): Route(_csv_import),
+    ("GET", "/api/v1/datasets/{dataset_id}/imports/{command_id}/results"): Route(_csv_import),
     ("GET", "/api/v1/datasets/{dataset_id}/deleted"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/verify"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/restore-deleted"): Route(about("dataset_id", _new_bucket_dataset)),

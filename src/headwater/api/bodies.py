@@ -30,5 +30,7 @@ class BodyLimit:
 
 
 def _is_upload(scope: Scope) -> bool:
+    if scope["path"].endswith("/imports/csv"):
+        return True
     content_type = dict(scope["headers"]).get(b"content-type", b"").lower()
     return content_type.startswith(b"multipart/form-data") and scope["path"].endswith("/items")

@@ -259,6 +259,21 @@ async def end_command(
     await announce(conn, command_id)
 
 
+async def reopen_command(conn: AsyncConnection[Any], command_id: int) -> None:
+    """One that ended before its work did goes on, and members hear of it. Defer its job in the same transaction."""
+    cursor = await conn.execute(
+        """
+        UPDATE command
+        SET status = 'created', abort_requested = false, error = NULL, warning = NULL, updated_at = clock_timestamp()
+        WHERE id = %s AND status NOT IN ('created', 'in-progress', 'success')
+        """,
+        [command_id],
+    )
+    if cursor.rowcount:
+        await outcomes.tell_resumed(conn, await _subject(conn, command_id))
+        await announce(conn, command_id)
+
+
 async def request_abort(conn: AsyncConnection[Any], command_id: int) -> None:
     await conn.execute(
         "UPDATE command SET abort_requested = true WHERE id = %s AND status IN ('created', 'in-progress')",

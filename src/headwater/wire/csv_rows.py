@@ -54,13 +54,14 @@ class Columns:
     places: dict[str, int]
     width: int
     separator: str
-    unknown: list[str] = field(default_factory=list[str])
+    unknown: list[str] = field(default_factory=list[str])  # a few of them
+    unknown_count: int = 0
 
     def warning(self) -> str | None:
         if not self.unknown:
             return None
-        shown = ", ".join(repr(name[:_SHOWN]) for name in self.unknown[:_FEW])
-        more = f" and {len(self.unknown) - _FEW:,} more" if len(self.unknown) > _FEW else ""
+        shown = ", ".join(map(repr, self.unknown))
+        more = f" and {self.unknown_count - len(self.unknown):,} more" if self.unknown_count > len(self.unknown) else ""
         return f"Columns that mean nothing to an import were left out: {shown}{more}."
 
 
@@ -105,7 +106,8 @@ def read_header(header: Sequence[str], separator: str) -> Columns:
             "The first row has to name the columns, and one of them has to be URL or image_bytes; the others are ID, "
             f"name, action, mimetype, item_metadata and item_description. It says: {shown}"
         )
-    return Columns(places, len(header), separator, unknown)
+    shown_unknown = [_UNDECODABLE.sub("\ufffd", name[:_SHOWN].replace("\0", "")) for name in unknown[:_FEW]]
+    return Columns(places, len(header), separator, shown_unknown, len(unknown))
 
 
 def _column(cell: str) -> str | None:

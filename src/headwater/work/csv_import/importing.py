@@ -1,0 +1,514 @@
+"""The job of an import: piece by piece, rows become items and verdicts in one transaction with the file's cursor.
+
+What rows need of the outside (a file behind a URL, an object in a bucket) is brought before, side by side, and without
+a connection. Killed anywhere, it goes on behind the last row that has a verdict.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from psycopg import AsyncConnection
+
+from headwater.catalog import accounts, commands, csv_imports, datasets, items, quotas
+from headwater.catalog.accounts import Account
+from headwater.catalog.csv_imports import CsvImport, Settled, Standing
+from headwater.catalog.datasets import Dataset
+from headwater.catalog.items import Item, Written
+from headwater.catalog.links import Link
+from headwater.errors import BadRequest, NotFound
+from headwater.net.fetch import FetchFailed
+from headwater.storage.stores import ObjectInfo, Store
+from headwater.wire import csv_rows
+from headwater.wire.csv_rows import Columns, Refused, Row
+from headwater.wire.links import link_body
+from headwater.work.csv_import.reading import Layout, Point, Reader, Record
+from headwater.work.csv_import.requests import told
+from headwater.work.csv_import.results import Verdict, piece_key, source_key, written
+from headwater.work.deletion import drop_replaced
+from headwater.work.upload import check_writable, checked_path
+from headwater.work.upload.paths import Door
+from headwater.work.workplace import Workplace
+
+_PIECE_ROWS = 1_000  # paths that are locked at once
+_PIECE_CHARS = 16 * 1024 * 1024
+_AT_ONCE = 16
+_MOST_FETCHED_BYTES = 5 * 1024**3
+_FETCHED_WITHIN_S = 600.0
+_TRIED_AGAIN_AFTER_S = 1.0
+_ABORT_POLL_S = 0.3
+_HEARTBEAT_S = 20.0
+_EXAMPLES = 10  # refused rows that the command tells itself
+_LINK_SUFFIX = "_link.json"  # of the SDK: what reads the bucket sees that it is no picture
+
+
+class _Aborted(Exception):
+    """The command's abort was requested."""
+
+
+class _Overtaken(Exception):
+    """Another worker has settled these rows, or the command has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A row that may become an item."""
+
+    number: int
+    path: str
+    row: Row
+
+
+@dataclass(slots=True)
+class _Brought:
+    """What became of the rows of a piece before any of them is an item."""
+
+    verdicts: list[Verdict] = field(default_factory=list[Verdict])
+    ready: dict[str, tuple[_Wanted, Written]] = field(default_factory=dict[str, tuple[_Wanted, Written]])
+    doubles: list[tuple[_Wanted, _Wanted]] = field(default_factory=list[tuple[_Wanted, _Wanted]])  # and the first one
+
+    @property
+    def own_keys(self) -> dict[str, str]:
+        """Objects in our own storage, by the paths of their items."""
+        return {path: one.object_key for path, (_, one) in self.ready.items() if one.object_key is not None}
+
+
+@dataclass
+class _Run:
+    place: Workplace
+    found: CsvImport  # as it is after the last piece
+    dataset: Dataset
+    caller: Account
+    door: Door
+    columns: Columns
+    examples: list[dict[str, Any]]
+    brought: int = 0  # rows whose bytes have come, to tell that it lives
+    names: dict[int, int] = field(default_factory=dict[int, int])  # of a dry run, which makes no items: path -> row
+
+    @property
+    def is_own(self) -> bool:
+        return self.dataset.driver_id is None
+
+    @property
+    def mark(self) -> str:
+        """Of the file, in the items that came from it."""
+        return self.found.digest[:16]
+
+
+async def import_rows(place: Workplace, command_id: int) -> None:
+    """To the end of the command. Safe to repeat, and to run more than once side by side.
+
+    Raises Unavailable when a store does not answer and another try may help, and what else stands in the way of all
+    rows; what stands in the way of one row is its verdict.
+    """
+    run = await _begin(place, command_id)
+    if run is None:
+        return
+    try:
+        await _until_aborted(run)
+    except _Overtaken:
+        return
+    except _Aborted:
+        error = f"The import was aborted. {run.found.rows:,} rows have their verdict; what was created stays."
+        await _end(run, "aborted", error=error)
+    else:
+        await _end(run, "success", warning=_warning(run))
+
+
+async def give_up(place: Workplace, command_id: int, error: str) -> None:
+    """What was created stays; the import can be resumed."""
+    async with place.pool.connection() as conn:
+        await commands.end_command(conn, command_id, "failed", error=error)
+
+
+async def _begin(place: Workplace, command_id: int) -> _Run | None:
+    """None for a command that has ended. Raises NotFound, BadRequest."""
+    async with place.pool.connection() as conn:
+        command = await commands.load_command(conn, command_id)
+        if command.has_ended:
+            return None
+        found = await csv_imports.get(conn, command_id)
+        dataset = await datasets.load_dataset(conn, found.dataset_id)
+        caller = await accounts.get_account(conn, found.creator_id)
+    if found.is_dropped:
+        raise NotFound(f"The file {found.name} is kept no longer. Send it again.")
+    door = await check_writable(place, dataset)
+    examples = list(command.spec.get("import", {}).get("examples", []))
+    return _Run(place, found, dataset, caller, door, Columns(**found.columns), examples)
+
+
+async def _end(run: _Run, status: str, *, error: str | None = None, warning: str | None = None) -> None:
+    async with run.place.pool.connection() as conn:
+        await commands.end_command(conn, run.found.command_id, status, error=error, warning=warning)
+
+
+def _warning(run: _Run) -> str | None:
+    found, said = run.found, []
+    if not found.rows:
+        said.append("The file has no rows below its header.")
+    if found.refused:
+        said.append(
+            f"{found.refused:,} of {found.rows:,} rows were refused; {found.created:,} were created, {found.skipped:,} "
+            "were there already. The results say why, row by row."
+        )
+    if (unknown := run.columns.warning()) is not None:
+        said.append(unknown)
+    return " ".join(said) or None
+
+
+async def _until_aborted(run: _Run) -> None:
+    """Stops within a second of an abort, whatever it waits for."""
+    work = asyncio.create_task(_import(run))
+    watch = asyncio.create_task(_abort_requested(run))
+    try:
+        await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            watch.result()  # raises when it could not watch
+            raise _Aborted
+        await work
+    finally:
+        for task in (work, watch):
+            task.cancel()
+        await asyncio.gather(work, watch, return_exceptions=True)
+
+
+async def _abort_requested(run: _Run) -> None:
+    clock = asyncio.get_running_loop().time
+    told_at, brought = clock(), run.brought
+    while True:
+        async with run.place.pool.connection() as conn:
+            if await commands.is_abort_requested(conn, run.found.command_id):
+                return
+            if clock() - told_at > _HEARTBEAT_S and run.brought > brought:  # a piece of large files takes its time
+                told_at, brought = clock(), run.brought
+                await commands.note_progress(conn, run.found.command_id, progress_percent=0, spec={})
+        await asyncio.sleep(_ABORT_POLL_S)
+
+
+async def _import(run: _Run) -> None:
+    places = run.place.places
+    async with places.of_own(run.dataset.id) as own, places.of_dataset(run.dataset.id) as store:
+        async for records in _pieces(run, own):
+            await _import_piece(run, own, store, records)
+
+
+async def _pieces(run: _Run, own: Store) -> AsyncIterator[list[Record]]:
+    """The records behind the cursor, some at a time."""
+    found = run.found
+    if found.point_byte >= found.size_bytes:
+        return
+    layout = Layout(found.encoding, found.separator, found.skips_spaces)
+    reader = Reader(layout, Point(found.point_byte, found.point_row))
+    piece: list[Record] = []
+    chars = 0
+    async for records in _records(own, source_key(found), reader, found.point_byte):
+        for record in records:
+            if record.row <= found.settled_row:
+                continue
+            piece.append(record)
+            chars += sum(map(len, record.cells))
+            if len(piece) >= _PIECE_ROWS or chars >= _PIECE_CHARS:
+                yield piece
+                piece, chars = [], 0
+    if piece:
+        yield piece
+
+
+async def _records(own: Store, key: str, reader: Reader, start: int) -> AsyncIterator[list[Record]]:
+    async with own.get(key, start=start) as body:
+        async for chunk in body:
+            if records := await asyncio.to_thread(reader.feed, chunk):
+                yield records
+    yield await asyncio.to_thread(reader.end)
+
+
+async def _import_piece(run: _Run, own: Store, store: Store, records: Sequence[Record]) -> None:
+    brought, groups = await asyncio.to_thread(_judged, run, records)
+    try:
+        await _bring_all(run, store, brought, groups)
+        await _settle(run, own, store, records, brought)
+    except BaseException:
+        await _drop_unused(run, store, brought.own_keys)
+        raise
+
+
+# Rows on their own.
+
+
+def _judged(run: _Run, records: Sequence[Record]) -> tuple[_Brought, dict[str, list[_Wanted]]]:
+    """Verdicts on rows that say themselves that they cannot be, and the others by their paths."""
+    brought = _Brought()
+    groups: dict[str, list[_Wanted]] = {}
+    for record in records:
+        if record.reason is None and csv_rows.is_blank(record.cells):
+            continue
+        try:
+            wanted = _wanted(run, record)
+        except Refused as error:
+            name = csv_rows.shown_name(run.columns, record.cells)
+            brought.verdicts.append(Verdict(record.row, name, "refused", error.column, error.reason))
+        else:
+            groups.setdefault(wanted.path, []).append(wanted)
+    return brought, groups
+
+
+def _wanted(run: _Run, record: Record) -> _Wanted:
+    """Raises Refused."""
+    if record.reason is not None:
+        raise Refused("", record.reason)
+    row = csv_rows.read_row(run.columns, record.cells)
+    if row.url:
+        try:
+            run.place.fetcher.check_url(row.url)
+        except BadRequest as error:
+            raise Refused("URL", str(error)) from None
+    suffix = _LINK_SUFFIX if row.action == "link" and not run.is_own else ""
+    try:
+        path = checked_path(f"{run.found.folder}/{row.name.lstrip('/')}{suffix}")
+        run.door.check(path)
+    except BadRequest as error:
+        raise Refused("name", str(error)) from None
+    return _Wanted(record.row, path, row)
+
+
+def _already(run: _Run, wanted: _Wanted, standing: Standing) -> Verdict:
+    """The verdict on a row whose path is taken: by another row of this very file, or by whatever else."""
+    if standing.digest == run.mark and standing.row is not None and standing.row != wanted.number:
+        return _double(wanted, standing.row)
+    return Verdict(wanted.number, wanted.row.name, "skipped", "", "The item is there already.", standing.item_id)
+
+
+def _double(wanted: _Wanted, first: int) -> Verdict:
+    return Verdict(wanted.number, wanted.row.name, "refused", "name", f"Row {first} has this name already.")
+
+
+# What rows need of the outside.
+
+
+async def _bring_all(run: _Run, store: Store, brought: _Brought, groups: dict[str, list[_Wanted]]) -> None:
+    """Of each path the first row that can be had; the others are its doubles."""
+    async with run.place.pool.connection() as conn:
+        taken = await csv_imports.find_at(conn, run.dataset.id, list(groups))
+    slots = asyncio.Semaphore(_AT_ONCE)
+    tasks: list[asyncio.Task[None]] = []
+    for path, group in groups.items():
+        if path in taken and not taken[path].is_missing:
+            brought.verdicts += [_already(run, wanted, taken[path]) for wanted in group]
+        elif run.found.is_dry_run or (run.is_own and group[0].row.action == "link"):
+            brought.ready[path] = group[0], _written(run, group[0], None, None)
+            brought.doubles += [(wanted, group[0]) for wanted in group[1:]]
+        else:
+            tasks.append(asyncio.create_task(_bring(run, store, brought, group, slots)))
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _bring(
+    run: _Run, store: Store, brought: _Brought, group: Sequence[_Wanted], slots: asyncio.Semaphore
+) -> None:
+    for number, wanted in enumerate(group):
+        key = None if not run.is_own else f"objects/{uuid4().hex}"
+        async with slots:
+            try:
+                info = await _stored(run, store, wanted, key or wanted.path[1:])
+            except Refused as error:
+                name = wanted.row.name
+                brought.verdicts.append(Verdict(wanted.number, name, "refused", error.column, error.reason))
+                continue
+            finally:
+                run.brought += 1
+        brought.ready[wanted.path] = wanted, _written(run, wanted, key, info)
+        brought.doubles += [(other, wanted) for other in group[number + 1 :]]
+        return
+
+
+async def _stored(run: _Run, store: Store, wanted: _Wanted, key: str) -> ObjectInfo:
+    """The object of the row, in the dataset's store. Raises Refused for what is to be said of this row alone."""
+    row = wanted.row
+    try:
+        if row.action == "link":
+            return await store.put(key, link_body(_link(row)), content_type="application/json")
+        if row.body:
+            return await store.put(key, await asyncio.to_thread(row.decoded), content_type=row.mime_type)
+        return await _fetched(run, store, key, row)
+    except FetchFailed as error:
+        raise Refused("URL", str(error)) from None
+    except BadRequest as error:
+        raise Refused("name", str(error)) from None
+
+
+async def _fetched(run: _Run, store: Store, key: str, row: Row) -> ObjectInfo:
+    """Raises FetchFailed."""
+    try:
+        return await _fetch(run, store, key, row)
+    except FetchFailed as error:
+        if not error.is_passing:
+            raise
+    await asyncio.sleep(_TRIED_AGAIN_AFTER_S)
+    return await _fetch(run, store, key, row)
+
+
+async def _fetch(run: _Run, store: Store, key: str, row: Row) -> ObjectInfo:
+    fetcher = run.place.fetcher
+    async with (
+        fetcher.open(row.url, most_bytes=_MOST_FETCHED_BYTES, within_s=_FETCHED_WITHIN_S) as answer,
+        await store.begin_upload(key, content_type=row.mime_type) as upload,
+    ):
+        async for chunk in answer:
+            await upload.write(chunk)
+        return await upload.finish()
+
+
+def _link(row: Row) -> Link:
+    return Link("url", row.url, row.mime_type)
+
+
+def _written(run: _Run, wanted: _Wanted, key: str | None, info: ObjectInfo | None) -> Written:
+    """The row's item; without an object it is a link that needs none."""
+    row = wanted.row
+    link = _link(row) if row.action == "link" else None
+    body = b"" if link is None or info is not None else link_body(link)
+    return Written(
+        path=wanted.path,
+        object_key=key if info is not None else None,
+        size_bytes=len(body) if info is None else info.size_bytes,
+        etag=hashlib.md5(body, usedforsecurity=False).hexdigest() if info is None else info.etag,
+        modified_at=None if info is None else info.modified_at,
+        mime_type=row.mime_type,
+        description=row.description,
+        user_metadata=row.metadata,
+        system_metadata=(row.system_metadata or {}) | {"csv": {"file": run.mark, "row": wanted.number}},
+        link=None if link is None else link.to_json(),
+    )
+
+
+async def _drop_unused(run: _Run, store: Store, own_keys: dict[str, str]) -> None:
+    """Remove objects of our own storage without a row; a commit that we only did not hear of keeps its own."""
+    if not own_keys:
+        return
+    async with run.place.pool.connection() as conn:
+        await items.lock_paths(conn, run.dataset.id, list(own_keys))
+        used = await csv_imports.used_keys(conn, run.dataset.id, list(own_keys))
+        for key in set(own_keys.values()) - used:
+            await store.delete(key)
+
+
+# Items, verdicts and the cursor.
+
+
+async def _settle(run: _Run, own: Store, store: Store, records: Sequence[Record], brought: _Brought) -> None:
+    """In one transaction. Raises _Overtaken."""
+    found, verdicts = run.found, list(brought.verdicts)
+    async with run.place.pool.connection() as conn:
+        command = await commands.lock_command(conn, found.command_id)
+        if command is None or command.has_ended:
+            raise _Overtaken
+        late, refused = await _add_items(conn, run, brought, verdicts)
+        for wanted, first in brought.doubles:
+            reason = refused.get(first.path)
+            verdicts.append(
+                Verdict(wanted.number, wanted.row.name, "refused", "", reason)
+                if reason is not None
+                else _double(wanted, first.number)
+            )
+        verdicts.sort(key=lambda one: one.row)
+        if verdicts:
+            await own.put(piece_key(found, found.pieces), written(verdicts), content_type="text/csv")
+        settled = _settled(found, records[-1], verdicts)
+        if not await csv_imports.settle(conn, found.command_id, after_row=found.settled_row, settled=settled):
+            raise _Overtaken
+        now = await csv_imports.get(conn, found.command_id)
+        await _tell(conn, run, now, verdicts)
+    run.found = now
+    await _drop_unused(run, store, {path: key for path, key in brought.own_keys.items() if path in late})
+
+
+def _settled(found: CsvImport, last: Record, verdicts: Sequence[Verdict]) -> Settled:
+    outcomes = [one.outcome for one in verdicts]
+    return Settled(
+        point_byte=last.point.byte,
+        point_row=last.point.row,
+        settled_row=last.row,
+        pieces=found.pieces + bool(verdicts),
+        created=found.created + outcomes.count("created"),
+        skipped=found.skipped + outcomes.count("skipped"),
+        refused=found.refused + outcomes.count("refused"),
+    )
+
+
+async def _tell(conn: AsyncConnection[Any], run: _Run, now: CsvImport, verdicts: Sequence[Verdict]) -> None:
+    refused = [one for one in verdicts if one.outcome == "refused"][: _EXAMPLES - len(run.examples)]
+    run.examples += [
+        {"row": one.row, "name": one.name, "column": one.column, "reason": one.reason[:300]} for one in refused
+    ]
+    await commands.note_progress(
+        conn,
+        now.command_id,
+        progress_percent=min(99.0, 100 * now.point_byte / now.size_bytes),
+        spec={"import": told(now) | {"examples": run.examples}},
+    )
+    await commands.announce_dataset(conn, now.dataset_id)
+
+
+async def _add_items(
+    conn: AsyncConnection[Any], run: _Run, brought: _Brought, verdicts: list[Verdict]
+) -> tuple[set[str], dict[str, str]]:
+    """Items of what is ready. Returns paths that came to nothing, and why for those that had no room."""
+    dataset, paths = run.dataset, list(brought.ready)
+    if not paths:
+        return set(), {}
+    await items.lock_paths(conn, dataset.id, paths)
+    standing = await csv_imports.find_at(conn, dataset.id, paths)
+    room = None if run.found.is_dry_run else await quotas.lock_room(conn, dataset.id)
+    left = len(paths) if room is None else room.left
+    added: list[Written] = []
+    new = 0
+    late: set[str] = set()
+    refused: dict[str, str] = {}
+    for path, (wanted, one) in brought.ready.items():
+        there = standing.get(path)
+        if there is not None and not there.is_missing:
+            verdicts.append(_already(run, wanted, there))
+            late.add(path)
+        elif there is None and new >= left and room is not None:
+            refused[path] = str(room.exceeded(1))
+            verdicts.append(Verdict(wanted.number, wanted.row.name, "refused", "", refused[path]))
+            late.add(path)
+        elif run.found.is_dry_run:
+            verdicts.append(_told_in_dry_run(run, wanted))
+        else:
+            added.append(one)
+            new += there is None
+    if room is not None and new:
+        await quotas.take_room(conn, room, new)
+    ghosts = [standing[one.path].item_id for one in added if one.path in standing]
+    before: list[Item] = await items.load_items(conn, dataset.id, ghosts) if ghosts else []
+    if added:
+        done = await items.put_items(conn, dataset.id, added, creator_id=run.caller.id)
+        for item, _ in done:
+            wanted, _ = brought.ready[item.path]
+            verdicts.append(Verdict(wanted.number, wanted.row.name, "created", item_id=item.id))
+    for ghost in before:
+        await drop_replaced(conn, ghost)
+    return late, refused
+
+
+_MOST_NAMES = 1_000_000  # that a dry run remembers
+
+
+def _told_in_dry_run(run: _Run, wanted: _Wanted) -> Verdict:
+    """No item marks the name as taken, so it is remembered here: a number for each of the first million."""
+    number = hash(wanted.path)
+    first = run.names.get(number)
+    if first is not None and first != wanted.number:
+        return _double(wanted, first)
+    if len(run.names) < _MOST_NAMES:
+        run.names[number] = wanted.number
+    return Verdict(wanted.number, wanted.row.name, "created", reason="It would be created.")
