@@ -8,7 +8,7 @@ from psycopg import AsyncConnection
 from pydantic import BaseModel, Field
 
 from headwater import ids, queue
-from headwater.api.caller import Base, Caller, Connection, DatasetId, ServerDep, needs
+from headwater.api.caller import Base, Caller, Connection, DatasetId, Server, ServerDep, needs
 from headwater.api.deletions import delete_matching
 from headwater.catalog import commands, datasets, drivers, folders, items, projects
 from headwater.catalog.accounts import Account
@@ -17,7 +17,7 @@ from headwater.ids import from_wire
 from headwater.wire import commands as wire_commands
 from headwater.wire import datasets as wire
 from headwater.wire import items as wire_items
-from headwater.wire.query import ItemsQuery, parse_items_query
+from headwater.wire.query import ItemsQuery, parse_items_query, single_slashed
 from headwater.work import sync
 from headwater.work.deletion import PURGE_TASK
 
@@ -143,10 +143,26 @@ async def query_items(
     With `delete: true` they are deleted, and the answer is the command that did it. That needs the right to write.
     """
     asked = parse_items_query(body)
+    meant = await _as_meant(server, caller, dataset_id, body)
+    if meant is not body:
+        body, asked = meant, parse_items_query(meant)
     if asked.delete:
         return JSONResponse(dict(await delete_matching(server, caller, dataset_id, body["filter"], base)))
     async with server.place.pool.connection() as conn:
         return await _page(conn, caller, dataset_id, asked, base)
+
+
+async def _as_meant(server: Server, caller: Account, dataset_id: int, body: dict[str, Any]) -> dict[str, Any]:
+    """A path with several slashes in front means the one with one, unless the dataset has such paths.
+
+    Raises NotFound.
+    """
+    conditions = single_slashed(body.get("filter"))
+    if conditions is body.get("filter"):
+        return body
+    async with server.place.pool.connection() as conn:
+        dataset = await datasets.get_dataset(conn, caller, dataset_id)
+        return body if await items.has_double_slashes(conn, dataset.id) else {**body, "filter": conditions}
 
 
 async def _page(

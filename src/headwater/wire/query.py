@@ -134,6 +134,33 @@ def _change(query: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bool]:
     return update, delete
 
 
+def single_slashed(conditions: Any) -> Any:
+    """The conditions with one slash where a `filename` begins with several; the same object where none does.
+
+    Scripts put a slash before what is left of a key without its driver's folder, which begins with one already.
+    """
+    if isinstance(conditions, list):
+        changed: Any = [single_slashed(each) for each in conditions]
+    elif isinstance(conditions, dict):
+        changed = {
+            name: _single_slashed(value) if name == "filename" else single_slashed(value)
+            for name, value in conditions.items()
+        }
+    else:
+        return conditions
+    return conditions if changed == conditions else changed
+
+
+def _single_slashed(value: Any) -> Any:
+    if isinstance(value, str):
+        return "/" + value.lstrip("/") if value.startswith("//") else value
+    if isinstance(value, list):
+        return [_single_slashed(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _single_slashed(each) for name, each in value.items()}
+    return value
+
+
 # Conditions.
 
 
