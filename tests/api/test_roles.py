@@ -348,6 +348,11 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/datasets/{dataset_id}/ghosts/trash"): Route(sends(json={"all": True})),
     ("POST", "/api/v1/datasets/{dataset_id}/ghosts/forget"): Route(sends(json={"all": True})),
     ("GET", "/api/v1/datasets/{dataset_id}/directoryTree"): Route(sends()),
+    ("POST", "/api/v1/datasets/{dataset_id}/clone"): Route(sends(json=lambda _: {"name": unique("clone")})),
+    ("POST", "/api/v1/datasets/merge"): Route(
+        sends(json=lambda world: {"name": unique("merge"), "datasetsIds": [world.dataset_id]})
+    ),
+    ("POST", "/api/v1/items/{item_id}/clone"): Route(sends(json=lambda _: {"remoteFileName": f"/{unique('clone')}"})),
     ("POST", "/api/v1/datasets/{dataset_id}/delete-items"): Route(sends(json={"filter": {}, "dryRun": True})),
     ("POST", "/api/v1/datasets/{dataset_id}/imports"): Route(
         about("dataset_id", _new_bucket_dataset, json=[{"filename": "/a.txt", "storageId": "a.txt"}])

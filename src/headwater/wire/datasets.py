@@ -96,7 +96,7 @@ class DatasetJson(TypedDict):
     indexDriver: str
     isSyncing: bool
     enableSyncWithCloned: None
-    srcDataset: None
+    srcDataset: str | None
     expirationOptions: None
     createdAt: str
     updatedAt: str
@@ -127,7 +127,7 @@ def dataset(found: Dataset, base: str) -> DatasetJson:
         indexDriver="v2",
         isSyncing=found.is_syncing,
         enableSyncWithCloned=None,
-        srcDataset=None,
+        srcDataset=_source(found),
         expirationOptions=None,
         createdAt=times.to_wire(found.created_at),
         updatedAt=times.to_wire(found.updated_at),
@@ -146,6 +146,11 @@ def dataset(found: Dataset, base: str) -> DatasetJson:
             "syncedAt": None if found.synced_at is None else times.to_wire(found.synced_at),
         },
     )
+
+
+def _source(found: Dataset) -> str | None:
+    """Of a clone the dataset that it was made of, the first of several."""
+    return None if found.origin is None else to_wire(found.origin["datasets"][0])
 
 
 def _metadata(found: Dataset) -> dict[str, Any]:

@@ -5,7 +5,7 @@ are asked for when a clone is made; from then on it belongs to its dataset.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -133,8 +133,12 @@ async def estimate(
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    command_id: int
     items: int
+    job: dict[str, Any]  # what `clone_items` is called with
+
+    @property
+    def command_id(self) -> int:
+        return self.job["command_id"]
 
 
 async def request_clone(
@@ -182,21 +186,15 @@ async def request_clone(
         spec=spec,
         creator_id=caller.id,
     )
-    await queue.defer(
-        conn,
-        TASK,
-        command_id=command_id,
-        sources=[[source.id, one.last_id] for source, one in zip(sources, found, strict=True)],
-        wanted=dict(wanted),
-        options={
-            "folder": options.folder,
-            "with_metadata": options.with_metadata,
-            "with_task_status": options.with_task_status,
-            "with_annotations": options.with_annotations,
-        },
-        creator_id=caller.id,
-    )
-    return Requested(command_id, number)
+    job = {
+        "command_id": command_id,
+        "sources": [[source.id, one.last_id] for source, one in zip(sources, found, strict=True)],
+        "wanted": dict(wanted),
+        "options": asdict(options),
+        "creator_id": caller.id,
+    }
+    await queue.defer(conn, TASK, **job)
+    return Requested(number, job)
 
 
 async def clone_items(
