@@ -138,6 +138,8 @@ async def test_at_a_real_sts(session: aiohttp.ClientSession, moto: servers.S3Ser
     provider = AssumedRole(session, key, RoleChain([ROLE], "id"), region=servers.REGION, endpoint=moto.endpoint)
     lent = await provider(False)
     assert lent.session_token
+    assert lent.ends_at is not None
+    assert timedelta(minutes=5) < lent.ends_at - datetime.now(UTC) < timedelta(hours=2)
     store = open_s3(bucket="none", region=servers.REGION, endpoint=moto.endpoint, credentials=provider)
     with pytest.raises(Exception, match="no bucket"):
         await store.check_listing()

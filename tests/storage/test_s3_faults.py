@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ class ScriptedS3(Scripted):
 
     async def credentials(self, refresh: bool) -> S3Credentials:
         self.refreshes.append(refresh)
-        return S3Credentials("key-id", SECRETS[0], SECRETS[1])
+        return S3Credentials("key-id", SECRETS[0], SECRETS[1], datetime.now(UTC) + timedelta(hours=1))
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ class _Direct(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            match, found = super().matches(scope | {"method": "GET"})
+            match, found = super().matches({**scope, "method": "GET"})
             return match, found
         return super().matches(scope)
 

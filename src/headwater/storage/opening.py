@@ -122,6 +122,10 @@ def open_session(connector: aiohttp.BaseConnector | None) -> aiohttp.ClientSessi
     )
 
 
-def open_local(*, root: Path, prefix: str = "", page_keys: int = PAGE_KEYS) -> Store:
-    """The folder `prefix` inside `root`, or all of `root`. Both must exist when the store is used."""
-    return LocalStore(Root(root, prefix_of(prefix)), page_keys=page_keys)
+def open_local(*, root: Path, prefix: str = "", page_keys: int = PAGE_KEYS, is_near: bool = False) -> Store:
+    """The folder `prefix` inside `root`, or all of `root`. Both must exist when the store is used.
+
+    Near is what no network lies before: files are opened without a thread, and read so where they are in memory. It
+    costs a fifth, and a disk that hangs would hold up the event loop.
+    """
+    return LocalStore(Root(root, prefix_of(prefix)), page_keys=page_keys, is_near=is_near)

@@ -151,7 +151,7 @@ class Places:
     def _open_own(self, dataset_id: int) -> Store:
         folder = self._settings.data_dir / "storage" / to_wire(dataset_id)
         folder.mkdir(parents=True, exist_ok=True)
-        return open_local(root=folder)
+        return open_local(root=folder, is_near=True)
 
     async def open(self, driver: Driver, patience: Patience | None = None, beside: Store | None = None) -> Store:
         """A store for one use, to be closed by the caller; for `beside`, see `Clouds.open`.

@@ -1,8 +1,8 @@
-"""A folder as a store; every blocking call runs in a thread."""
+"""A folder as a store; what blocks runs in a thread, but for reads of what is near and in memory."""
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from io import FileIO
 
@@ -45,11 +45,20 @@ from headwater.storage.stores import (
 )
 
 _CHUNK_BYTES = 1024**2
+_FIRST_BYTES = 256 * 1024
+
+
+def _stop(info: ObjectInfo, start: int, end: int | None) -> int:
+    stop = info.size_bytes if end is None else min(end, info.size_bytes)
+    if start >= stop and not (start == 0 and end is None):
+        raise BadRequest(f'Bytes from {start} are not inside "{info.key}", which has {info.size_bytes}. Ask for less.')
+    return stop
 
 
 class LocalStore(Store):
-    def __init__(self, root: Root, *, page_keys: int) -> None:
+    def __init__(self, root: Root, *, page_keys: int, is_near: bool = False) -> None:
         self._root = root
+        self._is_near = is_near and hasattr(os, "RWF_NOWAIT")
         self._page_keys = page_keys
 
     async def list_pages(self, *, start_after: str | None = None, prefix: str = "") -> AsyncGenerator[ListingPage]:
@@ -71,16 +80,14 @@ class LocalStore(Store):
     @asynccontextmanager
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[ObjectReader]:
         check_range(start, end)
-        file, info = await asyncio.to_thread(self._open, key)
+        if self._is_near:
+            file, info, stop, first = self._begin(key, start, end, self._read_cached)
+        else:
+            file, info, stop, first = await asyncio.to_thread(self._begin, key, start, end, self._read)
         try:
             is_whole = start == 0 and end is None
-            stop = info.size_bytes if end is None else min(end, info.size_bytes)
-            if start >= stop and not is_whole:
-                raise BadRequest(
-                    f'Bytes from {start} are not inside "{key}", which has {info.size_bytes}. Ask for less.'
-                )
             content_range = None if is_whole else f"bytes {start}-{stop - 1}/{info.size_bytes}"
-            yield ObjectReader(info, content_range, self._chunks(file, info, start, stop))
+            yield ObjectReader(info, content_range, self._chunks(file, info, start, stop, first))
         finally:
             file.close()
 
@@ -159,8 +166,25 @@ class LocalStore(Store):
             file = open_file(folder, segments[-1])
             return file, info_of(key, os.fstat(file.fileno()))
 
-    async def _chunks(self, file: FileIO, info: ObjectInfo, start: int, stop: int) -> AsyncGenerator[bytes]:
-        position = start
+    def _begin(
+        self, key: str, start: int, end: int | None, read: Callable[[FileIO, ObjectInfo, int, int], bytes]
+    ) -> tuple[FileIO, ObjectInfo, int, bytes]:
+        """The open file, where to stop, and the first bytes, so that small files are read at once."""
+        file, info = self._open(key)
+        try:
+            stop = _stop(info, start, end)
+            first = read(file, info, start, min(stop, start + _FIRST_BYTES)) if start < stop else b""
+        except BaseException:
+            file.close()
+            raise
+        return file, info, stop, first
+
+    async def _chunks(
+        self, file: FileIO, info: ObjectInfo, start: int, stop: int, first: bytes
+    ) -> AsyncGenerator[bytes]:
+        if first:
+            yield first
+        position = start + len(first)
         while position < stop:
             chunk = await asyncio.to_thread(self._read, file, info, position, stop)
             position += len(chunk)
@@ -172,6 +196,15 @@ class LocalStore(Store):
             if not chunk or etag_of(os.fstat(file.fileno())) != info.etag:
                 raise Unavailable(f'"{info.key}" in folder "{self._root.path}" changed while it was read.')
             return chunk
+
+    def _read_cached(self, file: FileIO, info: ObjectInfo, position: int, stop: int) -> bytes:
+        """What is in memory of it, without waiting for the disk."""
+        chunk = bytearray(stop - position)
+        try:
+            length = os.preadv(file.fileno(), [chunk], position, os.RWF_NOWAIT)
+        except OSError:  # nothing is, or this file system cannot tell
+            return b""
+        return bytes(memoryview(chunk)[:length]) if etag_of(os.fstat(file.fileno())) == info.etag else b""
 
     def _delete(self, key: str, etag: str | None) -> None:
         segments = segments_of(self._root, key)
