@@ -133,9 +133,9 @@ async def take_room(conn: AsyncConnection[Any], room: Room, needs: int) -> None:
     await _announce_crossing(conn, room.organization_id, (taken, room.limit), (taken + needs, room.limit))
 
 
-async def hold_place(conn: AsyncConnection[Any], dataset_id: int) -> int | None:
+async def hold_place(conn: AsyncConnection[Any], dataset_id: int, *, for_s: int = _HOLD_S) -> int | None:
     """A place for one item to come, once this commits; None where there is no limit. Raises QuotaExceeded."""
-    held = await hold_places(conn, dataset_id, 1)
+    held = await hold_places(conn, dataset_id, 1, for_s=for_s)
     if held.refused is not None:
         raise held.refused
     return held.ids[0]
@@ -147,7 +147,7 @@ class Held:
     refused: QuotaExceeded | None  # for those that there is no place for
 
 
-async def hold_places(conn: AsyncConnection[Any], dataset_id: int, needs: int) -> Held:
+async def hold_places(conn: AsyncConnection[Any], dataset_id: int, needs: int, *, for_s: int = _HOLD_S) -> Held:
     """Places for items to come, once this commits: for as many as there is room for."""
     room = await lock_room(conn, dataset_id) if needs else None
     if room is None:
@@ -160,7 +160,7 @@ async def hold_places(conn: AsyncConnection[Any], dataset_id: int, needs: int) -
         SELECT %s, now() + make_interval(secs => %s) FROM generate_series(1, %s)
         RETURNING id
         """,
-        [room.organization_id, _HOLD_S, fitting],
+        [room.organization_id, for_s, fitting],
     )
     ids = [hold_id for (hold_id,) in await cursor.fetchall()]
     return Held([*ids], room.exceeded(needs) if fitting < needs else None)

@@ -214,7 +214,7 @@ class Store(Protocol):
         """Make these parts, one after the other, the object at `key`, in place of what was there; none make it empty.
 
         May be repeated when an answer was lost. With `only_if_new` an object that is there raises StoreChanged. Raises
-        Unavailable when the store has not all of them any more; then everything has to be sent again.
+        PartsLost when the store has not all of them any more.
         """
         ...
 
@@ -307,8 +307,12 @@ def in_order(key: str, parts: Sequence[Part]) -> list[Part]:
     return ordered
 
 
-def lost_parts(key: str) -> Unavailable:
-    return Unavailable(
+class PartsLost(Unavailable):
+    """What was put is gone from the store: everything has to be sent again."""
+
+
+def lost_parts(key: str) -> PartsLost:
+    return PartsLost(
         f'The store no longer has all parts of "{key}": its upload was aborted, or expired, or another upload to the '
         "same name ended meanwhile. Upload it again."
     )
