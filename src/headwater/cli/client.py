@@ -1,6 +1,6 @@
 """The client: one server, one token, and the server's errors as sentences."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,9 +20,11 @@ _ERRORS = {error.status: error for error in (BadRequest, Unauthorized, Forbidden
 
 
 class Client:
-    def __init__(self, url: str, token: str, *, start_hint: str) -> None:
-        """`start_hint` says what to do when nobody answers."""
+    def __init__(self, url: str, token: str, *, start_hint: str, renew: Callable[[], str] | None = None) -> None:
+        """`start_hint` says what to do when nobody answers; `renew` gives a fresh token, where there is a way."""
         self.url = url.rstrip("/")
+        self.token = token
+        self.renew = renew
         self._start_hint = start_hint
         self._http = httpx.Client(
             base_url=f"{self.url}/api/v1",
@@ -132,8 +134,11 @@ def connect_as_operator(settings: Settings, url: str, *, start_hint: str) -> Cli
     takes seconds; asking the server with the first account's token takes none.
     """
     key = settings.signing_key.get_secret_value() if settings.signing_key else _read_key(settings.data_dir)
-    token = Signer(key).sign(account_id=_FIRST_ACCOUNT_ID, email=settings.admin_email)
-    client = Client(url, token, start_hint=start_hint)
+
+    def sign() -> str:
+        return Signer(key).sign(account_id=_FIRST_ACCOUNT_ID, email=settings.admin_email)
+
+    client = Client(url, sign(), start_hint=start_hint, renew=sign)
     try:
         if any("operator" in organization["roles"] for organization in client.get("/orgs")):
             return client
@@ -141,7 +146,7 @@ def connect_as_operator(settings: Settings, url: str, *, start_hint: str) -> Cli
         pass
     from headwater.installation import token_for  # noqa: PLC0415 - brings the whole server along, seldom needed
 
-    return Client(url, token_for(settings, None), start_hint=start_hint)
+    return Client(url, token_for(settings, None), start_hint=start_hint, renew=lambda: token_for(settings, None))
 
 
 def _read_key(data_dir: Path) -> str:
