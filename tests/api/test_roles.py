@@ -362,6 +362,12 @@ ROUTES: dict[tuple[str, str], Route] = {
     ),
     ("POST", "/api/v1/datasets/{dataset_id}/imports/{command_id}/resume"): Route(_csv_import),
     ("GET", "/api/v1/datasets/{dataset_id}/imports/{command_id}/results"): Route(_csv_import),
+    ("POST", "/api/v1/datasets/{dataset_id}/items/bulk-update-metadata"): Route(
+        sends(json={"query": {"filter": {}}, "updateQuery": {"update": {"metadata": {"user": {"by": "role"}}}}})
+    ),
+    ("POST", "/api/v1/datasets/{dataset_id}/split"): Route(
+        sends(json={"itemsQuery": {"filter": {}}, "MLSplitList": {"train": 60, "test": 40}})
+    ),
     ("GET", "/api/v1/datasets/{dataset_id}/deleted"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/verify"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/restore-deleted"): Route(about("dataset_id", _new_bucket_dataset)),
@@ -400,7 +406,10 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/inbox/message/user"): Route(sends()),
     ("GET", "/api/v1/commands"): Route(sends()),
     ("GET", "/api/v1/commands/{command_id}"): Route(sends()),
-    ("POST", "/api/v1/commands/{command_id}/abort"): Route(about("command_id", World.new_command)),
+    ("POST", "/api/v1/commands/{command_id}/abort"): Route(
+        about("command_id", World.new_command),
+        {"annotationManager": 403},  # it is a sync, which they may not start
+    ),
 }
 # Answers without an end are asked for in test_news.py, by the same people.
 ELSEWHERE = {("GET", "/metrics"), ("GET", "/api/v1/notifications/stream")}

@@ -21,10 +21,11 @@ async def read_command(command_id: CommandId, caller: Caller, conn: Connection, 
     return wire.command(await commands.get_command(conn, caller, command_id), base)
 
 
-@router.post("/{command_id}/abort", openapi_extra=needs("sync"))
+@router.post("/{command_id}/abort", openapi_extra=needs("write_items"))
 async def abort_command(command_id: CommandId, caller: Caller, conn: Connection, base: Base) -> wire.CommandJson:
-    """It stops within a second and keeps what it has committed."""
-    command = await commands.get_command(conn, caller, command_id, "sync")
+    """It stops within a second and keeps what it has committed. A sync is aborted by those who may sync."""
+    command = await commands.get_command(conn, caller, command_id)
+    command = await commands.get_command(conn, caller, command_id, commands.right_to_abort(command))
     if command.kind == sync.KIND and command.status == "created":
         await sync.abort_before_it_begins(conn, command.id)
     await commands.request_abort(conn, command.id)

@@ -8,6 +8,7 @@ from psycopg import AsyncConnection
 from pydantic import BaseModel, Field
 
 from headwater import ids, queue
+from headwater.api.bulk_metadata import update_matching
 from headwater.api.caller import Base, Caller, Connection, DatasetId, Server, ServerDep, needs
 from headwater.api.deletions import delete_matching
 from headwater.catalog import commands, datasets, drivers, folders, items, projects
@@ -140,7 +141,8 @@ async def query_items(
 ) -> Any:
     """A page of items (files, folders or both), as the SDK's filters ask for it.
 
-    With `delete: true` they are deleted, and the answer is the command that did it. That needs the right to write.
+    With `delete: true` they are deleted, with `update` their metadata is changed, and the answer is the command that
+    did it. Both need the right to write.
     """
     asked = parse_items_query(body)
     meant = await _as_meant(server, caller, dataset_id, body)
@@ -148,6 +150,8 @@ async def query_items(
         body, asked = meant, parse_items_query(meant)
     if asked.delete:
         return JSONResponse(dict(await delete_matching(server, caller, dataset_id, body["filter"], base)))
+    if asked.update is not None:
+        return JSONResponse(dict(await update_matching(server, caller, dataset_id, asked, body["filter"], base)))
     async with server.place.pool.connection() as conn:
         return await _page(conn, caller, dataset_id, asked, base)
 
@@ -169,8 +173,6 @@ async def _page(
     conn: AsyncConnection[Any], caller: Account, dataset_id: int, asked: ItemsQuery, base: str
 ) -> wire_items.PageJson:
     dataset = await datasets.get_dataset(conn, caller, dataset_id)
-    if asked.update is not None:
-        raise BadRequest("Changing items by filter is not supported yet. Do it item by item.")
     found = await items.find_page(conn, dataset.id, asked.files, asked.dirs, asked.page)
     if asked.is_default and not asked.keyset_after:
         total = dataset.shown_items

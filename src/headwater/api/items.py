@@ -75,10 +75,13 @@ async def update_item(
     given = body.metadata or {}
     patch = wire.metadata_patch(given)
     clears_user = "user" in given and patch.user is None
+    user = {} if clears_user else wire.merged(item.user_metadata or {}, patch.user or {})
+    if patch.user:
+        wire.check_metadata(user, "metadata.user")
     changed = await items.update_item(
         conn,
         item,
-        user_metadata={} if clears_user else wire.merged(item.user_metadata or {}, patch.user or {}),
+        user_metadata=user,
         system_metadata=wire.merged(item.system_metadata or {}, patch.system if system else {}),
         description=body.description if "description" in body.model_fields_set else item.description,
         updated_by_id=caller.id,

@@ -112,6 +112,14 @@ async def list_commands(conn: AsyncConnection[Any], caller: Account, *, limit: i
     return await cursor.fetchall()
 
 
+# Who may abort a command: whoever might have started it.
+_SYNCING = ("SyncDataset", "VerifyDataset")
+
+
+def right_to_abort(command: Command) -> rights.Right:
+    return "sync" if command.kind in _SYNCING else "write_items"
+
+
 async def load_command(conn: AsyncConnection[Any], command_id: int) -> Command:
     """For our own jobs, which act for nobody. Raises NotFound."""
     cursor = conn.cursor(row_factory=class_row(Command))

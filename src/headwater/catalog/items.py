@@ -477,16 +477,20 @@ async def update_item(
     await conn.execute(
         """
         UPDATE item
-        SET user_metadata = %s, system_metadata = %s, description = %s, updated_at = now(), updated_by_id = %s
-        WHERE dataset_id = %s AND id = %s
+        SET user_metadata = %(user)s, system_metadata = %(system)s, description = %(description)s, updated_at = now(),
+            updated_by_id = %(updated_by_id)s,
+            metadata_edited_at = CASE
+                WHEN coalesce(user_metadata, '{}') <> %(user)s THEN now() ELSE metadata_edited_at
+            END
+        WHERE dataset_id = %(dataset_id)s AND id = %(id)s
         """,
-        [
-            Jsonb(user_metadata),
-            Jsonb(system_metadata),
-            description,
-            updated_by_id,
-            item.dataset_id,
-            item.id,
-        ],
+        {
+            "user": Jsonb(user_metadata),
+            "system": Jsonb(system_metadata),
+            "description": description,
+            "updated_by_id": updated_by_id,
+            "dataset_id": item.dataset_id,
+            "id": item.id,
+        },
     )
     return await get_item(conn, item.id)

@@ -12,6 +12,7 @@ from headwater.catalog import commands
 from headwater.catalog.notices import DELIVER_TASK
 from headwater.errors import HeadwaterError, NotFound, Unavailable
 from headwater.work import (
+    bulk_metadata,
     cloning,
     csv_import,
     deletion,
@@ -75,10 +76,7 @@ def register(app: App, place: Workplace) -> None:
     async def preprocess_items(dataset_id: int, item_ids: list[int]) -> None:
         await preprocess.preprocess_items(place, dataset_id, item_ids)
 
-    @app.task(name=sidecars.MARK_TASK, retry=retry)
-    async def mark_sidecars(dataset_id: int) -> None:
-        await sidecars.mark_sidecars(place, dataset_id)
-
+    _register_metadata(app, place, retry)
     _register_deletions(app, place, retry)
     _register_csv_imports(app, place, retry)
 
@@ -114,6 +112,27 @@ def register(app: App, place: Workplace) -> None:
     @app.task(name=secrets.DESTROY_TASK, retry=_TryAgain(tries=_VAULT_TRIES, longest_wait_s=300))
     async def destroy_secret(mount: str, path: str) -> None:
         await secrets.destroy(place, mount=mount, path=path)
+
+
+def _register_metadata(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    """What changes the metadata of many items."""
+
+    @app.task(name=bulk_metadata.TASK, retry=retry)
+    async def change_items(command_id: int, **arguments: Any) -> None:
+        try:
+            await bulk_metadata.change_items(place, command_id=command_id, **arguments)
+        except OperationalError:
+            raise
+        except HeadwaterError as error:
+            await bulk_metadata.give_up(place, command_id, str(error))
+        except Exception:
+            _log.exception("Change %s failed", command_id)
+            await bulk_metadata.give_up(place, command_id, "Headwater failed in this change; its log says where.")
+            raise
+
+    @app.task(name=sidecars.MARK_TASK, retry=retry)
+    async def mark_sidecars(dataset_id: int) -> None:
+        await sidecars.mark_sidecars(place, dataset_id)
 
 
 def _register_deletions(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
