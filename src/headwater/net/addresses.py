@@ -4,6 +4,7 @@ People name endpoints and URLs; none may make this server speak to its own netwo
 is being connected, so a name that resolves differently the next time (DNS rebinding) gains nothing.
 """
 
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,21 +140,21 @@ class InnerHost:
         return self.name == host.rstrip(".") and self.port in (None, port)
 
 
+_INNER_HOST = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?|([0-9a-f:.]+(?:/[0-9]{1,3})?)", re.IGNORECASE)
+
+
 def read_inner_host(text: str) -> InnerHost:
     """`images.corp`, `10.1.2.0/24`, `127.0.0.1:9000`, `[fd00::5]:443`. Raises BadRequest."""
-    host, _, port = text.strip().rpartition(":") if _has_port(text.strip()) else (text.strip(), "", "")
-    host = host.removeprefix("[").removesuffix("]").lower().rstrip(".")
-    number = int(port) if port.isdecimal() and 0 < int(port) < 65_536 else None
-    try:
-        return InnerHost(None, ip_network(host), number)
-    except ValueError:
-        if is_host_name(host) and "/" not in host and (number is not None or not port):
-            return InnerHost(host, None, number)
+    match = _INNER_HOST.fullmatch(text.strip())
+    host = ((match[1] or match[2] or match[4]) if match else "").lower().rstrip(".")
+    port = int(match[3]) if match and match[3] else None
+    if port is None or 0 < port < 65_536:
+        try:
+            return InnerHost(None, ip_network(host), port)
+        except ValueError:
+            if is_host_name(host):
+                return InnerHost(host, None, port)
     raise BadRequest(f"{text!r} is none of HOST, HOST:PORT, ADDRESS, NETWORK/BITS, such as images.corp or 10.1.2.0/24.")
-
-
-def _has_port(text: str) -> bool:
-    return text.rpartition(":")[2].isdecimal() and (text.count(":") == 1 or "]:" in text)
 
 
 class Guard:
