@@ -35,17 +35,17 @@ def signed_url(
     names = sorted(headers)
     day, moment = f"{now:%Y%m%d}", f"{now:%Y%m%dT%H%M%SZ}"
     scope = f"{day}/{bucket.region}/s3/aws4_request"
-    asked = {
-        **request.query,
-        "X-Amz-Algorithm": _ALGORITHM,
-        "X-Amz-Credential": f"{credentials.access_key_id}/{scope}",
-        "X-Amz-Date": moment,
-        "X-Amz-Expires": str(life_s),
-        "X-Amz-SignedHeaders": ";".join(names),
-    }
+    asked = [
+        f"X-Amz-Algorithm={_ALGORITHM}",
+        f"X-Amz-Credential={_quoted(f'{credentials.access_key_id}/{scope}')}",
+        f"X-Amz-Date={moment}",
+        f"X-Amz-Expires={life_s}",
+        f"X-Amz-SignedHeaders={'%3B'.join(names)}",
+        *(f"{name}={_quoted(text)}" for name, text in request.query.items()),
+    ]
     if credentials.session_token is not None:
-        asked["X-Amz-Security-Token"] = credentials.session_token
-    query = "&".join(sorted(f"{_quoted(name)}={_quoted(text)}" for name, text in asked.items()))
+        asked.append(f"X-Amz-Security-Token={_quoted(credentials.session_token)}")
+    query = "&".join(sorted(asked))
     canonical = "\n".join(
         [
             request.method,
