@@ -118,6 +118,12 @@ class Link:
             raise refusal(answer, self.url)
         return answer
 
+    async def once(self, method: str, url: str, body: Body, headers: Mapping[str, str], size_bytes: int) -> Answer:
+        """To a URL that the API gave, and not repeated. Raises what aiohttp raises when it breaks off."""
+        request = Request(method, url, {**headers, "Authorization": f"Bearer {self._token}"})
+        async with self.open(request, body, size_bytes) as response:
+            return Answer(response.status, response.headers, await response.read())
+
     async def send(self, request: Request, body: bytes) -> Answer:
         """To a store, as it was signed. The answer may be a refusal."""
         return await self._repeated(self.tries(), request, body, len(body))
