@@ -10,30 +10,39 @@ _BYTES = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))")
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 
-def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
-    """(start, end) of `bytes=3-9`, the end not included; None for the whole.
+def asked_range(header: str | None) -> tuple[int, int | None] | None:
+    """(start, end) of `bytes=3-9`, the end not included; a negative start is so many bytes at the end. None: the whole.
 
-    The whole is also the answer to several ranges at once, as S3 does it, to units other than bytes, and to the range
-    from 0 on of an empty object, which the SDK asks for. Raises BadRequest for what is no range, and 416 for one behind
-    the end: players and curl know that status, and to the SDK every status from 400 on is an error.
+    The whole is also the answer to several ranges at once, as S3 does it, and to units other than bytes. Raises
+    BadRequest for what is no range.
     """
-    if header is None or not header.strip().lower().startswith("bytes"):
-        return None
-    asked = header.strip()
-    if "," in asked:
+    asked = (header or "").strip()
+    if not asked.lower().startswith("bytes") or "," in asked:
         return None
     match = _BYTES.fullmatch(asked)
     if match is None or (match[2] and int(match[2]) < int(match[1])):
         raise BadRequest(f"The range {asked[:60]!r} is none of bytes=START-, bytes=START-END and bytes=-LENGTH.")
-    start, end = max(0, size_bytes - int(match[3] or 0)), size_bytes
-    if match[1]:
-        start, end = int(match[1]), min(end, int(match[2]) + 1) if match[2] else end
-    if size_bytes == 0 and start == 0:
+    if match[3]:
+        return (-int(match[3]), None) if int(match[3]) else (0, 0)
+    return int(match[1]), int(match[2]) + 1 if match[2] else None
+
+
+def range_within(asked: tuple[int, int | None] | None, size_bytes: int) -> tuple[int, int] | None:
+    """The range of an object of that size; None for the whole, and for an empty object, of which the SDK asks for the
+    bytes from 0 on.
+
+    Raises 416 for one behind the end: players and curl know that status, and to the SDK each from 400 on is an error.
+    """
+    if asked is None:
+        return None
+    start = max(0, size_bytes + asked[0]) if asked[0] < 0 else asked[0]
+    end = size_bytes if asked[1] is None else min(asked[1], size_bytes)
+    if start == size_bytes == 0:
         return None
     if start >= end:
         raise HTTPException(
             416,
-            f"The item has {size_bytes:,} bytes, and none of them is in the range {asked[:60]!r}.",
+            f"The item has {size_bytes:,} bytes, and none of them is in the range that was asked for.",
             headers={"Content-Range": f"bytes */{size_bytes}"},
         )
     return start, end

@@ -15,11 +15,13 @@ from starlette.types import Receive, Scope, Send
 from headwater import ids
 from headwater.api import presenting
 from headwater.api.caller import Server, needs
-from headwater.api.ranges import has_already, parse_range, still_holds
+from headwater.api.ranges import asked_range, has_already, range_within, still_holds
+from headwater.catalog import accounts, items
 from headwater.catalog.serving import Asked, Kept
 from headwater.errors import Conflict, HeadwaterError, NotFound, StoreMissing, Unauthorized
 from headwater.storage.stores import ObjectInfo, Store
 from headwater.tokens import KnownBearers
+from headwater.work.links import open_link
 from headwater.work.preprocess import thumbnail_key
 from headwater.work.serving import Lookups
 
@@ -86,8 +88,7 @@ class _Asked:
     key: str
     name: str  # of the file that a browser saves
     mime_type: str | None
-    size_bytes: int | None  # as the index has it; None for derived files
-    range: str | None
+    size_bytes: int | None  # as the index has it; None for derived files, of which there are no ranges
 
 
 @router.get(
@@ -108,9 +109,10 @@ async def stream_item(request: Request, item_id: _ItemId) -> Response:
             f"{item.path} is missing from its bucket since {item.missing_since:%Y-%m-%d %H:%M} UTC. "
             "Put the object back and sync."
         )
-    asked = _Asked(
-        item.key, item.path.rpartition("/")[2], item.mime_type, item.size_bytes, request.headers.get("range")
-    )
+    name = item.path.rpartition("/")[2]
+    if item.is_link:
+        return await _linked(request, gate, item, name)
+    asked = _Asked(item.key, name, item.mime_type, item.size_bytes)
     return await _served(request, gate.server, gate.server.place.places.of_kept(item), asked)
 
 
@@ -130,23 +132,32 @@ async def read_thumbnail(request: Request, item_id: _ItemId) -> Response:
     if item.thumbnail_type is None:
         raise NotFound(f"{item.path} has no thumbnail. metadata.system.etl of the item says why.")
     key = thumbnail_key(item.thumbnail_id or item.id, item.thumbnail_type)
-    asked = _Asked(key, key.rpartition("/")[2], item.thumbnail_type, None, None)
+    asked = _Asked(key, key.rpartition("/")[2], item.thumbnail_type, None)
     try:
         return await _served(request, gate.server, gate.server.place.places.of_kept_thumbnail(item), asked)
     except StoreMissing:
         raise NotFound(f"The thumbnail of {item.path} is no longer in its bucket.") from None
 
 
+def _presented(request: Request, mime_type: str | None) -> tuple[str, bool]:
+    """The type to tell, and whether a browser may show it."""
+    safe = presenting.safe_type(mime_type)
+    return safe, presenting.is_shown(safe) and request.query_params.get("download") != "true"
+
+
+def _headers(name: str, mime_type: str, *, shown: bool) -> dict[str, str]:
+    return presenting.HEADERS | {
+        "Content-Type": mime_type,
+        "Content-Disposition": presenting.disposition(name, shown=shown),
+        "Cache-Control": "private, no-cache",
+    }
+
+
 async def _served(
     request: Request, server: Server, opened: AbstractAsyncContextManager[Store], asked: _Asked
 ) -> Response:
-    mime_type = presenting.safe_type(asked.mime_type)
-    shown = presenting.is_shown(mime_type) and request.query_params.get("download") != "true"
-    headers = presenting.HEADERS | {
-        "Content-Type": mime_type,
-        "Content-Disposition": presenting.disposition(asked.name, shown=shown),
-        "Cache-Control": "private, no-cache",
-    }
+    mime_type, shown = _presented(request, asked.mime_type)
+    headers = _headers(asked.name, mime_type, shown=shown)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened)
         # The SDK asks for bytes from 0 on, and a bucket has none of an empty object to give.
@@ -181,15 +192,14 @@ def _not_modified(headers: dict[str, str]) -> Response:
 async def _bytes(
     request: Request, stack: AsyncExitStack, store: Store, asked: _Asked, headers: dict[str, str]
 ) -> Response:
-    """What the stack holds is let go when the bytes are sent."""
     if_none_match, if_range = request.headers.get("if-none-match"), request.headers.get("if-range")
-    wants_range = asked.range is not None
-    if if_none_match is not None or (wants_range and if_range is not None):
+    wanted = None if asked.size_bytes is None else asked_range(request.headers.get("range"))
+    if if_none_match is not None or (wanted is not None and if_range is not None):
         info = await store.head(asked.key)
         if has_already(if_none_match, info.etag):
             return _not_modified(headers | _tag(info))
-        wants_range = wants_range and still_holds(if_range, info.etag)
-    span = parse_range(asked.range, asked.size_bytes) if wants_range and asked.size_bytes is not None else None
+        wanted = wanted if still_holds(if_range, info.etag) else None
+    span = range_within(wanted, asked.size_bytes or 0)
     start, end = (0, None) if span is None else span
     reader = await stack.enter_async_context(store.get(asked.key, start=start, end=end))
     size_bytes = reader.info.size_bytes
@@ -197,10 +207,44 @@ async def _bytes(
     headers |= _tag(reader.info) | {"Accept-Ranges": "bytes", "Content-Length": str(last - start)}
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{last - 1}/{size_bytes}"
-    status = 200 if span is None else 206
-    chunks = aiter(reader)
+    return await _flowing(stack, aiter(reader), last - start, headers)
+
+
+async def _linked(request: Request, gate: Gate, kept: Kept, name: str) -> Response:
+    """What a linked item leads to, with the caller's rights; through us: its place is not the caller's to know."""
+    place = gate.server.place
+    async with place.pool.connection() as conn:
+        item = await items.get_item(conn, kept.id)
+        reader = await accounts.get_account(conn, kept.asked_by_id)
+    wanted = asked_range(request.headers.get("range"))
+    start, end = (0, None) if wanted is None else wanted
+    async with AsyncExitStack() as stack:
+        opened = await stack.enter_async_context(open_link(place, reader, item, start, end))
+        mime_type, shown = _presented(request, opened.mime_type)
+        headers = _headers(name, mime_type, shown=shown)
+        length = None
+        if opened.end is not None:
+            length = opened.end - opened.start
+            headers |= {"Content-Length": str(length), "Accept-Ranges": "bytes"}
+            if wanted is not None and length:
+                total = "*" if opened.size_bytes is None else opened.size_bytes
+                headers["Content-Range"] = f"bytes {opened.start}-{opened.end - 1}/{total}"
+        if request.method == "HEAD":
+            answer = Response(headers=headers)
+            if length is None:
+                del answer.headers["Content-Length"]
+            return answer
+        return await _flowing(stack, aiter(opened), length, headers)
+    raise AssertionError("unreachable: nothing in the stack swallows errors")
+
+
+async def _flowing(
+    stack: AsyncExitStack, chunks: AsyncIterator[bytes], length: int | None, headers: dict[str, str]
+) -> Response:
+    """The bytes as they come, so many if that is known; what the stack holds is let go when they are sent."""
+    status = 206 if "Content-Range" in headers else 200
     first = await anext(chunks, b"")
-    if len(first) == last - start:
+    if len(first) == length:
         return Response(first, status_code=status, headers=headers)
     return _Flow(stack.pop_all(), first, chunks, status_code=status, headers=headers)
 

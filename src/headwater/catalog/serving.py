@@ -25,6 +25,7 @@ class Asked:
 class Kept:
     """An item, as far as its bytes are concerned, and where they are kept."""
 
+    asked_by_id: int  # the account that may read it
     id: int
     dataset_id: int
     path: str
@@ -115,4 +116,4 @@ def _answer(
         rights.require(role, "read")
     except Forbidden as error:
         return error
-    return Kept(*kept)
+    return Kept(asked.account_id, *kept)
