@@ -80,7 +80,9 @@ async def result(world: World, command_id: int) -> Imported:
         found = await csv_imports.get(conn, command_id)
     body = b"".join([chunk async for chunk in csv_import.open_results(world.place.places, found)])
     verdicts = list(csv.DictReader(io.StringIO(body.decode(), newline="")))
-    counts = {outcome: sum(one["outcome"] == outcome for one in verdicts) for outcome in ("created", "skipped", "refused")}
+    counts = {
+        outcome: sum(one["outcome"] == outcome for one in verdicts) for outcome in ("created", "skipped", "refused")
+    }
     told = command.spec["import"]
     assert {name: told[name] for name in counts} == counts
     return Imported(command, verdicts)

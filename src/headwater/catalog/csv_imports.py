@@ -130,13 +130,13 @@ async def find_unfinished(conn: AsyncConnection[Any], new: CsvImport) -> CsvImpo
     return await cursor.fetchone()
 
 
-async def settle(conn: AsyncConnection[Any], command_id: int, *, after_row: int, settled: Settled) -> bool:
-    """Move the cursor on; False when it is not where the caller began: another has settled these rows."""
-    cursor = await conn.execute(
+async def settle(conn: AsyncConnection[Any], command_id: int, settled: Settled) -> None:
+    """Move the cursor on, under the lock of the command, in the transaction of the rows."""
+    await conn.execute(
         """
         UPDATE csv_import
         SET point_byte = %s, point_row = %s, settled_row = %s, pieces = %s, created = %s, skipped = %s, refused = %s
-        WHERE command_id = %s AND settled_row = %s AND dropped_at IS NULL
+        WHERE command_id = %s
         """,
         [
             settled.point_byte,
@@ -147,10 +147,8 @@ async def settle(conn: AsyncConnection[Any], command_id: int, *, after_row: int,
             settled.skipped,
             settled.refused,
             command_id,
-            after_row,
         ],
     )
-    return bool(cursor.rowcount)
 
 
 async def find_expired(

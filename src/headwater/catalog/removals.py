@@ -36,7 +36,7 @@ async def delete_items(
 
     Returns those that were still there. Call it under `lock_paths`. The objects are the caller's next step, where they
     may be deleted at all: `is_object_asked`. Who deletes a ghost has seen no object: one that returns is not to go.
-    A clone leaves no tombstone, because no scan finds an object at its path.
+    A clone leaves no tombstone, because no scan finds an object at its path; nor does a link that has no object.
     """
     cursor = await conn.execute(
         """
@@ -54,7 +54,8 @@ async def delete_items(
         WHERE item.dataset_id = %(dataset_id)s AND item.id = doomed.id
         RETURNING item.id, item.path, item.object_key, item.size_bytes, item.thumbnail_type, item.origin_dataset_id,
             item.thumbnail_id, item.etag, item.etl_state, item.missing_since IS NOT NULL,
-            item.trashed_at IS NOT NULL, item.hidden
+            item.trashed_at IS NOT NULL, item.hidden,
+            item.object_key IS NULL AND (SELECT driver_id IS NULL FROM dataset WHERE dataset.id = item.dataset_id)
         """,
         {
             "dataset_id": dataset_id,
@@ -65,9 +66,12 @@ async def delete_items(
     change = CounterChange()
     deleted: list[Deleted] = []
     etags: list[str] = []
-    for *facts, etag, etl_state, is_missing, is_trashed, is_hidden in await cursor.fetchall():
+    without_object: set[str] = set()
+    for *facts, etag, etl_state, is_missing, is_trashed, is_hidden, has_no_object in await cursor.fetchall():
         gone = Deleted(*facts)
         deleted.append(gone)
+        if has_no_object:
+            without_object.add(gone.path)
         etags.append(tombstones.NO_OBJECT if is_missing else etag)
         change.items -= 1
         change.bytes -= gone.size_bytes
@@ -80,7 +84,7 @@ async def delete_items(
         left = [
             (gone.path, gone.object_key, etag)
             for gone, etag in zip(deleted, etags, strict=True)
-            if gone.origin_dataset_id is None
+            if gone.origin_dataset_id is None and gone.path not in without_object
         ]
         await tombstones.put(conn, dataset_id, left, is_object_asked=is_object_asked)
         await count(conn, dataset_id, change)

@@ -27,6 +27,7 @@ _COLUMNS = {
 _NAME_NOISE = re.compile(r"[\s_\-\ufeff\u200b\x00\"']+")
 _EDGES = " \t\r\n\ufeff\u200b\u00a0"
 _UNDECODABLE = re.compile("[\ud800-\udfff]")
+_UNSPEAKABLE = re.compile("[\ud800-\udfff\0]")
 _MIME_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 _KINDS = {"image": "image/jpeg", "image/jpg": "image/jpeg", "video": "video/mp4", "audio": "audio/mpeg"}
 _DEFAULT_TYPE = "image/jpeg"
@@ -106,7 +107,7 @@ def read_header(header: Sequence[str], separator: str) -> Columns:
             "The first row has to name the columns, and one of them has to be URL or image_bytes; the others are ID, "
             f"name, action, mimetype, item_metadata and item_description. It says: {shown}"
         )
-    shown_unknown = [_UNDECODABLE.sub("\ufffd", name[:_SHOWN].replace("\0", "")) for name in unknown[:_FEW]]
+    shown_unknown = [_UNSPEAKABLE.sub("\ufffd", name[:_SHOWN]) for name in unknown[:_FEW]]
     return Columns(places, len(header), separator, shown_unknown, len(unknown))
 
 
@@ -119,7 +120,7 @@ def shown_name(columns: Columns, cells: Sequence[str]) -> str:
     for column in ("name", "ID", "URL"):
         place = columns.places.get(column)
         if place is not None and place < len(cells) and (text := cells[place].strip(_EDGES)):
-            return _UNDECODABLE.sub("\ufffd", text[:200])
+            return _UNSPEAKABLE.sub("\ufffd", text[:200])
     return ""
 
 

@@ -46,6 +46,7 @@ PURGE_TASK = "purge_dataset"
 KIND = "DeleteItems"
 _PIECE_ITEMS = 1_000  # of one transaction, and of one job for their objects
 _LOCKED_PATHS = 100  # while their objects are deleted nobody can write there
+_IMPORTS = "imports/"
 _LONGEST_DETAIL = 2_000
 _PURGE_ROWS = 1_000
 _log = logging.getLogger(__name__)
@@ -472,11 +473,19 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
         async with place.pool.connection() as conn:
             if not await _purge_next(conn, place, dataset_id, doomed.driver_id):
                 break
+    await _delete_imports(place, dataset_id)
     async with place.pool.connection() as conn:
         await datasets.forget_dataset(conn, dataset_id)  # no scan commits a batch after this
         await removals.purge_rest(conn, dataset_id)
         await folders.purge(conn, dataset_id)
         await projects.forget_project(conn, doomed.project_id)
+
+
+async def _delete_imports(place: Workplace, dataset_id: int) -> None:
+    """CSV files and their verdicts, which lie in our own storage of every dataset."""
+    async with place.places.of_own(dataset_id) as store:
+        async for page in store.list_pages(prefix=_IMPORTS):
+            await _delete_derived(store, page.keys)
 
 
 async def _purge_next(conn: AsyncConnection[Any], place: Workplace, dataset_id: int, driver_id: int | None) -> bool:

@@ -410,6 +410,8 @@ async def _settle(run: _Run, own: Store, store: Store, records: Sequence[Record]
         command = await commands.lock_command(conn, found.command_id)
         if command is None or command.has_ended:
             raise _Overtaken
+        if (await csv_imports.get(conn, found.command_id)).settled_row != found.settled_row:
+            raise _Overtaken  # before anything is written over what the other wrote
         late, refused = await _add_items(conn, run, brought, verdicts)
         for wanted, first in brought.doubles:
             reason = refused.get(first.path)
@@ -422,8 +424,7 @@ async def _settle(run: _Run, own: Store, store: Store, records: Sequence[Record]
         if verdicts:
             await own.put(piece_key(found, found.pieces), written(verdicts), content_type="text/csv")
         settled = _settled(found, records[-1], verdicts)
-        if not await csv_imports.settle(conn, found.command_id, after_row=found.settled_row, settled=settled):
-            raise _Overtaken
+        await csv_imports.settle(conn, found.command_id, settled)
         now = await csv_imports.get(conn, found.command_id)
         await _tell(conn, run, now, verdicts)
     run.found = now
@@ -495,8 +496,7 @@ async def _add_items(
         for item, _ in done:
             wanted, _ = brought.ready[item.path]
             verdicts.append(Verdict(wanted.number, wanted.row.name, "created", item_id=item.id))
-    for ghost in before:
-        await drop_replaced(conn, ghost)
+    await drop_replaced(conn, before)
     return late, refused
 
 

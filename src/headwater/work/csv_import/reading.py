@@ -232,11 +232,12 @@ def read_outline(
         return None
     found = [_header(lines, first, one) for one in ([separator] if separator else SEPARATORS)]
     whole = [one for one in found if one is not None]
-    if not whole:
+    best = max(whole, key=lambda one: (count_known(one[1]), len(one[1])), default=None)
+    if best is None or (len(whole) < len(found) and not count_known(best[1])):
         if is_whole:
             raise BadRequest(f"Row {first + 1}, which should name the columns, cannot be read: {_UNCLOSED}")
         return None
-    layout, header, end = max(whole, key=lambda one: (count_known(one[1]), len(one[1])))
+    layout, header, end = best
     used = len("".join(lines[:end]).encode(encoding, errors))
     return Outline(
         Layout(encoding, layout.separator, layout.skips_spaces), header, first + 1, Point(bom + used, first + 2)
