@@ -25,6 +25,7 @@ from headwater.api import (
     drivers,
     event_queues,
     event_setup,
+    folders,
     ghosts,
     health,
     hooks,
@@ -41,6 +42,8 @@ from headwater.api import (
     schedules,
     streams,
     sync_rules,
+    tus,
+    upload_plans,
     uploads,
     verification,
     webhooks,
@@ -52,6 +55,7 @@ from headwater.settings import Settings
 from headwater.tokens import Signer
 from headwater.work.openid import OpenIdProvider
 from headwater.work.sign_in import Passwords
+from headwater.work.tus import Receptions
 from headwater.workplace import load_signing_key, open_workplace
 
 _DESCRIPTION = """
@@ -77,6 +81,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             )
             app.state.news = notifications.News()
             app.state.doors = hooks.Doors(app.state.server)
+            app.state.receptions = Receptions(place, expires_in_s=round(settings.upload_expiry_h * 3600))
             app.state.gate = streams.Gate(app.state.server)
             listening = asyncio.create_task(app.state.news.run(database_url))
             yield
@@ -101,6 +106,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     )
     add_handlers(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(tus.Protocol)
     app.include_router(streams.router, prefix="/api/v1")  # first: it is asked most, and routes are tried in order
     app.include_router(health.router)
     app.include_router(metrics.router)
@@ -122,6 +128,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         event_queues,
         event_setup,
         cloning,
+        folders,
         datasets,
         deletions,
         csv_imports,
@@ -131,7 +138,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         ghosts,
         imports,
         bulk_metadata,
+        upload_plans,
         uploads,
+        tus,
         items,
         commands,
         quotas,

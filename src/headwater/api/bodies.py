@@ -33,4 +33,6 @@ def _is_upload(scope: Scope) -> bool:
     if scope["path"].endswith("/imports/csv"):
         return True
     content_type = dict(scope["headers"]).get(b"content-type", b"").lower()
-    return content_type.startswith(b"multipart/form-data") and scope["path"].endswith("/items")
+    if content_type.startswith(b"application/offset+octet-stream"):  # of tus, which reads nothing of any other route
+        return "/tus" in scope["path"]
+    return content_type.startswith(b"multipart/form-data") and scope["path"].endswith(("/items", "/uploads/batch"))

@@ -10,11 +10,14 @@ from fastapi import APIRouter, Query, Request, Response
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from headwater.api.caller import Base, Caller, Connection, DatasetId, ServerDep, needs
+from headwater.api.upload_plans import committed
 from headwater.catalog import datasets, folders
 from headwater.catalog.datasets import Dataset
 from headwater.errors import BadRequest
 from headwater.wire import items as wire
-from headwater.work.upload import Announced, Mode, Uploaded, checked_path, upload_file
+from headwater.wire import uploads
+from headwater.work.upload import Announced, Mode, Uploaded, batches, checked_path, upload_file
+from headwater.work.upload.planned import LARGEST_BATCH_FILE_BYTES
 
 router = APIRouter(prefix="/datasets", tags=["items"])
 
@@ -63,14 +66,12 @@ async def add_item(
     """Upload a file (multipart), or make a folder (form `type=dir&path=…`). The header x-item-op says what it did."""
     async with server.place.pool.connection() as conn:
         dataset = await datasets.get_dataset(conn, caller, dataset_id, "write_items")
-    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    content_type, _ = parse_options_header(request.headers.get("content-type", ""))
     if content_type == "application/x-www-form-urlencoded":
         fields = parse_qs(_decoded("path", bytearray(await request.body())))
         async with server.place.pool.connection() as conn:
-            return await _make_folder(conn, dataset, fields, base)
-    if content_type != "multipart/form-data" or not options.get("boundary"):
-        raise BadRequest("Send the file as multipart/form-data with the fields path and file, path first.")
-    form = _Form(request.stream(), options["boundary"])
+            return await _make_folder(conn, caller, dataset, fields, base)
+    form = _Form(request.stream(), _boundary_of(request))
     uploaded = await _upload(server, dataset, caller, form, mode)
     response.headers["x-item-op"] = uploaded.outcome
     return _answer(uploaded, base)
@@ -79,6 +80,8 @@ async def add_item(
 async def _upload(server: Any, dataset: Dataset, caller: Any, form: "_Form", mode: Mode) -> Uploaded:
     try:
         fields = await form.read_fields()
+        if fields is None:
+            raise BadRequest("The upload has no file: send a part named file after the part named path.")
         user, system = _metadata(fields.get("metadata"))
         announced = Announced(
             path=checked_path(fields.get("path", "")),
@@ -87,9 +90,84 @@ async def _upload(server: Any, dataset: Dataset, caller: Any, form: "_Form", mod
             user_metadata=user,
             system_metadata=system,
         )
-        return await upload_file(server.place, dataset, caller, announced, form.file())
+        return await upload_file(server.place, dataset, caller, announced, form.last_file())
     except MultipartError as error:
         raise BadRequest(f"The upload is not well-formed or broke off: {error}. Send it again.") from None
+
+
+@router.post(
+    "/{dataset_id}/uploads/batch",
+    openapi_extra=needs("write_items")
+    | {
+        "requestBody": {
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["path", "file"],
+                        "description": "For each file path, [metadata], [description] and file, one after the other.",
+                        "properties": {
+                            "path": {"type": "string"},
+                            "metadata": {"type": "string"},
+                            "description": {"type": "string"},
+                            "file": {"type": "string", "format": "binary"},
+                        },
+                    }
+                }
+            }
+        }
+    },
+)
+async def upload_batch(
+    dataset_id: DatasetId,
+    request: Request,
+    caller: Caller,
+    server: ServerDep,
+    mode: Annotated[Mode, Query(description="What becomes of items that are at these paths already.")] = "skip",
+) -> uploads.CommitJson:
+    """Up to 1,000 small files in one request. Each is told what became of it."""
+    async with server.place.pool.connection() as conn:
+        dataset = await datasets.get_dataset(conn, caller, dataset_id, "write_items")
+    form = _Form(request.stream(), _boundary_of(request), most_segments=4 * uploads.MOST_FILES)
+    try:
+        answers = await batches.upload_batch(server.place, dataset, caller, _small_files(form, mode))
+    except MultipartError as error:
+        raise BadRequest(f"The batch is not well-formed or broke off: {error}. Send it again.") from None
+    return uploads.CommitJson(files=[committed(answer) for answer in answers])
+
+
+async def _small_files(form: "_Form", mode: Mode) -> AsyncIterator[batches.Small]:
+    number = 0
+    while (fields := await form.read_fields()) is not None:
+        if number >= uploads.MOST_FILES:
+            raise BadRequest(f"A batch has {uploads.MOST_FILES:,} files at most. Send the others in another.")
+        content = bytearray()
+        async for chunk in form.file():
+            content += chunk
+            if len(content) > LARGEST_BATCH_FILE_BYTES:
+                raise BadRequest(
+                    f"File {number} of the batch is larger than {LARGEST_BATCH_FILE_BYTES:,} bytes. Send it alone."
+                )
+        try:
+            user, system = _metadata(fields.get("metadata"))
+        except BadRequest as error:
+            raise BadRequest(f"File {number} of the batch: {error}") from None
+        announced = Announced(
+            path=fields.get("path", ""),
+            mode=mode,
+            description=fields.get("description"),
+            user_metadata=user,
+            system_metadata=system,
+        )
+        yield batches.Small(announced, bytes(content))
+        number += 1
+
+
+def _boundary_of(request: Request) -> str:
+    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    if content_type != "multipart/form-data" or not options.get("boundary"):
+        raise BadRequest("Send files as multipart/form-data with the fields path and file, path first.")
+    return options["boundary"]
 
 
 def _metadata(text: str | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -114,7 +192,9 @@ def _answer(uploaded: Uploaded, base: str) -> wire.ItemJson:
     return answer
 
 
-async def _make_folder(conn: Connection, dataset: Dataset, form: dict[str, list[str]], base: str) -> wire.ItemJson:
+async def _make_folder(
+    conn: Connection, caller: Caller, dataset: Dataset, form: dict[str, list[str]], base: str
+) -> wire.ItemJson:
     """May be repeated: a folder that is there is answered as it is."""
     path = form.get("path", [""])[0].rstrip("/")
     if form.get("type") != ["dir"] or not path.strip("/"):
@@ -122,9 +202,7 @@ async def _make_folder(conn: Connection, dataset: Dataset, form: dict[str, list[
     path = checked_path(path)
     if dataset.readonly:
         raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
-    await folders.ensure_folders(conn, dataset.id, [path])
-    folder = await folders.find_folder_at(conn, dataset.id, path)
-    assert folder is not None
+    folder = await folders.make_folder(conn, dataset.id, path, caller.id)
     return wire.directory(folder, dataset.project_id, base)
 
 
@@ -134,6 +212,7 @@ class _Form:
 
     stream: AsyncIterator[bytes]
     boundary: str
+    most_segments: int = 32
     _events: AsyncIterator[Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,13 +220,13 @@ class _Form:
 
     async def _parsed(self) -> AsyncIterator[Any]:
         """Segments, chunks of bytes, and None at the end of each segment. Raises MultipartError."""
-        with PushMultipartParser(self.boundary, max_segment_count=32) as parser:
+        with PushMultipartParser(self.boundary, max_segment_count=self.most_segments) as parser:
             async for chunk in self.stream:
                 for event in parser.parse(chunk):
                     yield event
 
-    async def read_fields(self) -> dict[str, str]:
-        """The text fields up to the file."""
+    async def read_fields(self) -> dict[str, str] | None:
+        """The text fields up to the next file; None at the end."""
         fields: dict[str, str] = {}
         name, text = "", bytearray()
         async for event in self._events:
@@ -161,16 +240,23 @@ class _Form:
                 text += event
                 if len(text) > _LONGEST_FIELD_BYTES:
                     raise BadRequest(f"The field {name} is longer than {_LONGEST_FIELD_BYTES} bytes.")
-        raise BadRequest("The upload has no file: send a part named file after the part named path.")
+        if fields:
+            raise BadRequest("The upload has no file: send a part named file after the part named path.")
+        return None
 
     async def file(self) -> AsyncIterator[bytes]:
-        """The bytes of the file. Raises MultipartError when they end before the closing boundary."""
-        is_file = True
+        """The bytes of the file."""
         async for event in self._events:
             if event is None:
-                is_file = False
-            elif is_file and not isinstance(event, MultipartSegment):
-                yield bytes(event)
+                return
+            yield bytes(event)
+
+    async def last_file(self) -> AsyncIterator[bytes]:
+        """The bytes of the file. Raises MultipartError when they end before the closing boundary."""
+        async for chunk in self.file():
+            yield chunk
+        async for _ in self._events:
+            pass
 
 
 def _decoded(name: str, text: bytearray) -> str:

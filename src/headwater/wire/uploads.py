@@ -17,14 +17,11 @@ What is planned and not committed until `expiresAt` is forgotten. Requests are s
 object.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
-
-from headwater.wire import times
 
 MOST_FILES = 1_000
 LARGEST_FILE_BYTES = 5 * 1024**4  # of S3 and GCS; Azure takes more
@@ -40,11 +37,11 @@ class _Body(BaseModel):
 class FileBody(_Body):
     path: str
     size: Annotated[int, Field(ge=0, le=LARGEST_FILE_BYTES)]
-    mime_type: Annotated[str | None, Field(alias="mimeType", max_length=255)] = None
 
 
 class PlanBody(_Body):
     mode: Mode = "skip"
+    direct: bool = Field(default=True, description="False: nothing by requests to the bucket itself.")
     files: Annotated[list[FileBody], Field(min_length=1, max_length=MOST_FILES)]
 
 
@@ -115,7 +112,3 @@ class CommittedJson(TypedDict):
 
 class CommitJson(TypedDict):
     files: list[CommittedJson]  # in the order asked
-
-
-def plan(files: Sequence[PlannedJson], expires_at: datetime, batch_file_bytes: int) -> PlanJson:
-    return PlanJson(files=list(files), expiresAt=times.to_wire(expires_at), batchFileBytes=batch_file_bytes)

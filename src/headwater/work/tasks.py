@@ -17,14 +17,17 @@ from headwater.work import (
     csv_import,
     deletion,
     ghosts,
+    moving,
     preprocess,
     secrets,
     sidecars,
     sync,
+    tus,
     verify,
     watching,
     webhooks,
 )
+from headwater.work.upload import planned
 from headwater.work.workplace import Workplace
 
 _SYNC_TRIES = 8
@@ -78,6 +81,8 @@ def register(app: App, place: Workplace) -> None:
 
     _register_metadata(app, place, retry)
     _register_deletions(app, place, retry)
+    _register_clones(app, place, retry)
+    _register_uploads(app, place, retry)
     _register_csv_imports(app, place, retry)
 
     @app.task(name=deletion.PURGE_TASK, retry=retry)
@@ -100,6 +105,12 @@ def register(app: App, place: Workplace) -> None:
     async def forget_expired_ghosts(timestamp: int) -> None:
         _log.debug("The day's forgetting of %s", timestamp)
         await ghosts.forget_expired(place)
+
+    @app.periodic(cron=tus.CLEAN_AT)
+    @app.task(name=tus.CLEAN_TASK, retry=retry)
+    async def drop_expired_uploads(timestamp: int) -> None:
+        _log.debug("The hour's cleaning of %s", timestamp)
+        await tus.drop_expired(place)
 
     @app.task(name=DELIVER_TASK, retry=retry)
     async def deliver_webhook(delivery_id: int, number: int) -> None:
@@ -135,6 +146,42 @@ def _register_metadata(app: App, place: Workplace, retry: BaseRetryStrategy) -> 
         await sidecars.mark_sidecars(place, dataset_id)
 
 
+def _register_uploads(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    """What clears up after uploads that nobody ended."""
+
+    @app.periodic(cron=planned.FORGET_EXPIRED_AT)
+    @app.task(name=planned.FORGET_EXPIRED_TASK, retry=retry)
+    async def forget_expired_uploads(timestamp: int) -> None:
+        _log.debug("The hour's forgetting of %s", timestamp)
+        await planned.forget_expired(place)
+
+
+def _register_clones(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    """What changes only what the index knows, and no byte."""
+
+    @app.task(name=cloning.TASK, retry=retry)
+    async def clone_items(command_id: int, **arguments: Any) -> None:
+        try:
+            await cloning.clone_items(place, command_id=command_id, **arguments)
+        except OperationalError:
+            raise
+        except Exception:
+            _log.exception("Clone %s failed", command_id)
+            await cloning.give_up(place, command_id, "Headwater failed in this; its log says where.")
+            raise
+
+    @app.task(name=moving.TASK, retry=retry)
+    async def move_items(command_id: int, **arguments: Any) -> None:
+        try:
+            await moving.move_items(place, command_id=command_id, **arguments)
+        except OperationalError:
+            raise
+        except Exception:
+            _log.exception("Move %s failed", command_id)
+            await moving.give_up(place, command_id, "Headwater failed in this; its log says where.")
+            raise
+
+
 def _register_deletions(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
     """What deletes many at once, and what looks whether all is right."""
 
@@ -159,17 +206,6 @@ def _register_deletions(app: App, place: Workplace, retry: BaseRetryStrategy) ->
         except Exception:
             _log.exception("Deletion %s failed", command_id)
             await deletion.give_up(place, command_id, "Headwater failed in this deletion; its log says where.")
-            raise
-
-    @app.task(name=cloning.TASK, retry=retry)
-    async def clone_items(command_id: int, **arguments: Any) -> None:
-        try:
-            await cloning.clone_items(place, command_id=command_id, **arguments)
-        except OperationalError:
-            raise
-        except Exception:
-            _log.exception("Clone %s failed", command_id)
-            await cloning.give_up(place, command_id, "Headwater failed in this; its log says where.")
             raise
 
     @app.task(name=verify.TASK, pass_context=True, retry=_TryAgain(tries=_SYNC_TRIES, longest_wait_s=60))

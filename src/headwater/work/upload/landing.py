@@ -85,13 +85,14 @@ async def land(
     return [Uploaded(*outcomes[file.path], received_bytes=file.info.size_bytes) for file in files]
 
 
+def is_kept(existing: Item, mode: Mode) -> bool:
+    """A ghost has no bytes to keep: an upload brings it back."""
+    return mode == "skip" and existing.missing_since is None
+
+
 def _is_kept(dataset: Dataset, before: Item, file: Landed) -> bool:
     """In a bucket ours lies where the old one lay, if it is another."""
-    return (
-        file.mode == "skip"
-        and before.missing_since is None
-        and (dataset.driver_id is None or before.etag == file.info.etag)
-    )
+    return is_kept(before, file.mode) and (dataset.driver_id is None or before.etag == file.info.etag)
 
 
 def _written(file: Landed) -> Written:

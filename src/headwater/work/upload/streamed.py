@@ -10,10 +10,13 @@ from headwater.catalog import items, quotas
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item, Written
+from headwater.catalog.links import Link
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import Store, Upload
+from headwater.wire.links import DEFAULT_MIME_TYPE, LARGEST_LINK_BYTES
 from headwater.work.deletion import drop_replaced
-from headwater.work.upload.landing import Mode, Outcome, Uploaded
+from headwater.work.links import read_new_link
+from headwater.work.upload.landing import Mode, Outcome, Uploaded, is_kept
 from headwater.work.upload.paths import check_writable
 from headwater.work.workplace import Workplace
 
@@ -40,7 +43,7 @@ async def upload_file(
     (await check_writable(place, dataset)).check(announced.path)
     async with place.pool.connection() as conn:
         existing = await items.find_item_at(conn, dataset.id, announced.path)
-    if existing is not None and _is_kept(existing, announced.mode):
+    if existing is not None and is_kept(existing, announced.mode):
         return Uploaded(existing, "skip", await _drain(chunks))
     async with (
         _held_place(place, dataset, is_new=existing is None) as hold_id,
@@ -50,12 +53,15 @@ async def upload_file(
         upload = await store.begin_upload(key, content_type=guess_mime_type(announced.path))
         async with upload:
             received_bytes = 0
+            start = bytearray()  # of what may be a link file
             async for chunk in chunks:
                 received_bytes += len(chunk)
+                start += chunk[: LARGEST_LINK_BYTES + 1 - len(start)]
                 await upload.write(chunk)
+            link = await read_new_link(place, caller, announced.path, bytes(start))
             await upload.seal()
             own_key = None if dataset.driver_id is not None else key
-            item, outcome = await _commit(place, store, dataset, caller, announced, upload, own_key, hold_id)
+            item, outcome = await _commit(place, store, dataset, caller, announced, link, upload, own_key, hold_id)
     return Uploaded(item, outcome, received_bytes)
 
 
@@ -75,11 +81,6 @@ async def _held_place(place: Workplace, dataset: Dataset, *, is_new: bool) -> As
         raise
 
 
-def _is_kept(existing: Item, mode: Mode) -> bool:
-    """A ghost has no bytes to keep: an upload brings it back."""
-    return mode == "skip" and existing.missing_since is None
-
-
 async def _drain(chunks: AsyncIterator[bytes]) -> int:
     return sum([len(chunk) async for chunk in chunks])
 
@@ -90,6 +91,7 @@ async def _commit(
     dataset: Dataset,
     caller: Account,
     announced: Announced,
+    link: Link | None,
     upload: Upload,
     own_key: str | None,
     hold_id: int | None,
@@ -103,7 +105,7 @@ async def _commit(
                 await quotas.use_place(conn, dataset.id, hold_id)
             elif hold_id is not None:
                 await quotas.release_place(conn, hold_id)
-            if before is not None and _is_kept(before, announced.mode):
+            if before is not None and is_kept(before, announced.mode):
                 return before, "skip"
             info = await upload.finish()
             written = Written(
@@ -112,10 +114,11 @@ async def _commit(
                 size_bytes=info.size_bytes,
                 etag=info.etag,
                 modified_at=info.modified_at,
-                mime_type=None,
+                mime_type=None if link is None else link.mime_type or DEFAULT_MIME_TYPE,
                 description=announced.description,
                 user_metadata=announced.user_metadata,
                 system_metadata=announced.system_metadata,
+                link=None if link is None else link.to_json(),
             )
             item, is_new = await items.put_item(conn, dataset.id, written, creator_id=caller.id)
             await drop_replaced(conn, [] if before is None else [before])

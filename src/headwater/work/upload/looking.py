@@ -1,0 +1,62 @@
+"""What really lies in a store, whatever a client says of it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import cast
+
+from headwater.errors import StoreMissing
+from headwater.storage.stores import ListingPage, ObjectInfo, Store
+
+_WORTH_LISTING = 50  # keys: a page of a listing costs as much as some requests
+_AT_ONCE = 16
+
+
+async def look_at(store: Store, keys: Sequence[str]) -> dict[str, ObjectInfo]:
+    """Those that are there. Keys that lie close together are found in a listing, the others one by one."""
+    found = await _listed(store, sorted(keys, key=str.encode)) if len(keys) >= _WORTH_LISTING else {}
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(key: str) -> None:
+        async with slots:
+            try:
+                found[key] = await store.head(key)
+            except StoreMissing:  # of an absent bucket the next request tells, too
+                return
+
+    async with asyncio.TaskGroup() as group:
+        for key in keys:
+            if key not in found:
+                group.create_task(look(key))
+    return found
+
+
+async def _listed(store: Store, ordered: Sequence[str]) -> dict[str, ObjectInfo]:
+    """What the first pages behind the first key hold of them; it proves nothing of the others."""
+    wanted, found = set(ordered), dict[str, ObjectInfo]()
+    folder = _shared_folder(ordered[0], ordered[-1])
+    pages_left = 2 + len(ordered) // 500
+    pages = cast("AsyncGenerator[ListingPage]", store.list_pages(start_after=ordered[0], prefix=folder))
+    async with aclosing(pages):
+        async for page in pages:
+            found |= _infos(page, wanted)
+            pages_left -= 1
+            if not pages_left or (page.keys and page.keys[-1].encode() >= ordered[-1].encode()):
+                break
+    return found
+
+
+def _infos(page: ListingPage, wanted: set[str]) -> dict[str, ObjectInfo]:
+    return {
+        key: ObjectInfo(key, size_bytes, etag, datetime.fromisoformat(modified) if modified else None, None)
+        for key, size_bytes, etag, modified in zip(page.keys, page.sizes, page.etags, page.modified, strict=True)
+        if key in wanted
+    }
+
+
+def _shared_folder(first: str, last: str) -> str:
+    folder = first[: first.rfind("/") + 1]
+    while not last.startswith(folder):
+        folder = folder[: folder[:-1].rfind("/") + 1]
+    return folder
