@@ -515,6 +515,38 @@ async def test_a_principal_that_may_not_sign_leaves_it(authority: Authority, ses
     assert (asked.method, dict(asked.query)) == ("POST", {"restype": "service", "comp": "userdelegationkey"})
 
 
+def lent_key(ends_at: datetime) -> web.Response:
+    parts = {
+        "SignedOid": "oid", "SignedTid": "tid", "SignedStart": "2026-01-01T00:00:00Z",
+        "SignedExpiry": f"{ends_at:%Y-%m-%dT%H:%M:%SZ}", "SignedService": "b", "SignedVersion": "2023-11-03",
+        "Value": "bm90IGEgc2VjcmV0",
+    }  # fmt: skip
+    content = "".join(f"<{name}>{text}</{name}>" for name, text in parts.items())
+    return web.Response(text=f"<UserDelegationKey>{content}</UserDelegationKey>", content_type="application/xml")
+
+
+@pytest.mark.parametrize(("left_s", "asked_s", "lasts_s"), [(600, 900, 600), (600, 60, 60), (86_400, 900, 900)])
+async def test_a_url_ends_no_later_than_the_key_that_was_lent_for_it(
+    authority: Authority, session: aiohttp.ClientSession, left_s: int, asked_s: int, lasts_s: int
+):
+    began = datetime.now(UTC).replace(microsecond=0)
+    async with Scripted.running() as azure:
+        azure.script = [lent_key(began + timedelta(seconds=left_s))]
+        store = open_azure(
+            account="cameras",
+            container="cams",
+            endpoint=azure.url,
+            credentials=authority.provider(session),
+            backoff_s=0.001,
+        )
+        url = URL(str(await store.sign_get("a", expires_s=asked_s)))
+        await store.close()
+    told = datetime.fromisoformat(url.query["se"])
+    is_clamped = lasts_s == left_s
+    assert told - began >= timedelta(seconds=lasts_s)
+    assert told - (began if is_clamped else datetime.now(UTC)) <= timedelta(seconds=lasts_s)
+
+
 async def test_a_sas_is_used_but_never_handed_out(azurite: servers.AzureServer):
     place = azure_place(azurite, f"cams-{secrets.token_hex(6)}")
     await make_container(place.store())

@@ -23,7 +23,7 @@ _PARTS = ("SignedOid", "SignedTid", "SignedStart", "SignedExpiry", "SignedServic
 
 
 class DelegationKeys:
-    """Asks for a key when one is first needed, and again every hour; one request at a time."""
+    """Asks for a key when one is first needed, and again every hour, or when half its life is over."""
 
     def __init__(self, sender: Sender[AzureCredentials]) -> None:
         self._sender = sender
@@ -41,7 +41,7 @@ class DelegationKeys:
     async def _ask(self) -> None:
         try:
             self._key = await self._fetch()
-            self._ask_at_s = time.monotonic() + _KEPT_S
+            self._ask_at_s = time.monotonic() + min(_KEPT_S, _left_s(self._key) / 2)
         except HeadwaterError:
             self._key = None
             self._ask_at_s = time.monotonic() + _ASK_AGAIN_AFTER_S
@@ -59,6 +59,13 @@ class DelegationKeys:
         key.signed_service, key.signed_version = found["SignedService"], found["SignedVersion"]
         key.value = found["Value"]
         return key
+
+
+def _left_s(key: UserDelegationKey) -> float:
+    try:
+        return (datetime.fromisoformat(str(key.signed_expiry)) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        raise Unavailable("The store lent a key for signing without its end.") from None
 
 
 def _element(document: str, name: str) -> str:

@@ -90,9 +90,14 @@ def signed_url(
     content_disposition: str | None = None,
     content_type: str | None = None,
 ) -> str:
-    """A URL that lets whoever has it read the object, or do what the permission says, for six days at most."""
+    """A URL that lets whoever has it read the object, or do what the permission says.
+
+    For six days at most, and not longer than the key lasts that was lent for it.
+    """
     url = blob_url(container, key)
-    lifetime = timedelta(seconds=max(1, min(expires_s, _LONGEST_SIGNATURE_S)))
+    ends_at = datetime.now(UTC) + timedelta(seconds=max(1, min(expires_s, _LONGEST_SIGNATURE_S)))
+    if isinstance(signer, UserDelegationKey) and signer.signed_expiry:
+        ends_at = min(ends_at, datetime.fromisoformat(signer.signed_expiry))
     token = generate_blob_sas(
         container.account,
         container.name,
@@ -100,7 +105,7 @@ def signed_url(
         account_key=signer.key if isinstance(signer, AccountKey) else None,
         user_delegation_key=None if isinstance(signer, AccountKey) else signer,
         permission=permission or BlobSasPermissions(read=True),
-        expiry=datetime.now(UTC) + lifetime,
+        expiry=ends_at,
         protocol="https" if url.startswith("https:") else None,
         content_disposition=content_disposition,
         content_type=content_type,
