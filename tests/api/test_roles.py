@@ -186,6 +186,11 @@ async def _item(world: World) -> str:
     return (await world.upload(world.dataset_id, f"/{unique('item')}.txt", b"x"))["id"]
 
 
+async def _folder(world: World) -> str:
+    url = f"/datasets/{world.dataset_id}/items"
+    return (await world.owner.post(url, data={"type": "dir", "path": f"/{unique('folder')}"})).json()["id"]
+
+
 async def _with_thumbnail(world: World) -> str:
     """Our own storage keeps thumbnails where preprocessing puts them."""
     item_id = await _item(world)
@@ -353,6 +358,23 @@ ROUTES: dict[tuple[str, str], Route] = {
         sends(json=lambda world: {"name": unique("merge"), "datasetsIds": [world.dataset_id]})
     ),
     ("POST", "/api/v1/items/{item_id}/clone"): Route(sends(json=lambda _: {"remoteFileName": f"/{unique('clone')}"})),
+    ("POST", "/api/v1/datasets/{dataset_id}/uploads/plan"): Route(sends(json={"files": [{"path": "/p", "size": 1}]})),
+    ("POST", "/api/v1/datasets/{dataset_id}/uploads/parts"): Route(
+        sends(json={"upload": NOBODY, "numbers": [1]}),
+        besides=dict.fromkeys(["organisation owner", "admin", "owner", "developer"], 404),
+    ),
+    ("POST", "/api/v1/datasets/{dataset_id}/uploads/commit"): Route(sends(json={"files": [{"upload": NOBODY}]})),
+    ("POST", "/api/v1/datasets/{dataset_id}/uploads/forget"): Route(sends(json={"uploads": [NOBODY]})),
+    ("POST", "/api/v1/datasets/{dataset_id}/uploads/batch"): Route(
+        sends(
+            content=file_form("/batch.txt", b"x"),
+            headers={"content-type": f"multipart/form-data; boundary={BOUNDARY}"},
+        )
+    ),
+    ("POST", "/api/v1/datasets/{dataset_id}/move-items"): Route(
+        sends(json={"filter": {}, "to": "/elsewhere", "dryRun": True})
+    ),
+    ("PUT", "/api/v1/datasets/{dataset_id}/items/{item_id}"): Route(about("item_id", _folder, json=[])),
     ("POST", "/api/v1/datasets/{dataset_id}/delete-items"): Route(sends(json={"filter": {}, "dryRun": True})),
     ("POST", "/api/v1/datasets/{dataset_id}/imports"): Route(
         about("dataset_id", _new_bucket_dataset, json=[{"filename": "/a.txt", "storageId": "a.txt"}])

@@ -3,17 +3,20 @@
 from typing import Any
 
 from fastapi import APIRouter
+from psycopg import AsyncConnection
 from pydantic import BaseModel, ConfigDict
 
 from headwater import ids
-from headwater.api.caller import Base, Caller, Connection, ItemId, needs
+from headwater.api.caller import Base, Caller, Connection, ItemId, ServerDep, needs
+from headwater.api.deletions import delete_folder
+from headwater.api.folders import move_folder
 from headwater.catalog import datasets, folders, items, projects
 from headwater.catalog.accounts import Account
 from headwater.catalog.items import Item
 from headwater.catalog.rights import Right
 from headwater.errors import BadRequest, NotFound
 from headwater.wire import items as wire
-from headwater.work import deletion
+from headwater.work import deletion, moving
 
 router = APIRouter(prefix="/items", tags=["items"])
 
@@ -64,14 +67,25 @@ async def update_item(
     body: ItemPatch,
     caller: Caller,
     conn: Connection,
+    server: ServerDep,
     base: Base,
     system: bool = False,
 ) -> wire.ItemJson:
-    """Change user metadata and description; system metadata only with `?system=true`."""
-    await get_item(conn, caller, item_id, "write_items")
+    """Change user metadata and description; system metadata only with `?system=true`. A new `filename` moves it.
+
+    A folder has nothing but its filename: it is moved with all that is in it.
+    """
+    if body.filename is not None and (folder := await folders.find_folder(conn, item_id)) is not None:
+        return await move_folder(server, caller, folder, body.filename, base)
+    seen = await get_item(conn, caller, item_id, "write_items")
+    new_path = None
+    if body.filename is not None and body.filename != seen.path:
+        moving.check_movable(await datasets.get_dataset(conn, caller, seen.dataset_id))
+        new_path = await moving.lock_move(conn, seen, body.filename)
     item = await items.lock_item(conn, item_id)
-    if body.filename is not None and body.filename != item.path:
-        raise BadRequest("Moving and renaming items is not supported yet.")
+    if new_path is not None:
+        await moving.move_locked(conn, seen, new_path, caller_id=caller.id)
+        item = await items.lock_item(conn, item_id)
     given = body.metadata or {}
     patch = wire.metadata_patch(given)
     clears_user = "user" in given and patch.user is None
@@ -90,11 +104,26 @@ async def update_item(
 
 
 @router.delete("/{item_id}", openapi_extra=needs("write_items"))
-async def delete_item(item_id: ItemId, caller: Caller, conn: Connection) -> dict[str, bool]:
-    """The object in the bucket goes as well, if the driver allows it; otherwise it stays and is not indexed again."""
+async def delete_item(item_id: ItemId, caller: Caller, server: ServerDep, base: Base) -> dict[str, bool]:
+    """The object in the bucket goes as well, if the driver allows it; otherwise it stays and is not indexed again.
+
+    A folder goes with everything in it.
+    """
+    async with server.place.pool.connection() as conn:
+        folder = await folders.find_folder(conn, item_id)
+        if folder is None:
+            await _delete_file(conn, caller, item_id)
+    if folder is not None:
+        try:
+            await delete_folder(server, caller, folder, base)
+        except NotFound:
+            raise NotFound(f"No item with id {item_id:024x}.") from None
+    return {"success": True}
+
+
+async def _delete_file(conn: AsyncConnection[Any], caller: Account, item_id: int) -> None:
     item = await get_item(conn, caller, item_id, "write_items")
     if await deletion.delete_item(conn, item):
         project_id, dataset = await datasets.place_of(conn, item.dataset_id)
         named = {"id": ids.to_wire(item.id), "dataset": dataset}
         await projects.record(conn, caller, project_id, "item.deleted", item.path, **named)
-    return {"success": True}

@@ -123,9 +123,31 @@ ITEM_FIELDS = FieldTable(
 _NO_TEXT = Field("NULL::text", "text", nullable=True)
 _NO_NUMBER = Field("NULL::bigint", "integer", nullable=True)
 
+# What lies below a folder has a path from the first of these to the second; folders of slashes alone have one more.
+_BELOW: LiteralString = "(CASE WHEN rtrim(folder.path, '/') = '' THEN folder.path ELSE folder.path || '/' END)"
+_BEHIND: LiteralString = (
+    "(CASE WHEN rtrim(folder.path, '/') = '' THEN left(folder.path, -1) ELSE folder.path END || '0')"
+)
+# A folder is shown when somebody made it, or while there is something in it, or in a folder below it.
+FOLDER_IS_SHOWN: LiteralString = f"""(
+    folder.parent_id IS NULL OR folder.creator_id IS NOT NULL
+    OR EXISTS (
+        SELECT
+        FROM item AS inside
+        WHERE inside.dataset_id = folder.dataset_id AND inside.path >= {_BELOW} AND inside.path < {_BEHIND}
+            AND inside.trashed_at IS NULL
+    )
+    OR EXISTS (
+        SELECT
+        FROM folder AS made
+        WHERE made.dataset_id = folder.dataset_id AND made.path >= {_BELOW} AND made.path < {_BEHIND}
+            AND made.creator_id IS NOT NULL
+    )
+)"""
+
 # Folders, which the SDK takes for items of type "dir". The root is none of them.
 DIR_FIELDS = FieldTable(
-    base="folder.dataset_id = %(dataset_id)s AND folder.parent_id IS NOT NULL",
+    base="folder.dataset_id = %(dataset_id)s AND folder.parent_id IS NOT NULL AND " + FOLDER_IS_SHOWN,
     named={
         "id": Field("folder.id", "id", unique=True),
         "datasetId": Field("folder.dataset_id", "id"),

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
+
+from headwater.catalog.fields import FOLDER_IS_SHOWN
 
 ROOT = "/"
 
@@ -108,8 +110,9 @@ _COLUMNS = "SELECT id, dataset_id, path, parent_id, created_at FROM folder "
 
 
 async def find_folder(conn: AsyncConnection[Any], folder_id: int) -> Folder | None:
+    """One that is shown."""
     cursor = conn.cursor(row_factory=class_row(Folder))
-    await cursor.execute(_COLUMNS + "WHERE id = %s", [folder_id])
+    await cursor.execute(_COLUMNS + "WHERE id = %s AND " + FOLDER_IS_SHOWN, [folder_id])
     return await cursor.fetchone()
 
 
@@ -129,49 +132,64 @@ async def load_folders(conn: AsyncConnection[Any], dataset_id: int, folder_ids: 
 
 
 async def list_folders(conn: AsyncConnection[Any], dataset_id: int) -> list[Folder]:
-    """Every folder of a dataset in the order of paths, but for the hidden one and those that only hold trash."""
+    """Every folder of a dataset that is shown, in the order of paths, but for the hidden one."""
     cursor = conn.cursor(row_factory=class_row(Folder))
     await cursor.execute(
         _COLUMNS
-        + """
-        WHERE dataset_id = %s AND path <> '/.dataloop' AND path NOT LIKE '/.dataloop/%%'
-        ORDER BY path
-        """,
+        + "WHERE dataset_id = %s AND path <> '/.dataloop' AND path NOT LIKE '/.dataloop/%%' AND "
+        + FOLDER_IS_SHOWN
+        + " ORDER BY path",
         [dataset_id],
     )
-    found = await cursor.fetchall()
-    bare = await _bare_above_trash(conn, dataset_id)
-    if not bare:
-        return found
-    shown: set[int | None] = set()
-    for folder in sorted(found, key=lambda folder: -len(folder.path)):  # what is deeper comes first
-        if folder.id not in bare or folder.id in shown or folder.parent_id is None:
-            shown |= {folder.id, folder.parent_id}
-    return [folder for folder in found if folder.id in shown]
+    return await cursor.fetchall()
 
 
-async def _bare_above_trash(conn: AsyncConnection[Any], dataset_id: int) -> set[int]:
-    """Folders that hold nothing but trash, and those above them that hold no file themselves."""
-    cursor = await conn.execute(
-        """
-        WITH RECURSIVE above (id) AS (
-            SELECT DISTINCT folder_id FROM item WHERE dataset_id = %(dataset_id)s AND trashed_at IS NOT NULL
-            UNION
-            SELECT folder.parent_id
-            FROM above
-            JOIN folder ON folder.dataset_id = %(dataset_id)s AND folder.id = above.id AND folder.parent_id IS NOT NULL
-        )
-        SELECT above.id
-        FROM above
-        WHERE NOT EXISTS (
-            SELECT
-            FROM item
-            WHERE item.dataset_id = %(dataset_id)s AND item.folder_id = above.id AND item.trashed_at IS NULL
-        )
-        """,
-        {"dataset_id": dataset_id},
+async def make_folder(conn: AsyncConnection[Any], dataset_id: int, path: str, creator_id: int) -> Folder:
+    """It is shown from now on, also with nothing in it. May be repeated."""
+    await ensure_folders(conn, dataset_id, [path])
+    await conn.execute(
+        "UPDATE folder SET creator_id = %s WHERE dataset_id = %s AND path = %s AND creator_id IS NULL",
+        [creator_id, dataset_id, path],
     )
-    return {folder_id for (folder_id,) in await cursor.fetchall()}
+    folder = await find_folder_at(conn, dataset_id, path)
+    assert folder is not None
+    return folder
+
+
+async def unmake_folder(conn: AsyncConnection[Any], dataset_id: int, path: str) -> None:
+    """It and all below it are shown no longer than there is something in them.
+
+    Rows of folders never go: somebody may be about to put an item there.
+    """
+    await conn.execute("UPDATE folder SET creator_id = NULL WHERE " + _MADE, _within(dataset_id, path))
+
+
+async def move_made(conn: AsyncConnection[Any], dataset_id: int, path: str, to: str) -> None:
+    """What somebody made at `path` and below it, made below `to`."""
+    cursor = await conn.execute("SELECT path, creator_id FROM folder WHERE " + _MADE, _within(dataset_id, path))
+    made = {(to + old[len(path) :]) or ROOT: creator_id for old, creator_id in await cursor.fetchall()}
+    await unmake_folder(conn, dataset_id, path)
+    await ensure_folders(conn, dataset_id, made)
+    await conn.execute(
+        """
+        UPDATE folder
+        SET creator_id = made.creator_id
+        FROM unnest(%s::text[], %s::bigint[]) AS made (path, creator_id)
+        WHERE folder.dataset_id = %s AND folder.path = made.path
+        """,
+        [list(made), list(made.values()), dataset_id],
+    )
+
+
+_MADE: LiteralString = (
+    "dataset_id = %(dataset_id)s AND creator_id IS NOT NULL"
+    " AND (path = %(path)s OR path >= %(from)s AND path < %(until)s)"
+)
+
+
+def _within(dataset_id: int, path: str) -> dict[str, Any]:
+    below = path.rstrip("/")
+    return {"dataset_id": dataset_id, "path": path, "from": below + "/", "until": below + "0"}
 
 
 async def purge(conn: AsyncConnection[Any], dataset_id: int) -> None:
