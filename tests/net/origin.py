@@ -169,7 +169,7 @@ def own_addresses() -> list[str]:
 class Watch:
     """Every TCP connection that this process begins, and every one that reaches a canary."""
 
-    _running: "ClassVar[list[Watch]]" = []
+    _running: ClassVar[list["Watch"]] = []
     _hooked = False
 
     def __init__(self) -> None:

@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 
 from headwater.errors import BadRequest
-from headwater.net.addresses import is_own, read_inner_host
+from headwater.net import addresses
+from headwater.net.addresses import AddressRefused, Guard, is_own, read_inner_host
 from headwater.net.fetch import Fetcher, FetchFailed
 from headwater.net.urls import read_url
 from tests.net.origin import Origin, ScriptedDns, Watch, own_addresses, send
@@ -271,9 +272,16 @@ def test_an_inner_host_that_is_none_is_refused(text: str):
         read_inner_host(text)
 
 
-async def test_this_machine_is_not_reached_by_its_own_address_nor_this_server_by_its_own_url():
+async def test_this_machine_is_not_reached_by_its_own_address_nor_this_server_by_its_own_url(
+    monkeypatch: pytest.MonkeyPatch,
+):
     for address in own_addresses():
         assert is_own(read_url(f"http://[{address}]/" if ":" in address else f"http://{address}/").address)
+        with monkeypatch.context() as patch:  # as if it were one of the internet
+            patch.setattr(addresses, "is_private", lambda address: False)
+            url = read_url(f"http://[{address}]/" if ":" in address else f"http://{address}/")
+            with pytest.raises(AddressRefused):
+                Guard([], way_out="").check(url)
     assert not is_own(read_url("http://198.41.0.4/").address)
     fetcher = Fetcher(own_url="https://data.example.com/")
     for url in ("https://data.example.com/api/v1/items/1/stream", "https://DATA.example.com:443"):
@@ -281,6 +289,21 @@ async def test_this_machine_is_not_reached_by_its_own_address_nor_this_server_by
             fetcher.check_url(url)
     fetcher.check_url("https://data.example.com:8443/")
     await fetcher.close()
+
+
+async def test_whatever_led_to_it_the_address_that_is_connected_counts(
+    fetcher: Fetcher, origin: Origin, watch: Watch, monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing but the socket is left to notice."""
+    monkeypatch.setattr(Guard, "check", lambda *_: None)
+    monkeypatch.setattr(Guard, "check_resolved", lambda *_: None)
+    for url in (
+        f"http://127.0.0.1:{watch.port}/",
+        f"http://[::1]:{watch.port}/",
+        f"http://inner.example:{watch.port}/",
+    ):
+        assert (await refusal(fetcher, url)).reason in ("refused", "no-connection")
+    assert watch.heard == watch.connects == []
 
 
 def test_a_url_is_what_is_sent():

@@ -14,6 +14,7 @@ from headwater.catalog.items import ETL_DONE, MOST_LINKS, Item
 from headwater.catalog.links import Found, Link
 from headwater.errors import FailedDependency, HeadwaterError, NotFound, StoreMissing
 from headwater.net.fetch import Answer, Fetcher, FetchFailed
+from headwater.wire.links import parse_link
 from headwater.work.workplace import Workplace
 
 
@@ -37,6 +38,15 @@ class DeadLink(FailedDependency):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+async def read_new_link(place: Workplace, caller: Account, path: str, body: bytes) -> Link | None:
+    """The link that a file is; None for what is none. Raises BadRequest, NotFound as `check_new` does."""
+    link = parse_link(body) if path.lower().endswith(".json") else None
+    if link is not None:
+        async with place.pool.connection() as conn:
+            await check_new(conn, place.fetcher, caller, link)
+    return link
 
 
 async def check_new(conn: AsyncConnection, fetcher: Fetcher, caller: Account, link: Link) -> None:
