@@ -361,7 +361,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/datasets/{dataset_id}/uploads/plan"): Route(sends(json={"files": [{"path": "/p", "size": 1}]})),
     ("POST", "/api/v1/datasets/{dataset_id}/uploads/parts"): Route(
         sends(json={"upload": NOBODY, "numbers": [1]}),
-        besides=dict.fromkeys(["organisation owner", "admin", "owner", "developer"], 404),
+        besides=dict.fromkeys(["organisation owner", "admin", "owner", "developer", "annotationManager"], 404),
     ),
     ("POST", "/api/v1/datasets/{dataset_id}/uploads/commit"): Route(sends(json={"files": [{"upload": NOBODY}]})),
     ("POST", "/api/v1/datasets/{dataset_id}/uploads/forget"): Route(sends(json={"uploads": [NOBODY]})),

@@ -6,7 +6,7 @@ A client plans up to 1,000 files at once, does for each what the answer says, an
 - `put`: send the bytes with `request`, exactly its headers, then commit. A store that answers 412 or 409 has an object
   there by now that nobody knew of when this was planned: commit it all the same, the answer says what became of it;
 - `parts`: ask `uploads/parts` for a request for each part of `partBytes` (the last is shorter), send them in any order,
-  then commit with the number and the ETag header of each;
+  then commit, with the number and the ETag header of each;
 - `batch`: send the bytes in `uploads/batch` together with others; nothing to commit. Its body is multipart/form-data
   with `?mode=`, for each file the fields path, [metadata], [description] and then file, in this order; no file may be
   larger than `batchFileBytes`. It answers as a commit does;
@@ -52,7 +52,7 @@ class PartsBody(_Body):
 
 class SentPart(_Body):
     number: Annotated[int, Field(ge=1, le=10_000)]
-    etag: str
+    etag: str | None = Field(default=None, description="The ETag header of the answer; Azure tells none.")
 
 
 class CommittedFile(_Body):

@@ -16,7 +16,7 @@ from headwater.catalog.items import Item
 from headwater.catalog.planned_uploads import Planned
 from headwater.errors import BadRequest, HeadwaterError, StoreChanged
 from headwater.mime_types import guess_mime_type
-from headwater.storage.stores import Doomed, ObjectInfo, Part, Store
+from headwater.storage.stores import Doomed, ObjectInfo, Store
 from headwater.work.upload.landing import Landed, Outcome, is_kept, land
 from headwater.work.upload.looking import look_at
 from headwater.work.upload.paths import check_writable
@@ -32,7 +32,7 @@ class Given:
 
     upload_id: int
     etag: str | None = None
-    parts: Sequence[tuple[int, str]] | None = None  # number, etag
+    parts: Sequence[tuple[int, str | None]] | None = None  # number, etag
     description: str | None = None
     user_metadata: dict[str, Any] | None = None
     system_metadata: dict[str, Any] | None = None
@@ -112,13 +112,17 @@ async def _finish_all(store: Store, uploads: Sequence[tuple[Planned, Given]]) ->
 
 
 async def _finish(store: Store, planned: Planned, one: Given) -> ObjectInfo:
-    if planned.part_state is None or not one.parts:
-        raise BadRequest(f"parts: say the number and the etag of each part of {planned.path}.")
+    if planned.part_state is None:
+        raise BadRequest(
+            f"parts: none of {planned.path} was ever asked for. Ask for them, send them, and commit again."
+        )
     key, state = planned.path[1:], planned.part_state
-    sizes = {part.number: part.size_bytes for part in await store.list_parts(key, state)}
-    parts = [Part(number, sizes.get(number, 0), etag) for number, etag in one.parts]
-    if missing := [part.number for part in parts if part.number not in sizes]:
-        raise BadRequest(f"parts: part {missing[0]:,} of {planned.path} never came. Send it, and commit again.")
+    parts = await store.list_parts(key, state)
+    arrived = {part.number: part.etag for part in parts}
+    for number, etag in one.parts or ():
+        if number not in arrived or (etag is not None and is_other_etag(etag, arrived[number])):
+            what = "is not what was sent" if number in arrived else "never came"
+            raise BadRequest(f"parts: part {number:,} of {planned.path} {what}. Send it again, and commit then.")
     if (size_bytes := sum(part.size_bytes for part in parts)) != planned.size_bytes:
         raise BadRequest(
             f"parts: those of {planned.path} are {size_bytes:,} bytes together, but {planned.size_bytes:,} were "
