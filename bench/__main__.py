@@ -7,9 +7,15 @@ Each figure is one line of JSON on standard output; what goes on meanwhile is to
 import argparse
 import sys
 
-from bench import events, preprocess, scale, sync
+from bench import clone, events, preprocess, scale, sync
 
-_BENCHMARKS = {"sync": sync.measure, "preprocess": preprocess.measure, "scale": scale.measure, "events": events.measure}
+_BENCHMARKS = {
+    "sync": sync.measure,
+    "preprocess": preprocess.measure,
+    "scale": scale.measure,
+    "events": events.measure,
+    "clone": clone.measure,
+}
 _LONG_BENCHMARKS = {"long": scale.measure_long}  # only when named: they take a quarter of an hour
 
 
