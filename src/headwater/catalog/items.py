@@ -328,6 +328,17 @@ async def put_items(
     new content forgets what was derived of the old one; metadata that is not given stays. Raises NotFound when the
     dataset was deleted meanwhile.
     """
+    done = await put_rows(conn, dataset_id, written, creator_id=creator_id)
+    items = {item.path: item for item in await load_items(conn, dataset_id, [item_id for item_id, _ in done.values()])}
+    if len(items) < len(written):
+        raise NotFound("The dataset was deleted meanwhile.")
+    return [(items[one.path], done[one.path][1]) for one in written]
+
+
+async def put_rows(
+    conn: AsyncConnection[Any], dataset_id: int, written: Sequence[Written], *, creator_id: int | None
+) -> dict[str, tuple[int, bool]]:
+    """`put_items`, but returns only their ids, by path, and whether each is new."""
     folder_ids = await ensure_folders(conn, dataset_id, {folder_of(one.path) for one in written})
     before: dict[str, Item] = {}
     ids: dict[str, int] = {}
@@ -353,10 +364,7 @@ async def put_items(
         change.bytes += one.size_bytes
         change.hidden_items += hidden
     await count(conn, dataset_id, change)
-    items = {item.path: item for item in await load_items(conn, dataset_id, list(ids.values()))}
-    if len(items) < len(written):
-        raise NotFound("The dataset was deleted meanwhile.")
-    return [(items[one.path], one.path not in before) for one in written]
+    return {path: (item_id, path not in before) for path, item_id in ids.items()}
 
 
 def _is_hidden(path: str) -> bool:
@@ -390,7 +398,9 @@ async def _write_items(
         FROM unnest(
             %(folder_ids)s::bigint[], %(paths)s::text[], %(object_keys)s::text[], %(sizes)s::bigint[],
             %(etags)s::text[], %(modified)s::text[], %(mime_types)s::text[], %(hidden)s::boolean[],
-            %(descriptions)s::text[], %(user_metadata)s::text[], %(system_metadata)s::text[], %(links)s::text[]
+            %(descriptions)s::text[],
+            -- In binary: as text each of their many quotes would be escaped.
+            %(user_metadata)b::text[], %(system_metadata)b::text[], %(links)b::text[]
         ) WITH ORDINALITY AS given (
             folder_id, path, object_key, size_bytes, etag, modified_at, mime_type, hidden, description, user_metadata,
             system_metadata, link, n

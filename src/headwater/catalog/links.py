@@ -34,7 +34,8 @@ class Link:
 
     def to_json(self) -> dict[str, Any]:
         """For the column `item.link`."""
-        return asdict(self) | ({} if self.kind == "url" else {"target_id": self.target_id})
+        row = {"kind": self.kind, "ref": self.ref, "mime_type": self.mime_type, "dataset_id": self.dataset_id}
+        return row if self.kind == "url" else row | {"target_id": self.target_id}
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Self:
