@@ -14,6 +14,7 @@ from headwater.catalog.datasets import Dataset
 from headwater.errors import BadRequest
 from headwater.wire import bulk_metadata as wire
 from headwater.wire import commands as wire_commands
+from headwater.wire.deletions import paths
 from headwater.wire.query import ItemsQuery
 from headwater.work import bulk_metadata
 
@@ -33,9 +34,11 @@ async def bulk_update(
     Answers with the command, which is done already where the items are few.
     """
     wanted, change = wire.wanted(body.query, body.folder), wire.bulk_change(body)
-    if body.dry_run:
-        async with server.place.pool.connection() as conn:
-            dataset = await _get_writable(conn, caller, dataset_id)
+    async with server.place.pool.connection() as conn:
+        dataset = await _get_writable(conn, caller, dataset_id)
+        if body.paths is not None:
+            wanted["ids"] = sorted((await selections.ids_at(conn, dataset.id, paths(body.paths))).values())
+        if body.dry_run:
             chosen = bulk_metadata.selection_of(wanted)
             return wire.preview(await selections.summarize(conn, dataset.id, chosen, examples=_EXAMPLES))
     return await _changed(server, caller, dataset_id, wanted, change, base, within_s=_SMALL_WITHIN_S)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from headwater import ids, queue
 from headwater.api.bulk_metadata import update_matching
 from headwater.api.caller import Base, Caller, Connection, DatasetId, Server, ServerDep, needs
-from headwater.api.deletions import delete_matching
+from headwater.api.deletions import delete_matching, forget_deletions
 from headwater.catalog import commands, datasets, drivers, folders, items, projects
 from headwater.catalog.accounts import Account
 from headwater.errors import BadRequest, NotFound
@@ -18,6 +18,7 @@ from headwater.ids import from_wire
 from headwater.wire import commands as wire_commands
 from headwater.wire import datasets as wire
 from headwater.wire import items as wire_items
+from headwater.wire.deletions import RestoreBody
 from headwater.wire.query import ItemsQuery, parse_items_query, single_slashed
 from headwater.work import sync
 from headwater.work.deletion import PURGE_TASK
@@ -113,6 +114,12 @@ class SyncBody(BaseModel):
         description="Go on where the last sync was stopped by an abort or a failure, instead of beginning again. "
         "What changed since in what it had listed is found by the next one.",
     )
+    restore_deleted: bool = Field(
+        default=False,
+        alias="restoreDeleted",
+        description="Bring back, as new items, what was deleted here and is still in the bucket.",
+    )
+    folder: str | None = Field(default=None, description="Of what was deleted, only what was in this folder.")
 
 
 @router.post("/{dataset_id}/sync", openapi_extra=needs("sync"))
@@ -122,6 +129,10 @@ async def sync_dataset(
     """Answers at once with the command; while a sync runs, with that one's."""
     dataset = await datasets.get_syncable(conn, caller, dataset_id)
     asked = body or SyncBody()
+    if asked.folder is not None and not asked.restore_deleted:
+        raise BadRequest("folder: a sync looks at the whole dataset; a folder goes with restoreDeleted.")
+    if asked.restore_deleted:
+        await forget_deletions(conn, caller, dataset, RestoreBody(folder=asked.folder))
     command_id = await sync.request_sync(
         conn, dataset, caller_id=caller.id, confirm_missing=asked.confirm_missing, resume=asked.resume
     )

@@ -13,6 +13,7 @@ from headwater.api.caller import Base, Caller, Connection, DatasetId, Server, ne
 from headwater.catalog import commands, datasets, projects, selections, tombstones
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
+from headwater.catalog.folders import ROOT, Folder, unmake_folder
 from headwater.catalog.sync.rules import load_rules
 from headwater.errors import BadRequest, Conflict
 from headwater.wire import commands as wire_commands
@@ -67,10 +68,28 @@ async def delete_matching(
 
     A very long deletion goes on in the worker after the answer.
     """
+    return await _delete_now(server, caller, dataset_id, {"filter": conditions}, base)
+
+
+async def delete_folder(server: Server, caller: Account, folder: Folder, base: str) -> None:
+    """With all that is in it, as the SDK asks for it. Raises NotFound, Forbidden, BadRequest."""
+    if folder.path == ROOT:
+        raise BadRequest(
+            "This is the dataset's own folder, which holds everything. Delete the dataset, or its items by a filter."
+        )
+    async with server.place.pool.connection() as conn:
+        dataset = await _get_writable(conn, caller, folder.dataset_id)
+        await unmake_folder(conn, dataset.id, folder.path)
+    wanted = {"folder": folder.path, "shown": not folder.path.startswith("/.")}
+    await _delete_now(server, caller, dataset.id, wanted, base)
+
+
+async def _delete_now(
+    server: Server, caller: Account, dataset_id: int, wanted: dict[str, Any], base: str
+) -> wire_commands.CommandJson:
     pool = server.place.pool
     async with pool.connection() as conn:
         dataset = await _get_writable(conn, caller, dataset_id)
-        wanted = {"filter": conditions}
         summary = await selections.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=0)
         command_id = await _request(conn, caller, dataset, wanted, summary)
     work = deletion.delete_items(server.place, command_id=command_id, wanted=wanted, last_id=summary.last_id)
@@ -124,6 +143,27 @@ async def list_deleted(
     return wire.deleted_page(found[:_PAGE], counts, has_next=len(found) > _PAGE)
 
 
+async def forget_deletions(
+    conn: AsyncConnection[Any], caller: Account, dataset: Dataset, asked: wire.RestoreBody
+) -> int:
+    """The next sync brings back what was deleted here and is still in the bucket: so many. Raises Conflict."""
+    if dataset.is_syncing:
+        raise Conflict(
+            f"A sync of dataset {dataset.name!r} is running and may have passed what is to come back. Wait for "
+            "its end, or abort it, and restore then."
+        )
+    restored = await tombstones.restore(
+        conn,
+        dataset.id,
+        paths=None if asked.paths is None else wire.paths(asked.paths),
+        folder=None if asked.folder is None else wire.folder(asked.folder),
+    )
+    if restored:
+        named = {"id": ids.to_wire(dataset.id), "items": restored}
+        await projects.record(conn, caller, dataset.project_id, "items.restored", dataset.name, **named)
+    return restored
+
+
 class RestoredJson(TypedDict):
     restored: int
     command: wire_commands.CommandJson | None
@@ -138,23 +178,9 @@ async def restore_deleted(
     They come back as new items: their metadata is lost. What still waits to be deleted from the bucket is kept.
     """
     dataset = await datasets.get_syncable(conn, caller, dataset_id)
-    if dataset.is_syncing:
-        raise Conflict(
-            f"A sync of dataset {dataset.name!r} is running and may have passed what is to come back. Wait for "
-            "its end, or abort it, and restore then."
-        )
-    asked = body or wire.RestoreBody()
-    restored = await tombstones.restore(
-        conn,
-        dataset.id,
-        paths=None if asked.paths is None else wire.paths(asked.paths),
-        folder=None if asked.folder is None else wire.folder(asked.folder),
-    )
+    restored = await forget_deletions(conn, caller, dataset, body or wire.RestoreBody())
     if not restored:
         return RestoredJson(restored=0, command=None)
-    await projects.record(
-        conn, caller, dataset.project_id, "items.restored", dataset.name, id=ids.to_wire(dataset.id), items=restored
-    )
     command_id = await sync.request_sync(conn, dataset, caller_id=caller.id)
     return RestoredJson(
         restored=restored, command=wire_commands.command(await commands.load_command(conn, command_id), base)

@@ -1,5 +1,6 @@
 """`headwater delete`: many items at once, what was refused, and bringing back what was deleted."""
 
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -113,6 +114,9 @@ def _delete(
         fail(command["error"] or f"The deletion ended as {command['status']}.")
     if not as_json:
         say(f"Deleted {_facts(command)} of {dataset['name']}. {preview['objects']}")
+        if " stay in " in preview["objects"]:
+            where = f" --folder {shlex.quote(asked['folder'])}" if "folder" in asked else ""
+            note(f"To bring back what was deleted here: headwater delete {shlex.quote(dataset['name'])} --undo{where}")
 
 
 _RUNNING = ("created", "in-progress")

@@ -6,6 +6,7 @@ import typer
 from pydantic import ValidationError
 
 from headwater.cli import (
+    cloning,
     connecting,
     deleting,
     demo,
@@ -17,6 +18,8 @@ from headwater.cli import (
     integrations,
     keys,
     listing,
+    metadata,
+    moving,
     notices,
     organizations,
     passwords,
@@ -58,6 +61,10 @@ _COMMANDS = {
         "upload": uploading.upload_command,
         "download": downloading.download_command,
         "delete": deleting.delete_command,
+        "clone": cloning.clone_command,
+        "merge": cloning.merge_command,
+        "move": moving.move_command,
+        "mkdir": moving.mkdir_command,
         "verify": verifying.verify_command,
         "abort": syncing.abort_command,
         "notices": notices.notices_command,
@@ -80,6 +87,7 @@ for panel, commands in _COMMANDS.items():
         app.command(name, rich_help_panel=panel)(function)
 app.add_typer(drivers.driver_app, rich_help_panel="Start here")
 app.add_typer(ghosts.ghosts_app, rich_help_panel="Start here")
+app.add_typer(metadata.metadata_app, rich_help_panel="Start here")
 app.add_typer(webhooks.webhook_app, rich_help_panel="The SDK and the API")
 app.add_typer(events.events_app, rich_help_panel="Start here")
 users.user_app.command("password")(passwords.password_command)

@@ -26,6 +26,12 @@ def sync_command(
             help="Go on where the last sync was stopped. With --confirm-missing it begins again.",
         ),
     ] = False,
+    restore_deleted: Annotated[
+        bool, typer.Option("--restore-deleted", help="Bring back what was deleted here and is still in the bucket.")
+    ] = False,
+    folder: Annotated[
+        str | None, typer.Option("--folder", metavar="FOLDER", help="With --restore-deleted: only what was in it.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start the sync and do not wait for its end.")] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Abort the dataset's running sync instead.")] = False,
     data_dir: options.ServerDataDir = None,
@@ -42,7 +48,9 @@ def sync_command(
         if abort:
             _abort_syncs(client, found)
             return
-        command = client.post(f"/datasets/{found['id']}/sync", {"confirmMissing": confirm_missing, "resume": resume})
+        asked = {"confirmMissing": confirm_missing, "resume": resume, "restoreDeleted": restore_deleted}
+        asked |= {} if folder is None else {"folder": folder}
+        command = client.post(f"/datasets/{found['id']}/sync", asked)
         if not detach:
             command = followed(client, found, command)
     if as_json:

@@ -25,6 +25,9 @@ class BulkUpdateBody(BaseModel):
         description='{"update": {"metadata": {"user": {…}}}}; for system, with "systemSpace": true.',
     )
     folder: str | None = Field(default=None, description="Only items in it and below it.")
+    paths: Annotated[list[str], Field(max_length=100_000)] | None = Field(
+        default=None, description="Only items at these paths; no character stands for others."
+    )
     dry_run: bool = Field(default=False, alias="dryRun", description="Tell how many it would be, and change nothing.")
 
 

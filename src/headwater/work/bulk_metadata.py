@@ -28,7 +28,7 @@ def selection_of(wanted: Mapping[str, Any]) -> Selection:
     tree = parse_items_query({"filter": wanted["filter"]}).files
     if tree is None:
         raise BadRequest("filter: it chooses folders, and only files have metadata.")
-    return Selection(tree=tree, folder=wanted.get("folder"))
+    return Selection(tree=tree, ids=wanted.get("ids"), folder=wanted.get("folder"))
 
 
 async def request_change(
