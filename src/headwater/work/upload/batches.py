@@ -8,10 +8,11 @@ from uuid import uuid4
 from headwater.catalog import items, quotas
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
-from headwater.errors import BadRequest, HeadwaterError
+from headwater.errors import BadRequest, HeadwaterError, NotFound
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import Doomed, ObjectInfo, Store
 from headwater.work.upload.committing import Committed
+from headwater.work.upload.kinds import KIND_BYTES, Kind, read_kind
 from headwater.work.upload.landing import Landed, Uploaded, is_kept, land, unused_keys
 from headwater.work.upload.paths import Door, check_writable, checked_path
 from headwater.work.upload.streamed import Announced
@@ -54,15 +55,16 @@ async def _write_group(
     place: Workplace, dataset: Dataset, caller: Account, door: Door, group: Sequence[Small]
 ) -> list[Committed]:
     answers: dict[str, Committed] = {}
-    admitted: dict[str, Small] = {}  # by the path that is kept
+    admitted: dict[str, _Admitted] = {}  # by the path that is kept
     for file in group:
         try:
             path = checked_path(file.announced.path)
             door.check(path)
-        except BadRequest as error:
+            kind = await read_kind(place, caller, path, file.content[:KIND_BYTES])
+        except (BadRequest, NotFound) as error:
             answers[file.announced.path] = Committed(file.announced.path, "failed", error=str(error))
         else:
-            admitted[path] = file
+            admitted[path] = _Admitted(file.announced, file.content, kind)
     async with place.pool.connection() as conn:
         there = await items.find_items_at(conn, dataset.id, list(admitted))
         held = await quotas.hold_places(conn, dataset.id, len(admitted.keys() - there.keys()))
@@ -81,12 +83,17 @@ async def _write_group(
 
 
 @dataclass(frozen=True, slots=True)
+class _Admitted(Small):
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
 class _Group:
     place: Workplace
     dataset: Dataset
     caller: Account
     store: Store
-    files: dict[str, Small]
+    files: dict[str, _Admitted]
     holds: dict[str, int | None]
 
     async def write(self) -> dict[str, Committed]:
@@ -132,7 +139,7 @@ class _Group:
         return infos
 
     def _landed(self, path: str, info: ObjectInfo, own_key: str | None) -> Landed:
-        announced = self.files[path].announced
+        announced, kind = self.files[path].announced, self.files[path].kind
         return Landed(
             path,
             announced.mode,
@@ -141,6 +148,8 @@ class _Group:
             description=announced.description,
             user_metadata=announced.user_metadata,
             system_metadata=announced.system_metadata,
+            mime_type=kind.mime_type,
+            link=kind.link,
             hold_id=self.holds.get(path),
         )
 

@@ -17,6 +17,7 @@ from headwater.catalog.planned_uploads import New, Planned
 from headwater.errors import BadRequest, HeadwaterError, NotFound
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import SignedRequest, Store
+from headwater.work.upload.kinds import may_be_link
 from headwater.work.upload.landing import Mode, is_kept
 from headwater.work.upload.paths import Door, check_writable, checked_path
 from headwater.work.workplace import Workplace
@@ -107,7 +108,7 @@ async def _choose(store: Store, answer: Answer, size_bytes: int, *, only_if_new:
     """The way the bytes go."""
     try:
         request = None
-        if direct:
+        if direct and not may_be_link(answer.path, size_bytes):  # what a link file says is read on its way
             request = await store.sign_put(
                 answer.path[1:],
                 size_bytes=size_bytes,

@@ -10,12 +10,10 @@ from headwater.catalog import items, quotas
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item, Written
-from headwater.catalog.links import Link
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import Store, Upload
-from headwater.wire.links import DEFAULT_MIME_TYPE, LARGEST_LINK_BYTES
 from headwater.work.deletion import drop_replaced
-from headwater.work.links import read_new_link
+from headwater.work.upload.kinds import KIND_BYTES, Kind, read_kind
 from headwater.work.upload.landing import Mode, Outcome, Uploaded, is_kept
 from headwater.work.upload.paths import check_writable
 from headwater.work.workplace import Workplace
@@ -53,15 +51,16 @@ async def upload_file(
         upload = await store.begin_upload(key, content_type=guess_mime_type(announced.path))
         async with upload:
             received_bytes = 0
-            start = bytearray()  # of what may be a link file
+            start = bytearray()  # tells what kind of file it is
             async for chunk in chunks:
                 received_bytes += len(chunk)
-                start += chunk[: LARGEST_LINK_BYTES + 1 - len(start)]
+                if len(start) < KIND_BYTES:
+                    start += chunk[: KIND_BYTES - len(start)]
                 await upload.write(chunk)
-            link = await read_new_link(place, caller, announced.path, bytes(start))
+            kind = await read_kind(place, caller, announced.path, bytes(start))
             await upload.seal()
             own_key = None if dataset.driver_id is not None else key
-            item, outcome = await _commit(place, store, dataset, caller, announced, link, upload, own_key, hold_id)
+            item, outcome = await _commit(place, store, dataset, caller, announced, kind, upload, own_key, hold_id)
     return Uploaded(item, outcome, received_bytes)
 
 
@@ -91,7 +90,7 @@ async def _commit(
     dataset: Dataset,
     caller: Account,
     announced: Announced,
-    link: Link | None,
+    kind: Kind,
     upload: Upload,
     own_key: str | None,
     hold_id: int | None,
@@ -114,11 +113,11 @@ async def _commit(
                 size_bytes=info.size_bytes,
                 etag=info.etag,
                 modified_at=info.modified_at,
-                mime_type=None if link is None else link.mime_type or DEFAULT_MIME_TYPE,
+                mime_type=kind.mime_type,
                 description=announced.description,
                 user_metadata=announced.user_metadata,
                 system_metadata=announced.system_metadata,
-                link=None if link is None else link.to_json(),
+                link=kind.link,
             )
             item, is_new = await items.put_item(conn, dataset.id, written, creator_id=caller.id)
             await drop_replaced(conn, [] if before is None else [before])
