@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from headwater.cli import (
     cloning,
     connecting,
+    csv_imports,
     deleting,
     demo,
     doctor,
@@ -60,6 +61,7 @@ _COMMANDS = {
         "ls": listing.ls_command,
         "upload": uploading.upload_command,
         "download": downloading.download_command,
+        "import-csv": csv_imports.import_csv_command,
         "delete": deleting.delete_command,
         "clone": cloning.clone_command,
         "merge": cloning.merge_command,
