@@ -17,6 +17,7 @@ from headwater.catalog.notices import DELIVER_TASK, LEVELS, WEBHOOK_QUEUE, Level
 from headwater.catalog.outcomes import KINDS
 from headwater.errors import BadRequest, Conflict, NotFound
 from headwater.net.addresses import check_endpoint
+from headwater.net.urls import read_url
 from headwater.vault.vaults import Kept, Place
 
 MOST_OF_A_PROJECT = 20
@@ -104,9 +105,9 @@ def check_url(url: str, *, allow_private: bool) -> None:
     if len(url) > _LONGEST_URL or not url.isascii() or any(character <= " " for character in url):
         raise BadRequest(f"A webhook's URL has at most {_LONGEST_URL} ASCII characters and no spaces.")
     try:
-        parts = urlsplit(url)
-        check_endpoint(f"{parts.scheme}://{parts.netloc}", allow_private=allow_private)
-    except (ValueError, BadRequest) as error:
+        read = read_url(url)
+        check_endpoint(f"{read.scheme}://{read.authority}", allow_private=allow_private)
+    except BadRequest as error:
         raise BadRequest(f"This webhook cannot be used: {error}") from None
 
 

@@ -2,14 +2,15 @@
 
 import logging
 import re
-from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from headwater.errors import BadRequest, Unavailable
+from headwater.net.urls import read_url
 
 _HOST = re.compile(r"sns\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
-_TIMEOUT_S = 10.0
+_TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ async def confirm_subscription(session: aiohttp.ClientSession, url: str, *, endp
             "fetched."
         )
     try:
-        async with session.get(url, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), allow_redirects=False) as answer:
+        wanted = URL(str(read_url(url)), encoded=True)
+        async with session.get(wanted, timeout=_TIMEOUT, allow_redirects=False) as answer:
             status = answer.status
     except (aiohttp.ClientError, TimeoutError):
         raise Unavailable("Amazon SNS does not answer the confirmation of its subscription. Send it again.") from None
@@ -33,9 +35,10 @@ async def confirm_subscription(session: aiohttp.ClientSession, url: str, *, endp
 
 def _is_theirs(url: str, endpoint: str | None) -> bool:
     try:
-        parts = urlsplit(url)
-    except ValueError:
+        read = read_url(url)
+    except BadRequest:
         return False
     if endpoint is None:
-        return parts.scheme == "https" and _HOST.fullmatch(parts.netloc) is not None
-    return (parts.scheme, parts.netloc) == urlsplit(endpoint)[:2]
+        return (read.scheme, read.port) == ("https", 443) and _HOST.fullmatch(read.host) is not None
+    theirs = read_url(endpoint)
+    return (read.scheme, read.authority) == (theirs.scheme, theirs.authority)

@@ -9,7 +9,7 @@ import base64
 import hmac
 import secrets as randomness
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -22,6 +22,7 @@ from headwater.catalog.accounts import Account
 from headwater.catalog.webhooks import Attempt, Delivery, Due, Webhook
 from headwater.errors import BadRequest, Conflict
 from headwater.net.addresses import AddressRefused
+from headwater.net.urls import read_url
 from headwater.wire import notices as wire_notices
 from headwater.wire import times
 from headwater.wire import webhooks as wire
@@ -183,16 +184,25 @@ async def _send(session: aiohttp.ClientSession, due: Due, body: bytes, signing: 
         "webhook-signature": " ".join(signature(secret, message_id, timestamp, body) for secret in signing),
     }
     began = time.monotonic()
-    status, error = None, None
+    status, error = await post(session, due.webhook.url, body, headers)
+    return Attempt(round(1000 * (time.monotonic() - began)), status, error)
+
+
+async def post(
+    session: aiohttp.ClientSession, url: str, body: bytes, headers: Mapping[str, str]
+) -> tuple[int | None, str | None]:
+    """(status, why it was not taken). What the other side says is of no interest and not read."""
+    try:
+        read = read_url(url)
+    except BadRequest as error:
+        return None, str(error)
     try:
         async with session.post(
-            URL(due.webhook.url), data=body, headers=headers, allow_redirects=False, timeout=_TIMEOUT
-        ) as answer:  # what it says is of no interest and not read
-            status = answer.status
-            error = _refusal(status, due.webhook.host)
+            URL(str(read), encoded=True), data=body, headers=headers, allow_redirects=False, timeout=_TIMEOUT
+        ) as answer:
+            return answer.status, _refusal(answer.status, read.host)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as failure:
-        error = _explained(failure, due.webhook.host)
-    return Attempt(round(1000 * (time.monotonic() - began)), status, error)
+        return None, _explained(failure, read.host)
 
 
 def _refusal(status: int, host: str) -> str | None:
