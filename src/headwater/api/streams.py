@@ -59,6 +59,9 @@ class _Direct(APIRoute):
         return super().matches(scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            await super().handle(scope, receive, send)  # which refuses it
+            return
         request = Request(scope, receive, send)
         response: Response = await self.endpoint(request, **request.path_params)
         await response(scope, receive, send)
