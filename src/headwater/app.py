@@ -81,7 +81,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             )
             app.state.news = notifications.News()
             app.state.doors = hooks.Doors(app.state.server)
-            app.state.receptions = Receptions(place, expires_in_s=round(settings.upload_expiry_h * 3600))
+            app.state.receptions = Receptions(place, expires_in_s=settings.upload_expiry_h * 3600)
             app.state.gate = streams.Gate(app.state.server)
             listening = asyncio.create_task(app.state.news.run(database_url))
             yield

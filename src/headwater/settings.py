@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     link_most_bytes: int = Field(
         default=256 * 1024**2, ge=0, description="The largest linked image that is read for its facts and thumbnail."
     )
+    upload_expiry_h: int = Field(
+        default=7 * 24, ge=1, description="How many hours an upload that was begun may be gone on with."
+    )
     local_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(), description=f"Folders that local drivers may use, separated by '{os.pathsep}'."
     )

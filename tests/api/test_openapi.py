@@ -42,7 +42,8 @@ def test_every_route_says_what_it_does_and_what_it_answers(api_app: Any) -> None
 def test_every_route_but_the_open_ones_asks_for_a_token(api_app: Any) -> None:
     is_open = {name for name, operation in operations(api_app) if not operation.get("security")}
     hooks = {f"{method} /api/v1/hooks/{{driver}}/{{secret}}" for method in ("get", "options", "post")}
-    assert is_open == {"get /healthz", "get /readyz", "get /login", "post /token", "get /metrics"} | hooks
+    tus = {"options /api/v1/datasets/{dataset_id}/tus"}
+    assert is_open == {"get /healthz", "get /readyz", "get /login", "post /token", "get /metrics"} | hooks | tus
     schemes = api_app.openapi()["components"]["securitySchemes"]
     assert [(scheme["type"], scheme["scheme"]) for scheme in schemes.values()] == [("http", "bearer")]
 

@@ -1,7 +1,7 @@
 """Resumable uploads: how far each has come, durably, and which request may go on with it.
 
-The offset is what lies in the store as parts and, after them, in the tail here; it moves together with them. Whoever
-changes an upload holds its lease, and every change asks for it again: a request that was taken for dead changes nothing.
+The offset is what lies in the store as parts and, after them, in the tail here; both move together. Whoever changes
+an upload holds its lease, and every change asks for it again: a request that was taken for dead changes nothing.
 """
 
 from collections.abc import Sequence
@@ -259,8 +259,11 @@ async def find_left(conn: AsyncConnection[Any], most: int) -> list[ResumableUplo
     await cursor.execute(
         _SELECT
         + """
-        WHERE item_id IS NULL AND (part_state IS NOT NULL OR hold_id IS NOT NULL OR ended_at IS NULL)
-            AND (expires_at < now() OR ended_at IS NOT NULL) AND (held_until IS NULL OR held_until < now())
+        WHERE (expires_at < now() OR ended_at IS NOT NULL) AND (held_until IS NULL OR held_until < now())
+            AND CASE
+                WHEN item_id IS NULL THEN part_state IS NOT NULL OR hold_id IS NOT NULL OR ended_at IS NULL
+                ELSE outcome = 'skip' AND part_state IS NOT NULL
+            END
         ORDER BY expires_at
         LIMIT %s
         """,
@@ -275,7 +278,7 @@ async def set_cleaned(conn: AsyncConnection[Any], upload_id: int) -> None:
         """
         UPDATE tus_upload
         SET part_state = NULL, hold_id = NULL, ended_at = coalesce(ended_at, now()),
-            failure = coalesce(failure, 'It has expired.')
+            failure = CASE WHEN item_id IS NULL THEN coalesce(failure, 'It has expired.') END
         WHERE id = %s
         """,
         [upload_id],
