@@ -14,6 +14,7 @@ DEFAULTS = {
     "exclude": [],
     "ghosts": "flag",
     "followMoves": False,
+    "sidecars": False,
     "brakeItems": 100,
     "brakeShare": 0.1,
 }
