@@ -66,7 +66,7 @@ def test_every_command_has_an_example_in_its_help(name: str):
 def test_commands_in_the_guide_and_the_readme_are_there():
     pages = [*GUIDE.glob("*.md"), ROOT / "README.md"]
     written = {
-        found for page in pages for found in re.findall(r"(?m)^(?:\S+=\S+ )*headwater ([a-z]+)", page.read_text())
+        found for page in pages for found in re.findall(r"(?m)^(?:\S+=\S+ )*headwater ([a-z-]+)", page.read_text())
     }
     assert written <= {name.split()[0] for name in _commands()}
 

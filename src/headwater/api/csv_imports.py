@@ -11,7 +11,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from headwater import ids
 from headwater.api.caller import Base, Caller, CommandId, Connection, DatasetId, ServerDep, needs
 from headwater.catalog import commands, datasets, projects
-from headwater.errors import BadRequest
+from headwater.errors import BadRequest, NotFound
 from headwater.wire import commands as wire
 from headwater.work import csv_import
 from headwater.work.csv_import import NewImport
@@ -110,6 +110,8 @@ async def read_results(
     async with server.place.pool.connection() as conn:
         dataset = await datasets.get_dataset(conn, caller, dataset_id, "read")
         found = await csv_import.get_import(conn, dataset, command_id)
+    if found.is_dropped:
+        raise NotFound(f"The verdicts on {found.name} are kept no longer. Send the file again.")
     return StreamingResponse(
         csv_import.open_results(server.place.places, found),
         media_type="text/csv; charset=utf-8",

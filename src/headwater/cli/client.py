@@ -15,6 +15,7 @@ from headwater.settings import Settings
 from headwater.tokens import Signer
 
 _TIMEOUT_S = 60.0  # a driver is made after one listing of its bucket
+_LONG_ANSWER_S = 600.0  # a long file is looked through before it is answered
 _FIRST_ACCOUNT_ID = 1
 _ERRORS = {error.status: error for error in (BadRequest, Unauthorized, Forbidden, NotFound, Conflict, Unavailable)}
 
@@ -53,6 +54,23 @@ class Client:
 
     def delete(self, path: str) -> Any:
         return self._ask("DELETE", path)
+
+    def send(self, path: str, content: Iterator[bytes], *, content_type: str, **params: str) -> Any:
+        """A body that is read while it is sent. Raises HeadwaterError with the server's own sentence."""
+        headers = {"Content-Type": content_type}
+        with self._translated():
+            answer = self._http.post(path, content=content, params=params, headers=headers, timeout=_LONG_ANSWER_S)
+        _raise_for(answer)
+        return answer.json()
+
+    @contextmanager
+    def chunks(self, path: str) -> Generator[Iterator[bytes]]:
+        """An answer as it comes. Raises HeadwaterError, Unavailable when it breaks off."""
+        with self._translated(), self._http.stream("GET", path) as answer:
+            if answer.is_error:
+                answer.read()
+            _raise_for(answer)
+            yield answer.iter_bytes()
 
     def _ask(self, method: str, path: str, **parts: Any) -> Any:
         """Raises HeadwaterError with the server's own sentence."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import orjson
 
@@ -193,7 +193,10 @@ def _is_of(name: str, cell: str) -> bool:
 def _text(given: dict[str, str], column: str, *, strip: bool = True) -> str:
     """Raises Refused for what is no text."""
     text = given.get(column, "")
-    if not text.isascii() and (bad := _UNDECODABLE.search(text)) is not None:
+    if text.isascii():
+        if "\0" not in text:
+            return text.strip(_EDGES) if strip else text
+    elif (bad := _UNDECODABLE.search(text)) is not None:
         code = ord(bad[0])
         what = f"The byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "Half a character"
         raise Refused(
@@ -250,10 +253,8 @@ def _has_extension(name: str) -> bool:
 
 
 def _last_part(url: str) -> str:
-    try:
-        return unquote(urlsplit(url).path.rpartition("/")[2])
-    except ValueError:
-        return ""
+    path = url.partition("?")[0].partition("#")[0].partition("://")[2].partition("/")[2]
+    return unquote(path.rpartition("/")[2])
 
 
 def _metadata(given: dict[str, str]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:

@@ -6,7 +6,8 @@ a connection. Killed anywhere, it goes on behind the last row that has a verdict
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -60,6 +61,16 @@ class _Wanted:
     number: int
     path: str
     row: Row
+    written: Written | None  # of a link that needs no object
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows that are settled together: verdicts on those that say themselves that they cannot be, the rest by paths."""
+
+    last: Record
+    verdicts: list[Verdict]
+    groups: dict[str, list[_Wanted]]
 
 
 @dataclass(slots=True)
@@ -190,9 +201,34 @@ async def _abort_requested(run: _Run) -> None:
 
 async def _import(run: _Run) -> None:
     places = run.place.places
-    async with places.of_own(run.dataset.id) as own, places.of_dataset(run.dataset.id) as store:
-        async for records in _pieces(run, own):
-            await _import_piece(run, own, store, records)
+    async with (
+        places.of_own(run.dataset.id) as own,
+        places.of_dataset(run.dataset.id) as store,
+        aclosing(_one_ahead(_judged_pieces(run, own))) as pieces,
+    ):
+        async for piece in pieces:
+            await _import_piece(run, own, store, piece)
+
+
+async def _one_ahead(source: AsyncIterator[_Piece]) -> AsyncGenerator[_Piece]:
+    """While one piece is being settled the next is being read."""
+
+    async def following() -> _Piece | None:
+        return await anext(source, None)
+
+    task = asyncio.create_task(following())
+    try:
+        while (piece := await task) is not None:
+            task = asyncio.create_task(following())
+            yield piece
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _judged_pieces(run: _Run, own: Store) -> AsyncIterator[_Piece]:
+    async for records in _pieces(run, own):
+        yield await asyncio.to_thread(_judged, run, records)
 
 
 async def _pieces(run: _Run, own: Store) -> AsyncIterator[list[Record]]:
@@ -225,11 +261,11 @@ async def _records(own: Store, key: str, reader: Reader, start: int) -> AsyncIte
     yield await asyncio.to_thread(reader.end)
 
 
-async def _import_piece(run: _Run, own: Store, store: Store, records: Sequence[Record]) -> None:
-    brought, groups = await asyncio.to_thread(_judged, run, records)
+async def _import_piece(run: _Run, own: Store, store: Store, piece: _Piece) -> None:
+    brought = _Brought(verdicts=list(piece.verdicts))
     try:
-        await _bring_all(run, store, brought, groups)
-        await _settle(run, own, store, records, brought)
+        await _bring_all(run, store, brought, piece.groups)
+        await _settle(run, own, store, piece.last, brought)
     except BaseException:
         await _drop_unused(run, store, brought.own_keys)
         raise
@@ -238,9 +274,8 @@ async def _import_piece(run: _Run, own: Store, store: Store, records: Sequence[R
 # Rows on their own.
 
 
-def _judged(run: _Run, records: Sequence[Record]) -> tuple[_Brought, dict[str, list[_Wanted]]]:
-    """Verdicts on rows that say themselves that they cannot be, and the others by their paths."""
-    brought = _Brought()
+def _judged(run: _Run, records: Sequence[Record]) -> _Piece:
+    verdicts: list[Verdict] = []
     groups: dict[str, list[_Wanted]] = {}
     for record in records:
         if record.reason is None and csv_rows.is_blank(record.cells):
@@ -249,10 +284,10 @@ def _judged(run: _Run, records: Sequence[Record]) -> tuple[_Brought, dict[str, l
             wanted = _wanted(run, record)
         except Refused as error:
             name = csv_rows.shown_name(run.columns, record.cells)
-            brought.verdicts.append(Verdict(record.row, name, "refused", error.column, error.reason))
+            verdicts.append(Verdict(record.row, name, "refused", error.column, error.reason))
         else:
             groups.setdefault(wanted.path, []).append(wanted)
-    return brought, groups
+    return _Piece(records[-1], verdicts, groups)
 
 
 def _wanted(run: _Run, record: Record) -> _Wanted:
@@ -271,7 +306,8 @@ def _wanted(run: _Run, record: Record) -> _Wanted:
         run.door.check(path)
     except BadRequest as error:
         raise Refused("name", str(error)) from None
-    return _Wanted(record.row, path, row)
+    is_bare = run.is_own and row.action == "link"
+    return _Wanted(record.row, path, row, _written(run, record.row, path, row, None, None) if is_bare else None)
 
 
 def _already(run: _Run, wanted: _Wanted, standing: Standing) -> Verdict:
@@ -297,8 +333,9 @@ async def _bring_all(run: _Run, store: Store, brought: _Brought, groups: dict[st
     for path, group in groups.items():
         if path in taken and not taken[path].is_missing:
             brought.verdicts += [_already(run, wanted, taken[path]) for wanted in group]
-        elif run.found.is_dry_run or (run.is_own and group[0].row.action == "link"):
-            brought.ready[path] = group[0], _written(run, group[0], None, None)
+        elif run.found.is_dry_run or group[0].written is not None:
+            first = group[0]
+            brought.ready[path] = first, first.written or _written(run, first.number, path, first.row, None, None)
             brought.doubles += [(wanted, group[0]) for wanted in group[1:]]
         else:
             tasks.append(asyncio.create_task(_bring(run, store, brought, group, slots)))
@@ -324,7 +361,7 @@ async def _bring(
                 continue
             finally:
                 run.brought += 1
-        brought.ready[wanted.path] = wanted, _written(run, wanted, key, info)
+        brought.ready[wanted.path] = wanted, _written(run, wanted.number, wanted.path, wanted.row, key, info)
         brought.doubles += [(other, wanted) for other in group[number + 1 :]]
         return
 
@@ -370,13 +407,12 @@ def _link(row: Row) -> Link:
     return Link("url", row.url, row.mime_type)
 
 
-def _written(run: _Run, wanted: _Wanted, key: str | None, info: ObjectInfo | None) -> Written:
+def _written(run: _Run, number: int, path: str, row: Row, key: str | None, info: ObjectInfo | None) -> Written:
     """The row's item; without an object it is a link that needs none."""
-    row = wanted.row
     link = _link(row) if row.action == "link" else None
     body = b"" if link is None or info is not None else link_body(link)
     return Written(
-        path=wanted.path,
+        path=path,
         object_key=key if info is not None else None,
         size_bytes=len(body) if info is None else info.size_bytes,
         etag=hashlib.md5(body, usedforsecurity=False).hexdigest() if info is None else info.etag,
@@ -384,7 +420,7 @@ def _written(run: _Run, wanted: _Wanted, key: str | None, info: ObjectInfo | Non
         mime_type=row.mime_type,
         description=row.description,
         user_metadata=row.metadata,
-        system_metadata=(row.system_metadata or {}) | {"csv": {"file": run.mark, "row": wanted.number}},
+        system_metadata=(row.system_metadata or {}) | {"csv": {"file": run.mark, "row": number}},
         link=None if link is None else link.to_json(),
     )
 
@@ -403,7 +439,7 @@ async def _drop_unused(run: _Run, store: Store, own_keys: dict[str, str]) -> Non
 # Items, verdicts and the cursor.
 
 
-async def _settle(run: _Run, own: Store, store: Store, records: Sequence[Record], brought: _Brought) -> None:
+async def _settle(run: _Run, own: Store, store: Store, last: Record, brought: _Brought) -> None:
     """In one transaction. Raises _Overtaken."""
     found, verdicts = run.found, list(brought.verdicts)
     async with run.place.pool.connection() as conn:
@@ -423,7 +459,7 @@ async def _settle(run: _Run, own: Store, store: Store, records: Sequence[Record]
         verdicts.sort(key=lambda one: one.row)
         if verdicts:
             await own.put(piece_key(found, found.pieces), written(verdicts), content_type="text/csv")
-        settled = _settled(found, records[-1], verdicts)
+        settled = _settled(found, last, verdicts)
         await csv_imports.settle(conn, found.command_id, settled)
         now = await csv_imports.get(conn, found.command_id)
         await _tell(conn, run, now, verdicts)
@@ -492,10 +528,10 @@ async def _add_items(
     ghosts = [standing[one.path].item_id for one in added if one.path in standing]
     before: list[Item] = await items.load_items(conn, dataset.id, ghosts) if ghosts else []
     if added:
-        done = await items.put_items(conn, dataset.id, added, creator_id=run.caller.id)
-        for item, _ in done:
-            wanted, _ = brought.ready[item.path]
-            verdicts.append(Verdict(wanted.number, wanted.row.name, "created", item_id=item.id))
+        done = await items.put_rows(conn, dataset.id, added, creator_id=run.caller.id)
+        for path, (item_id, _) in done.items():
+            wanted, _ = brought.ready[path]
+            verdicts.append(Verdict(wanted.number, wanted.row.name, "created", item_id=item_id))
     await drop_replaced(conn, before)
     return late, refused
 
