@@ -109,7 +109,9 @@ async def test_only_a_change_of_user_metadata_is_an_edit(world: World) -> None:
     assert await edited()
 
 
-@pytest.mark.parametrize(("kind", "status"), [("DeleteItems", 200), ("UpdateItems", 200), ("SyncDataset", 403)])
+@pytest.mark.parametrize(
+    ("kind", "status"), [("DeleteItems", 200), ("UpdateItems", 200), ("SyncDataset", 403), ("CloneDataset", 403)]
+)
 async def test_who_may_start_it_may_abort_it(world: World, kind: str, status: int) -> None:
     async with world.pool.connection() as conn:
         number = await commands.start_command(

@@ -15,6 +15,7 @@ from headwater.catalog.sync import changes
 from headwater.catalog.sync.changes import Looked, apply_looked
 from headwater.catalog.sync.rules import SyncRules, load_rules, save_rules
 from headwater.work import sidecars
+from tests.work.test_verify import differences
 from tests.work.world import World, recount
 
 
@@ -242,3 +243,15 @@ async def test_an_uploaded_sidecar_is_hidden_once_it_is_read_and_stays_so(world:
         assert sidecar is not None
         assert sidecar.hidden
         assert await user_metadata(world, dataset, "/a.jpg") == {"camera": number}
+
+
+async def test_a_verification_knows_them(world: World) -> None:
+    dataset, root = await with_sidecars(world)
+    write(root, "a.jpg", b"text")
+    write(root, "a.jpg.json", {"camera": 3})
+    await settled(world, dataset)
+    async with world.connection() as conn:
+        await conn.execute("DELETE FROM event WHERE dataset_id = %s", [dataset.id])
+    assert await differences(world, dataset) == {}
+    write(root, "b.jpg.json", {"camera": 4})
+    assert await differences(world, dataset) == {"notIndexed": ["/b.jpg.json"]}

@@ -112,12 +112,17 @@ async def list_commands(conn: AsyncConnection[Any], caller: Account, *, limit: i
     return await cursor.fetchall()
 
 
-# Who may abort a command: whoever might have started it.
-_SYNCING = ("SyncDataset", "VerifyDataset")
+_RIGHTS_TO_START: dict[str, rights.Right] = {
+    "SyncDataset": "sync",
+    "VerifyDataset": "sync",
+    "CloneDataset": "manage_datasets",
+    "MergeDatasets": "manage_datasets",
+}
 
 
 def right_to_abort(command: Command) -> rights.Right:
-    return "sync" if command.kind in _SYNCING else "write_items"
+    """Who might have started it may end it."""
+    return _RIGHTS_TO_START.get(command.kind, "write_items")
 
 
 async def load_command(conn: AsyncConnection[Any], command_id: int) -> Command:
