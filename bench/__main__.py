@@ -7,7 +7,7 @@ Each figure is one line of JSON on standard output; what goes on meanwhile is to
 import argparse
 import sys
 
-from bench import clone, events, preprocess, scale, sync
+from bench import clone, csv, events, preprocess, scale, sync, tus
 
 _BENCHMARKS = {
     "sync": sync.measure,
@@ -15,6 +15,8 @@ _BENCHMARKS = {
     "scale": scale.measure,
     "events": events.measure,
     "clone": clone.measure,
+    "tus": tus.measure,
+    "csv": csv.measure,
 }
 _LONG_BENCHMARKS = {"long": scale.measure_long}  # only when named: they take a quarter of an hour
 
