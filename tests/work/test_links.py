@@ -21,6 +21,7 @@ from headwater.work.links import DeadLink
 from headwater.work.upload import Announced, upload_file
 from tests import clips, samples
 from tests.net.origin import Origin, ScriptedDns, serving
+from tests.work.test_verify import differences
 from tests.work.world import World
 
 PICTURE = samples.jpeg()
@@ -440,3 +441,19 @@ async def test_a_link_without_an_object_is_a_link_all_the_same(linked: World, or
     assert (await system(linked, dataset, "/row.json"))["width"] == 320
     assert await streamed(linked, dataset, "/row.json") == PICTURE
     assert not (folder / "row.json").exists()
+    assert await differences(linked, dataset) == {}
+    await linked.delete(dataset, "/row.json")
+    assert await linked.index(dataset) == {}
+
+
+async def test_links_to_a_bucket_lie_in_it_as_files(linked: World, origin: Origin, weed):
+    dataset, store = await linked.s3_dataset(weed)
+    url = origin.serve("/picture.jpg", PICTURE)
+    await put_link(linked, dataset, url, path="/deep/up.json")
+    async with store.get("deep/up.json") as reader:
+        assert parse_link(await reader.read()) == Link("url", url)
+    await linked.preprocess(dataset)
+    assert (await system(linked, dataset, "/deep/up.json"))["width"] == 320
+    await linked.sync(dataset)
+    assert await streamed(linked, dataset, "/deep/up.json") == PICTURE
+    assert await differences(linked, dataset) == {}
