@@ -141,3 +141,39 @@ answer(imported=imported, changed=changed, deleted=deleted, after=after, again=n
     assert found["again"] == paths
     assert found["missing"][0] == "NotFound"
     assert found["nothing"] is True
+
+
+def test_external_paths_in_every_form_the_sdk_takes(run_sdk: Callable[..., Any], bucket: Bucket) -> None:
+    for key in ("in/a/1.jpg", "in/a/2.jpg", "in/a/3.jpg", "in/a/4.jpg", "in/a:b/5.jpg", "elsewhere/6.jpg"):
+        bucket.put(key, key.encode())
+    found = run_sdk(
+        """
+        project = dl.projects.create("external forms")
+        driver = s3_driver(project, "external forms", path="in", allow_external_delete=False)
+        dataset = project.datasets.create("external forms", driver=driver)
+        synced(dataset)
+        dataset.items.delete(filters=dl.Filters(field="filename", values="/**"))
+        added = []
+        for path, remote in [
+            (f"external://{bucket}/in/a/1.jpg", None), (f"external://s3://{bucket}/in/a/2.jpg", "/"),
+            ("external://in/a/3.jpg", "/other/folder"), ("external://a/4.jpg", None), ("external://in/a:b/5.jpg", None),
+        ]:
+            named = {} if remote is None else {"remote_path": remote}
+            added.append(dataset.items.upload(local_path=path, **named).filename)
+        own = project.datasets.create("external forms without a driver")
+        refused = [
+            error_of(where.items._client_api.gen_request, "post", f"/datasets/{where.id}/imports",
+                     json_req=[{"filename": "/x.jpg", "storageId": storage_id}])
+            or where.items._client_api.last_response.status_code
+            for where, storage_id in [(dataset, "other-bucket:in/a/1.jpg"), (dataset, f"{bucket}:elsewhere/6.jpg"),
+                                      (own, f"{bucket}:in/a/1.jpg")]]
+        data = dataset.items.get(filepath="/a/3.jpg").download(save_locally=False).getvalue().decode()
+        dataset.sync()
+        answer(added=added, refused=refused, data=data, after=filenames(synced(dataset).items.list()))
+        """,
+        **bucket.access,
+    )
+    assert found["added"] == ["/a/1.jpg", "/a/2.jpg", "/a/3.jpg", "/a/4.jpg", "/a:b/5.jpg"]
+    assert found["refused"] == [404, 404, 400]
+    assert found["data"] == "in/a/3.jpg"
+    assert found["after"] == found["added"]

@@ -69,7 +69,8 @@ async def test_either_may_come_first(world: World, order: list[str]) -> None:
     dataset, root = await with_sidecars(world)
     for name in order:
         write(root, name, {"camera": {"id": 3}} if name.endswith(".json") else b"no picture")
-        await settled(world, dataset)
+        await world.sync(dataset)
+        await world.preprocess(dataset, [f"/{name}"])  # the other one has no event
     assert await user_metadata(world, dataset, "/a.jpg") == {"camera": {"id": 3}}
     sidecar = await world.item(dataset, "/a.jpg.json")
     assert sidecar is not None
