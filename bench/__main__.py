@@ -7,7 +7,7 @@ Each figure is one line of JSON on standard output; what goes on meanwhile is to
 import argparse
 import sys
 
-from bench import clone, csv, events, preprocess, scale, sync, tus
+from bench import clone, csv, events, preprocess, scale, sync, tus, uploads
 
 _BENCHMARKS = {
     "sync": sync.measure,
@@ -15,6 +15,7 @@ _BENCHMARKS = {
     "scale": scale.measure,
     "events": events.measure,
     "clone": clone.measure,
+    "uploads": uploads.measure,
     "tus": tus.measure,
     "csv": csv.measure,
 }

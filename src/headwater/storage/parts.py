@@ -1,6 +1,10 @@
-"""Cuts what is written into parts, as uploads of large objects want them."""
+"""Cuts what is written into parts, as uploads of large objects want them, and sends some of them side by side."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+_SMALL_BYTES = 16 * 1024  # chunks smaller than this are copied together
 
 
 class PartBuffer:
@@ -8,29 +12,85 @@ class PartBuffer:
 
     def __init__(self, part_bytes: Callable[[int], int]) -> None:
         self._part_bytes = part_bytes
-        self._held = bytearray()
+        self._chunks: list[Any] = []  # bytes, bytearrays, memoryviews
+        self._held_bytes = 0
         self._parts = 0
         self.size_bytes = 0  # of all that was written
 
     def cut(self, chunk: bytes) -> Iterator[bytes]:
         """The parts that are full now. Something is always held back, so an object of one part's size is no part."""
         self.size_bytes += len(chunk)
-        self._held += chunk
-        while len(self._held) > (size := self._part_bytes(self._parts)):
-            with memoryview(self._held) as view:
-                part = bytes(view[:size])
-            del self._held[:size]
+        self._hold(chunk)
+        while (excess := self._held_bytes - self._part_bytes(self._parts)) > 0:
+            last = memoryview(self._chunks.pop())
+            part = b"".join([*self._chunks, last[:-excess]])
+            self._chunks = [last[-excess:]]
+            self._held_bytes = excess
             self._parts += 1
             yield part
 
+    def _hold(self, chunk: bytes) -> None:
+        self._held_bytes += len(chunk)
+        if len(chunk) >= _SMALL_BYTES:
+            self._chunks.append(chunk)
+        elif self._chunks and isinstance(self._chunks[-1], bytearray):
+            self._chunks[-1] += chunk
+        else:
+            self._chunks.append(bytearray(chunk))
+
     def take_rest(self) -> bytes:
-        rest = bytes(self._held)
-        self._held.clear()
+        rest = self.rest
+        self.drop()
         return rest
 
     @property
     def rest(self) -> bytes:
-        return bytes(self._held)
+        return b"".join(self._chunks)
 
     def drop(self) -> None:
-        self._held.clear()
+        self._chunks, self._held_bytes = [], 0
+
+
+class InFlight:
+    """Requests that send parts beside each other, as many as fit into so many bytes; larger ones go alone."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._requests: dict[asyncio.Task[None], int] = {}
+
+    async def add(self, size_bytes: int, request: Coroutine[Any, Any, None]) -> None:
+        """Begin it as soon as there is room; raises what an earlier one failed with."""
+        try:
+            while self._requests and self._bytes + size_bytes > self._most_bytes:
+                await self._wait(asyncio.FIRST_COMPLETED)
+        except BaseException:
+            request.close()
+            raise
+        self._requests[asyncio.create_task(request)] = size_bytes
+        self._bytes += size_bytes
+        if size_bytes > self._most_bytes:
+            await self.land()
+
+    async def land(self) -> None:
+        """Wait for all of them; raises what the first failed with."""
+        while self._requests:
+            await self._wait(asyncio.FIRST_EXCEPTION)
+
+    async def drop(self) -> None:
+        """End all of them."""
+        for request in self._requests:
+            request.cancel()
+        await asyncio.gather(*self._requests, return_exceptions=True)
+        self._requests.clear()
+        self._bytes = 0
+
+    async def _wait(self, return_when: str) -> None:
+        done, _ = await asyncio.wait(self._requests, return_when=return_when)
+        failures: list[BaseException] = []
+        for request in done:
+            self._bytes -= self._requests.pop(request)
+            if (failure := request.exception()) is not None:
+                failures.append(failure)
+        if failures:
+            raise failures[0]

@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable
 
 from headwater.errors import BadRequest, StoreMissing
 from headwater.storage.multipart import Multipart
-from headwater.storage.parts import PartBuffer
+from headwater.storage.parts import InFlight, PartBuffer
 from headwater.storage.stores import MOST_PARTS, SMALLEST_PART_BYTES, ObjectInfo, Part, Upload, lost_parts
 
 _PARTS_OF_ONE_SIZE = 1_000
+_IN_FLIGHT_BYTES = SMALLEST_PART_BYTES  # while the next part is filled; a second one would cost 24 MB
 
 
 def part_bytes(part: int) -> int:
@@ -28,7 +29,9 @@ class S3Upload(Upload):
         self._content_type = content_type
         self._buffer = PartBuffer(part_bytes)
         self._upload_id: str | None = None
-        self._parts: list[Part] = []
+        self._parts: dict[int, Part] = {}
+        self._begun_parts = 0
+        self._in_flight = InFlight(_IN_FLIGHT_BYTES)
         self._is_over = False
 
     async def begin(self) -> str:
@@ -44,6 +47,7 @@ class S3Upload(Upload):
     async def seal(self) -> None:
         if self._upload_id is not None and (rest := self._buffer.take_rest()):
             await self._send_part(rest)
+        await self._in_flight.land()
 
     async def finish(self) -> ObjectInfo:
         if self._upload_id is None:
@@ -56,19 +60,26 @@ class S3Upload(Upload):
 
     async def abort(self) -> None:
         self._buffer.drop()
+        await self._in_flight.drop()
         if self._upload_id is not None and not self._is_over:
             await self._multipart.abort(self._key, self._upload_id)
         self._is_over = True
 
     async def _send_part(self, body: bytes) -> None:
-        upload_id, number = await self.begin(), len(self._parts) + 1
-        if number > MOST_PARTS:
+        upload_id = await self.begin()
+        self._begun_parts += 1
+        if self._begun_parts > MOST_PARTS:
             raise BadRequest(f'"{self._key}" is too large for S3: it has more than {MOST_PARTS:,} parts.')
-        self._parts.append(await self._multipart.put(self._key, upload_id, number, body))
+        await self._in_flight.add(len(body), self._put_part(upload_id, self._begun_parts, body))
+
+    async def _put_part(self, upload_id: str, number: int, body: bytes) -> None:
+        self._parts[number] = await self._multipart.put(self._key, upload_id, number, body)
 
     async def _complete(self, upload_id: str) -> ObjectInfo:
         try:
-            etag = await self._multipart.complete(self._key, upload_id, self._parts, {})
+            etag = await self._multipart.complete(
+                self._key, upload_id, [self._parts[number] for number in sorted(self._parts)], {}
+            )
         except StoreMissing as error:
             raise lost_parts(self._key) from error
         return ObjectInfo(self._key, self._buffer.size_bytes, etag, None, self._content_type)
