@@ -7,7 +7,7 @@ Each figure is one line of JSON on standard output; what goes on meanwhile is to
 import argparse
 import sys
 
-from bench import clone, csv, events, preprocess, scale, sync, tus, uploads
+from bench import clone, csv, events, preprocess, scale, serving, sync, tus, uploads
 
 _BENCHMARKS = {
     "sync": sync.measure,
@@ -18,6 +18,7 @@ _BENCHMARKS = {
     "uploads": uploads.measure,
     "tus": tus.measure,
     "csv": csv.measure,
+    "serving": serving.measure,
 }
 _LONG_BENCHMARKS = {"long": scale.measure_long}  # only when named: they take a quarter of an hour
 

@@ -42,7 +42,8 @@ _ROUNDS = 3
 _CONNECTIONS = 50
 _STREAM_BYTES = 100_000
 _THUMBNAIL_BYTES = 10_000
-_TARGET_S = 3_000  # requests, load generator included, on two cores
+_TARGET_S = 3_000  # requests, the client included, on two cores that do nothing else
+_TARGET_RATIO = 0.1
 _LOCATION_BYTES = 420  # of a floor's redirect: about what a signed URL has
 _BUCKET = "bench"
 
@@ -192,14 +193,16 @@ def _figure(name: str, found: list[tuple[_Case, list[Tally], list[Tally]]], memo
         case.where: quantiles([latency for tally in ours for latency in tally.latencies_s], n=100)[98]
         for case, ours, _ in found
     }
+    _, slowest, beside = min(found, key=lambda one: median(tally.requests_s for tally in one[1]))
     wrong = [tally.wrong for _, ours, bare in found for tally in (*ours, *bare) if tally.wrong]
     return Figure(
         name=name,
-        value=min(rates.values()),
-        floor=_TARGET_S,
+        value=median(tally.requests_s for tally in slowest),
+        floor=median(tally.requests_s for tally in beside),
         unit="requests/s",
-        target=1.0,
-        must_hold=not wrong,
+        target=_TARGET_RATIO,
+        must_hold=not wrong and min(rates.values()) >= _TARGET_S,
+        pairs=[ours.requests_s / bare.requests_s for ours, bare in zip(slowest, beside, strict=True)],
         details={
             "requests_s": rates,
             "bare_requests_s": floors,

@@ -54,8 +54,7 @@ class _Direct(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            match, found = super().matches({**scope, "method": "GET"})
-            return match, found
+            return super().matches({**scope, "method": "GET"})
         return super().matches(scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
