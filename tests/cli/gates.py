@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 _HEAD = re.compile(rb"(GET|POST|PUT|PATCH|HEAD|DELETE) (\S+) HTTP/1\.1\r\n")
 _RANGE = re.compile(rb"(?i)\r\n(?:range|upload-offset): ([^\r]+)")
@@ -12,9 +13,15 @@ _AT_ONCE = 65_536
 
 
 class Gate:
-    """`url` answers as `upstream` does; at most `down_bytes` come down and `up_bytes` go up until `open` is called."""
+    """`url` answers as `upstream` does; at most `down_bytes` come down and `up_bytes` go up until `open` is called.
 
-    def __init__(self, upstream: str, *, down_bytes: float = float("inf"), up_bytes: float = float("inf")) -> None:
+    With `only`, connections whose first request does not name it go their way uncounted.
+    """
+
+    def __init__(
+        self, upstream: str, *, only: str = "", down_bytes: float = float("inf"), up_bytes: float = float("inf")
+    ) -> None:
+        self._only = only.encode()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._upstream = upstream
@@ -67,17 +74,23 @@ class Gate:
             for way, source, target in (("up", here, there), ("down", there, here)):
                 threading.Thread(target=self._pump, args=(way, source, target), daemon=True).start()
 
+    def _count(self, way: str, size_bytes: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._left[way] > 0)
+            self._left[way] -= size_bytes
+            self.passed[way] += size_bytes
+            self._changed.notify_all()
+
     def _pump(self, way: str, source: socket.socket, target: socket.socket) -> None:
+        is_counted = not self._only
         with suppress(OSError):
             while data := source.recv(_AT_ONCE):
+                is_counted = is_counted or (way == "up" and self._only in data.partition(b"\r\n\r\n")[0])
                 if way == "up" and (head := _HEAD.match(data)):
                     found = _RANGE.search(data.partition(b"\r\n\r\n")[0])
                     self.asked.append((head[1].decode(), head[2].decode(), found and found[1].decode()))
-                with self._changed:
-                    self._changed.wait_for(lambda: self._left[way] > 0)
-                    self._left[way] -= len(data)
-                    self.passed[way] += len(data)
-                    self._changed.notify_all()
+                if is_counted:
+                    self._count(way, len(data))
                 target.sendall(data)
         for one in (source, target):
             with suppress(OSError):
@@ -86,7 +99,7 @@ class Gate:
 
 
 @contextmanager
-def gate(upstream: str, **limits: float) -> Iterator[Gate]:
+def gate(upstream: str, **limits: Any) -> Iterator[Gate]:
     opened = Gate(upstream, **limits)
     try:
         yield opened
