@@ -70,7 +70,7 @@ def test_the_example_of_the_guide_runs_as_it_is_written(
     item = api.get(f"/items/{written[0]['item_id']}").json()
     assert item["metadata"]["user"] == {"season": "summer", "camera": 3}
     assert item["description"] == "A lake in the woods"
-    assert item["metadata"]["system"]["shebang"]["linkInfo"]["ref"] == "https://images.example.com/10/lake.jpeg?w=800"
+    assert item["metadata"]["system"]["shebang"]["linkInfo"]["ref"] == "https://images.example.com/10/lake.jpg?w=800"
 
 
 def test_counts_and_verdicts_are_printed_and_the_exit_code_tells(run: Run, api, new_dataset, tmp_path: Path):

@@ -350,6 +350,31 @@ async def put_rows(
             ids |= await _write_items(conn, dataset_id, folder_ids, left, creator_id, replaced=replaced)
     if len(ids) < len(written):
         raise NotFound("The dataset was deleted meanwhile.")
+    await _tell_of(conn, dataset_id, written, ids, before)
+    return {path: (item_id, path not in before) for path, item_id in ids.items()}
+
+
+async def add_rows(
+    conn: AsyncConnection[Any], dataset_id: int, written: Sequence[Written], *, creator_id: int | None
+) -> dict[str, int]:
+    """Add items where there is none. Returns the ids of those added, by path; what is there stays as it is.
+
+    For items without an object of their own, which is why nobody's path has to be locked. Paths must differ.
+    """
+    folder_ids = await ensure_folders(conn, dataset_id, {folder_of(one.path) for one in written})
+    ids = await _write_items(conn, dataset_id, folder_ids, written, creator_id, replaced=[])
+    await _tell_of(conn, dataset_id, [one for one in written if one.path in ids], ids, {})
+    return ids
+
+
+async def _tell_of(
+    conn: AsyncConnection[Any],
+    dataset_id: int,
+    written: Sequence[Written],
+    ids: Mapping[str, int],
+    before: Mapping[str, Item],
+) -> None:
+    """Events, counters, and no tombstones any more."""
     await conn.execute("DELETE FROM tombstone WHERE dataset_id = %s AND path = ANY(%s)", [dataset_id, list(ids)])
     shown = [path for path in ids if not _is_hidden(path)]
     await events.record_items(conn, dataset_id, "Created", [ids[path] for path in shown if path not in before])
@@ -364,7 +389,6 @@ async def put_rows(
         change.bytes += one.size_bytes
         change.hidden_items += hidden
     await count(conn, dataset_id, change)
-    return {path: (item_id, path not in before) for path, item_id in ids.items()}
 
 
 def _is_hidden(path: str) -> bool:
@@ -396,11 +420,10 @@ async def _write_items(
                 (SELECT started_at FROM scan WHERE dataset_id = %(dataset_id)s AND state = 'running')
             )
         FROM unnest(
-            %(folder_ids)s::bigint[], %(paths)s::text[], %(object_keys)s::text[], %(sizes)s::bigint[],
-            %(etags)s::text[], %(modified)s::text[], %(mime_types)s::text[], %(hidden)s::boolean[],
-            %(descriptions)s::text[],
-            -- In binary: as text each of their many quotes would be escaped.
-            %(user_metadata)b::text[], %(system_metadata)b::text[], %(links)b::text[]
+            -- Texts in binary: otherwise each is looked through for what is to be escaped.
+            %(folder_ids)s::bigint[], %(paths)b::text[], %(object_keys)b::text[], %(sizes)s::bigint[],
+            %(etags)b::text[], %(modified)b::text[], %(mime_types)b::text[], %(hidden)s::boolean[],
+            %(descriptions)b::text[], %(user_metadata)b::text[], %(system_metadata)b::text[], %(links)b::text[]
         ) WITH ORDINALITY AS given (
             folder_id, path, object_key, size_bytes, etag, modified_at, mime_type, hidden, description, user_metadata,
             system_metadata, link, n
@@ -416,12 +439,9 @@ async def _write_items(
             link = excluded.link, width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0,
             missing_since = NULL, trashed_at = NULL, changed_at = excluded.changed_at, updated_at = now(),
             updated_by_id = excluded.updated_by_id, origin_dataset_id = NULL,
-            -- Clones, and whom this is a clone of, keep the thumbnail of the old content.
+            -- The thumbnail of the old content may be that of clones, or of what this is a clone of.
             thumbnail_id = CASE
-                WHEN item.origin_dataset_id IS NOT NULL OR EXISTS (
-                    SELECT FROM item AS clone
-                    WHERE clone.thumbnail_id = coalesce(item.thumbnail_id, item.id) AND clone.id <> item.id
-                ) THEN nextval('item_id_seq')
+                WHEN item.origin_dataset_id IS NOT NULL OR item.thumbnail_type IS NOT NULL THEN nextval('item_id_seq')
                 ELSE item.thumbnail_id
             END
         WHERE item.id = ANY(%(replaced)s)

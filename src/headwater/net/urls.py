@@ -6,6 +6,7 @@ are refused, and the URL that is sent is written anew from its checked parts.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import quote, urljoin
 
@@ -114,6 +115,7 @@ def is_host_name(host: str) -> bool:
     return bool(_HOST_NAME.fullmatch(host)) and not _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2])
 
 
+@lru_cache(maxsize=1024)
 def literal_address(host: str) -> Address | None:
     """Without a zone; None for a name, and for the notations of addresses that only some read."""
     try:

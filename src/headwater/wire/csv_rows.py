@@ -37,6 +37,7 @@ _SPACE = re.compile(r"\s+")
 _WEB = ("http://", "https://")
 _SHOWN = 100  # characters of a cell in a sentence
 _FEW = 10
+_PLAIN_CHARS = 10_000
 
 
 class Refused(Exception):
@@ -268,12 +269,24 @@ def _metadata(given: dict[str, str]) -> tuple[dict[str, Any] | None, dict[str, A
         raise Refused("item_metadata", f"It is not JSON: {str(error)[:_SHOWN]}.") from None
     if not isinstance(found, dict):
         raise Refused("item_metadata", 'It is no JSON object such as {"camera": 3}.')
+    if _is_plain(text) and not found.keys() & {"user", "system"}:
+        return found, None
     is_whole = found.keys() <= {"user", "system"} and all(isinstance(part, dict) for part in found.values())
     try:
         patch = metadata_patch(found if is_whole and found else {"user": found})
     except BadRequest as error:
         raise Refused("item_metadata", str(error)) from None
     return merged({}, patch.user or {}), merged({}, patch.system) or None
+
+
+def _is_plain(text: str) -> bool:
+    """Whether nothing in a short document could be too deep, too large, a null or a NUL: most need no closer look."""
+    return (
+        len(text) < _PLAIN_CHARS
+        and text.count("{") + text.count("[") < _FEW
+        and "null" not in text
+        and "\\u" not in text
+    )
 
 
 def _decoded(body: str) -> bytes:

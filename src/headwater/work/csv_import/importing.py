@@ -18,7 +18,7 @@ from headwater.catalog import accounts, commands, csv_imports, datasets, items, 
 from headwater.catalog.accounts import Account
 from headwater.catalog.csv_imports import CsvImport, Settled, Standing
 from headwater.catalog.datasets import Dataset
-from headwater.catalog.items import Item, Written
+from headwater.catalog.items import Written
 from headwater.catalog.links import Link
 from headwater.errors import BadRequest, NotFound
 from headwater.net.fetch import FetchFailed
@@ -35,6 +35,7 @@ from headwater.work.upload.paths import Door
 from headwater.work.workplace import Workplace
 
 _PIECE_ROWS = 1_000  # paths that are locked at once
+_LINK_ROWS = 4_000  # links of our own storage, whose paths nobody locks
 _PIECE_CHARS = 16 * 1024 * 1024
 _AT_ONCE = 16
 _MOST_FETCHED_BYTES = 5 * 1024**3
@@ -71,6 +72,11 @@ class _Piece:
     last: Record
     verdicts: list[Verdict]
     groups: dict[str, list[_Wanted]]
+
+    @property
+    def is_light(self) -> bool:
+        """Whether all its items are rows and nothing else."""
+        return all(one.written is not None for group in self.groups.values() for one in group)
 
 
 @dataclass(slots=True)
@@ -228,7 +234,12 @@ async def _one_ahead(source: AsyncIterator[_Piece]) -> AsyncGenerator[_Piece]:
 
 async def _judged_pieces(run: _Run, own: Store) -> AsyncIterator[_Piece]:
     async for records in _pieces(run, own):
-        yield await asyncio.to_thread(_judged, run, records)
+        piece = await asyncio.to_thread(_judged, run, records)
+        if piece.is_light or len(records) <= _PIECE_ROWS:
+            yield piece
+            continue
+        for first in range(0, len(records), _PIECE_ROWS):
+            yield await asyncio.to_thread(_judged, run, records[first : first + _PIECE_ROWS])
 
 
 async def _pieces(run: _Run, own: Store) -> AsyncIterator[list[Record]]:
@@ -246,7 +257,7 @@ async def _pieces(run: _Run, own: Store) -> AsyncIterator[list[Record]]:
                 continue
             piece.append(record)
             chars += sum(map(len, record.cells))
-            if len(piece) >= _PIECE_ROWS or chars >= _PIECE_CHARS:
+            if len(piece) >= (_LINK_ROWS if run.is_own else _PIECE_ROWS) or chars >= _PIECE_CHARS:
                 yield piece
                 piece, chars = [], 0
     if piece:
@@ -264,8 +275,14 @@ async def _records(own: Store, key: str, reader: Reader, start: int) -> AsyncIte
 async def _import_piece(run: _Run, own: Store, store: Store, piece: _Piece) -> None:
     brought = _Brought(verdicts=list(piece.verdicts))
     try:
-        await _bring_all(run, store, brought, piece.groups)
-        await _settle(run, own, store, piece.last, brought)
+        if piece.is_light:
+            for path, (first, *others) in piece.groups.items():
+                assert first.written is not None
+                brought.ready[path] = first, first.written
+                brought.doubles += [(other, first) for other in others]
+        else:
+            await _bring_all(run, store, brought, piece.groups)
+        await _settle(run, own, store, piece, brought)
     except BaseException:
         await _drop_unused(run, store, brought.own_keys)
         raise
@@ -439,7 +456,7 @@ async def _drop_unused(run: _Run, store: Store, own_keys: dict[str, str]) -> Non
 # Items, verdicts and the cursor.
 
 
-async def _settle(run: _Run, own: Store, store: Store, last: Record, brought: _Brought) -> None:
+async def _settle(run: _Run, own: Store, store: Store, piece: _Piece, brought: _Brought) -> None:
     """In one transaction. Raises _Overtaken."""
     found, verdicts = run.found, list(brought.verdicts)
     async with run.place.pool.connection() as conn:
@@ -448,23 +465,26 @@ async def _settle(run: _Run, own: Store, store: Store, last: Record, brought: _B
             raise _Overtaken
         if (await csv_imports.get(conn, found.command_id)).settled_row != found.settled_row:
             raise _Overtaken  # before anything is written over what the other wrote
-        late, refused = await _add_items(conn, run, brought, verdicts)
-        for wanted, first in brought.doubles:
-            reason = refused.get(first.path)
-            verdicts.append(
-                Verdict(wanted.number, wanted.row.name, "refused", "", reason)
-                if reason is not None
-                else _double(wanted, first.number)
-            )
+        late = await _add_items(conn, run, brought, verdicts, is_light=piece.is_light)
+        verdicts += [_of_double(run, wanted, first, late.get(first.path)) for wanted, first in brought.doubles]
         verdicts.sort(key=lambda one: one.row)
         if verdicts:
             await own.put(piece_key(found, found.pieces), written(verdicts), content_type="text/csv")
-        settled = _settled(found, last, verdicts)
+        settled = _settled(found, piece.last, verdicts)
         await csv_imports.settle(conn, found.command_id, settled)
         now = await csv_imports.get(conn, found.command_id)
         await _tell(conn, run, now, verdicts)
     run.found = now
     await _drop_unused(run, store, {path: key for path, key in brought.own_keys.items() if path in late})
+
+
+def _of_double(run: _Run, wanted: _Wanted, first: _Wanted, late: Standing | str | None) -> Verdict:
+    """The verdict on a row whose name an earlier one of the piece has."""
+    if late is None:
+        return _double(wanted, first.number)
+    if isinstance(late, Standing):
+        return _already(run, wanted, late)
+    return Verdict(wanted.number, wanted.row.name, "refused", "", late)
 
 
 def _settled(found: CsvImport, last: Record, verdicts: Sequence[Verdict]) -> Settled:
@@ -495,29 +515,28 @@ async def _tell(conn: AsyncConnection[Any], run: _Run, now: CsvImport, verdicts:
 
 
 async def _add_items(
-    conn: AsyncConnection[Any], run: _Run, brought: _Brought, verdicts: list[Verdict]
-) -> tuple[set[str], dict[str, str]]:
-    """Items of what is ready. Returns paths that came to nothing, and why for those that had no room."""
+    conn: AsyncConnection[Any], run: _Run, brought: _Brought, verdicts: list[Verdict], *, is_light: bool
+) -> dict[str, Standing | str]:
+    """Items of what is ready. Returns the paths that came to nothing: what is there, or why it cannot be."""
     dataset, paths = run.dataset, list(brought.ready)
     if not paths:
-        return set(), {}
-    await items.lock_paths(conn, dataset.id, paths)
+        return {}
+    if not is_light:
+        await items.lock_paths(conn, dataset.id, paths)
     standing = await csv_imports.find_at(conn, dataset.id, paths)
     room = None if run.found.is_dry_run else await quotas.lock_room(conn, dataset.id)
     left = len(paths) if room is None else room.left
     added: list[Written] = []
     new = 0
-    late: set[str] = set()
-    refused: dict[str, str] = {}
+    late: dict[str, Standing | str] = {}
     for path, (wanted, one) in brought.ready.items():
         there = standing.get(path)
         if there is not None and not there.is_missing:
             verdicts.append(_already(run, wanted, there))
-            late.add(path)
+            late[path] = there
         elif there is None and new >= left and room is not None:
-            refused[path] = str(room.exceeded(1))
-            verdicts.append(Verdict(wanted.number, wanted.row.name, "refused", "", refused[path]))
-            late.add(path)
+            late[path] = reason = str(room.exceeded(1))
+            verdicts.append(Verdict(wanted.number, wanted.row.name, "refused", "", reason))
         elif run.found.is_dry_run:
             verdicts.append(_told_in_dry_run(run, wanted))
         else:
@@ -525,15 +544,24 @@ async def _add_items(
             new += there is None
     if room is not None and new:
         await quotas.take_room(conn, room, new)
-    ghosts = [standing[one.path].item_id for one in added if one.path in standing]
-    before: list[Item] = await items.load_items(conn, dataset.id, ghosts) if ghosts else []
-    if added:
+    if added and is_light:
+        ids = await items.add_rows(conn, dataset.id, added, creator_id=run.caller.id)
+        verdicts += [_created(brought, one.path, ids.get(one.path)) for one in added]
+    elif added:
+        ghosts = [standing[one.path].item_id for one in added if one.path in standing]
+        before = await items.load_items(conn, dataset.id, ghosts)
         done = await items.put_rows(conn, dataset.id, added, creator_id=run.caller.id)
-        for path, (item_id, _) in done.items():
-            wanted, _ = brought.ready[path]
-            verdicts.append(Verdict(wanted.number, wanted.row.name, "created", item_id=item_id))
-    await drop_replaced(conn, before)
-    return late, refused
+        verdicts += [_created(brought, path, item_id) for path, (item_id, _) in done.items()]
+        await drop_replaced(conn, before)
+    return late
+
+
+def _created(brought: _Brought, path: str, item_id: int | None) -> Verdict:
+    """Without an id another was quicker at this moment."""
+    wanted, _ = brought.ready[path]
+    if item_id is None:
+        return Verdict(wanted.number, wanted.row.name, "skipped", "", "The item is there already.")
+    return Verdict(wanted.number, wanted.row.name, "created", item_id=item_id)
 
 
 _MOST_NAMES = 1_000_000  # that a dry run remembers
