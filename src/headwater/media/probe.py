@@ -55,6 +55,8 @@ SIGNATURES = (
     Signature(344, b"ni1\x00", "application/x-nifti"),
     Signature(0, b"LASF", "application/vnd.las"),
     Signature(0, b"# .PCD", "application/x-pcd"),
+    Signature(0, b"VERSION .7\n", "application/x-pcd"),  # its first line is a comment, and may be absent
+    Signature(0, b"VERSION 0.7\n", "application/x-pcd"),
     Signature(0, b"ply\n", "application/x-ply"),
     Signature(0, b"ply\r\n", "application/x-ply"),
 )

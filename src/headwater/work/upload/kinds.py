@@ -5,6 +5,7 @@ from typing import Any
 
 from headwater.catalog.accounts import Account
 from headwater.media.probe import sniff_mime_type
+from headwater.mime_types import guess_mime_type
 from headwater.wire.links import DEFAULT_MIME_TYPE, LARGEST_LINK_BYTES
 from headwater.work.links import read_new_link
 from headwater.work.workplace import Workplace
@@ -26,5 +27,5 @@ async def read_kind(place: Workplace, caller: Account, path: str, start: bytes) 
     """From the first `KIND_BYTES` of a file. Raises BadRequest, NotFound for a link that cannot be."""
     link = await read_new_link(place, caller, path, start) if may_be_link(path, len(start)) else None
     if link is None:
-        return Kind(sniff_mime_type(start, path))
+        return Kind(sniff_mime_type(start, path) if start else guess_mime_type(path))
     return Kind(link.mime_type or DEFAULT_MIME_TYPE, link.to_json())
