@@ -7,7 +7,7 @@ import typer
 
 from headwater.cli import options
 from headwater.cli.client import Client, connect
-from headwater.cli.finding import list_datasets, list_projects
+from headwater.cli.finding import ensure_project, list_datasets
 from headwater.cli.output import note, print_json
 from headwater.cli.sources import Access, Bucket, Folder, Given, Source, access_of, endpoint_of, parse_source
 from headwater.cli.syncing import followed, report_end
@@ -113,7 +113,7 @@ def connect_command(
 
 def connect_source(client: Client, wanted: Wanted, dataset_name: str, project_name: str) -> Connected:
     """Everything there, made where it is missing; says what it made. Safe to repeat. Raises HeadwaterError."""
-    project = _ensure_project(client, project_name)
+    project = ensure_project(client, project_name)
     existing = list_datasets(client, project["id"], dataset_name)
     if existing:
         driver = _driver_of(client, existing[0])
@@ -133,20 +133,6 @@ def connect_source(client: Client, wanted: Wanted, dataset_name: str, project_na
     dataset = client.post("/datasets", body)
     note(f"Made dataset {project['name']}/{dataset_name}.")
     return Connected(project, driver, dataset)
-
-
-def _ensure_project(client: Client, name: str) -> dict[str, Any]:
-    found = [project for project in list_projects(client) if project["name"] == name]
-    if found:
-        return found[0]
-    try:
-        made = client.post("/projects", form={"name": name})
-    except Conflict:
-        raise Conflict(
-            f"There is a project {name} that you are not a member of. Ask its owner, or choose another with --project."
-        ) from None
-    note(f"Made project {name}.")
-    return made
 
 
 def _driver_of(client: Client, dataset: dict[str, Any]) -> dict[str, Any] | None:

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from headwater.cli.client import Client
-from headwater.errors import BadRequest, NotFound
+from headwater.cli.output import note
+from headwater.errors import BadRequest, Conflict, NotFound
 
 _ID = re.compile(r"[0-9a-f]{24}")
 _PAGE = 1000
@@ -37,6 +38,21 @@ def get_project(client: Client, wanted: str) -> dict[str, Any]:
         if wanted in (project["name"], project["id"]):
             return project
     raise NotFound(f"There is no project {wanted!r} that you may see. List them: headwater ls")
+
+
+def ensure_project(client: Client, name: str) -> dict[str, Any]:
+    """By name; made if there is none. Raises Conflict for one that the caller may not see."""
+    found = [project for project in list_projects(client) if project["name"] == name]
+    if found:
+        return found[0]
+    try:
+        made = client.post("/projects", form={"name": name})
+    except Conflict:
+        raise Conflict(
+            f"There is a project {name} that you are not a member of. Ask its owner, or choose another with --project."
+        ) from None
+    note(f"Made project {name}.")
+    return made
 
 
 def list_datasets(client: Client, project_id: str | None = None, name: str | None = None) -> list[dict[str, Any]]:

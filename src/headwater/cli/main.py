@@ -9,6 +9,7 @@ from headwater.cli import (
     cloning,
     connecting,
     csv_imports,
+    datasets,
     deleting,
     demo,
     doctor,
@@ -87,6 +88,7 @@ _COMMANDS = {
 for panel, commands in _COMMANDS.items():
     for name, function in commands.items():
         app.command(name, rich_help_panel=panel)(function)
+app.add_typer(datasets.dataset_app, rich_help_panel="Start here")
 app.add_typer(drivers.driver_app, rich_help_panel="Start here")
 app.add_typer(ghosts.ghosts_app, rich_help_panel="Start here")
 app.add_typer(metadata.metadata_app, rich_help_panel="Start here")
