@@ -246,7 +246,7 @@ _COPIED: LiteralString = """
     CASE WHEN %(clone_metadata)s THEN item.metadata_edited_at END,
     item.system_metadata - %(clone_left_out)s::text[],
     coalesce(item.origin_dataset_id, item.dataset_id),
-    CASE WHEN item.thumbnail_type IS NOT NULL OR item.etl_state = 0 THEN coalesce(item.thumbnail_id, item.id) END
+    CASE WHEN item.thumbnail_type IS NOT NULL THEN coalesce(item.thumbnail_id, item.id) END
 """
 _INSERT: LiteralString = """
     INSERT INTO item (

@@ -85,24 +85,26 @@ async def kept_for_clones(conn: AsyncConnection[Any], dataset_id: int, paths: Se
 async def drop_replaced(conn: AsyncConnection[Any], replaced: Sequence[Item]) -> None:
     """A job, in the caller's transaction, for what `items.put_items` has left of items that it gave new content.
 
-    All of one dataset, as they were before. In our own storage that is their objects; of clones their thumbnails as
-    well, because the items have another place now. In a bucket the objects were replaced themselves.
+    All of one dataset, as they were before. That is their thumbnails, and in our own storage their objects; in a
+    bucket these were replaced themselves.
     """
     left = [found for before in replaced if (found := _left_of_replaced(before)) is not None]
     if left:
         dataset_id = replaced[0].dataset_id
-        await queue.defer(conn, DELETE_OBJECTS_TASK, dataset_id=dataset_id, doomed=left, delete_object=True)
+        has_objects = any(one["object_key"] is not None for one in left)
+        await queue.defer(conn, DELETE_OBJECTS_TASK, dataset_id=dataset_id, doomed=left, delete_object=has_objects)
 
 
 def _left_of_replaced(before: Item) -> dict[str, Any] | None:
-    is_clone = before.origin_dataset_id is not None
-    thumbnail = None
-    if is_clone and before.thumbnail_type:
-        thumbnail = thumbnail_key(before.thumbnail_number, before.thumbnail_type)
-    if before.object_key is None and thumbnail is None:
+    kind = before.thumbnail_type
+    if before.object_key is None and kind is None:
         return None
-    left = {"path": before.path, "object_key": before.object_key, "thumbnail": thumbnail}
-    return left | {"origin": before.origin_dataset_id}
+    return {
+        "path": before.path,
+        "object_key": before.object_key,
+        "thumbnail": thumbnail_key(before.thumbnail_number, kind) if kind else None,
+        "origin": before.origin_dataset_id,
+    }
 
 
 async def forget_derived(conn: AsyncConnection[Any], dataset_id: int, gone: Iterable[Deleted]) -> None:

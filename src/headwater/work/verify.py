@@ -29,7 +29,7 @@ from headwater.catalog.verifying import Column, Difference, Thumbnails
 from headwater.errors import Conflict, FailedDependency, HeadwaterError, StoreMissing, Unavailable
 from headwater.ids import to_wire
 from headwater.storage.stores import Doomed, ListingPage, ObjectInfo, Store
-from headwater.work.deletion import delete_own_unnamed
+from headwater.work.deletion import delete_own_unnamed, drop_replaced
 from headwater.work.preprocess import TASK as PREPROCESS_TASK
 from headwater.work.preprocess import thumbnail_key
 from headwater.work.selection import Selection
@@ -464,7 +464,9 @@ async def _add(conn: AsyncConnection[Any], run: _Run, kind: Difference, path: st
         modified_at=info.modified_at,
         mime_type=None,
     )
+    before = await items.find_item_at(conn, run.dataset_id, path)
     await items.put_item(conn, run.dataset_id, written, creator_id=None)
+    await drop_replaced(conn, [] if before is None else [before])
     run.repaired[_OF_DIFFERENCE[kind]] += 1
 
 
