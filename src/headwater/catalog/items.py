@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
@@ -470,7 +471,12 @@ async def _write_items(
 
 
 def _json(document: dict[str, Any] | None) -> str | None:
-    return None if document is None else json.dumps(document)
+    if document is None:
+        return None
+    try:
+        return orjson.dumps(document).decode()
+    except TypeError:  # a number of more than 64 bits
+        return json.dumps(document)
 
 
 async def _lock_items_at(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> list[Item]:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from headwater.errors import BadRequest
 from headwater.work.csv_import.encodings import UTF_16, bom_bytes
@@ -143,7 +144,7 @@ class Reader:
             first = start
         return records, ""
 
-    def _csv(self, lines: list[str], first: int) -> "csv._reader":  # pyright: ignore[reportPrivateUsage]
+    def _csv(self, lines: list[str], first: int) -> Any:  # the type of csv.reader has no name of its own
         layout = self._layout
         rest = (lines[number] for number in range(first, len(lines)))
         return csv.reader(rest, delimiter=layout.separator, skipinitialspace=layout.skips_spaces, strict=True)
