@@ -1,6 +1,7 @@
 """Finding projects and datasets by what people write: a name, PROJECT/NAME or an id."""
 
 import re
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -86,7 +87,10 @@ def get_dataset(client: Client, wanted: str) -> dict[str, Any]:
     for project, rest in _starts(projects, wanted):
         if rest and (inside := list_datasets(client, project["id"], rest)):
             return inside[0]
-    raise NotFound(f"There is no dataset {wanted!r} that you may see. List them: headwater ls PROJECT")
+    raise NotFound(
+        f"There is no dataset {wanted!r} that you may see. List them: headwater ls PROJECT; make one: headwater dataset "
+        f"create {shlex.quote(wanted)}"
+    )
 
 
 def split_place(client: Client, place: str) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
