@@ -308,7 +308,7 @@ async def test_a_clone_that_dies_at_any_call_is_finished_by_the_next(world, faul
     await world.upload(taken, "/3", b"another")
     number = 0
     while True:
-        number += 1 if kind != "statement" else 2
+        number += 1 if kind != "statement" else 4
         target = await target_for(world, source)
         await clone(world, taken, into=target)
         arguments = await request(world, [source], target)
@@ -329,7 +329,7 @@ async def test_a_clone_that_dies_at_any_call_is_finished_by_the_next(world, faul
         await purge(world, target)
         if not fault.has_fired:
             break
-    assert number > (20 if kind == "statement" else 3)
+    assert number > (16 if kind == "statement" else 3)
 
 
 async def test_an_abort_keeps_what_was_cloned_and_says_so(world, small_pieces, monkeypatch):

@@ -11,7 +11,7 @@ from headwater.cli import options
 from headwater.cli.client import Client, connect
 from headwater.cli.finding import get_dataset
 from headwater.cli.following import ENDED, follow
-from headwater.cli.output import add_row, age, console, counted, fail, note, print_json, say, size, table
+from headwater.cli.output import add_row, age, console, counted, fail, note, print_json, say, size, table, warn
 from headwater.cli.syncing import followed as follow_sync
 from headwater.cli.syncing import report_end
 from headwater.errors import BadRequest
@@ -114,6 +114,8 @@ def _delete(
         fail(command["error"] or f"The deletion ended as {command['status']}.")
     if not as_json:
         say(f"Deleted {_facts(command)} of {dataset['name']}. {preview['objects']}")
+        if command["warning"]:
+            warn(command["warning"])
         if " stay in " in preview["objects"]:
             where = f" --folder {shlex.quote(asked['folder'])}" if "folder" in asked else ""
             note(f"To bring back what was deleted here: headwater delete {shlex.quote(dataset['name'])} --undo{where}")

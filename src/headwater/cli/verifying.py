@@ -56,6 +56,8 @@ def verify_command(
         print_json(_json(command["id"], told))
     else:
         _show(found, told)
+        if not told.get("objectsCompared", True):
+            note("It is made of other datasets of a bucket: verify these to have its objects compared.")
     if not told["clean"]:
         sys.exit(1)
 

@@ -47,7 +47,7 @@ class MergeBody(BaseModel):
 
     name: str = Field(description="Of the new dataset.")
     datasets: list[str] = Field(alias="datasetsIds", min_length=1, max_length=1_000)
-    projects: list[str] = Field(
+    projects: list[str] | str = Field(
         default_factory=list, alias="projectIds", description="The first one gets the new dataset."
     )
     params: Params = Field(default_factory=Params, alias="mergeDatasetParams")
@@ -85,6 +85,6 @@ def wanted(body: CloneBody) -> dict[str, Any]:
     return kept
 
 
-def ids(given: list[str], noun: str) -> list[int]:
-    """Each once, in the order in which they came first. Raises NotFound."""
-    return list(dict.fromkeys(from_wire(text, noun) for text in given))
+def ids(given: list[str] | str, noun: str) -> list[int]:
+    """Each once, in the order in which they came first; scripts give one as it is. Raises NotFound."""
+    return list(dict.fromkeys(from_wire(text, noun) for text in ([given] if isinstance(given, str) else given)))

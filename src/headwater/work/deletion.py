@@ -442,9 +442,13 @@ async def _delete_next(conn: AsyncConnection[Any], command_id: int, selection: S
         conn, command.dataset_id, selection, after_id=command.spec["after"], last_id=last_id, limit=_PIECE_ITEMS
     )
     if not doomed:
-        await commands.end_command(conn, command_id, "success")
+        kept = told.get("keptForClones", 0)
+        warning = f"{kept:,} of their objects stay in the bucket, because clones use them." if kept else None
+        await commands.end_command(conn, command_id, "success", warning=warning)
         return True
     deleted = await _delete_rows(conn, command.dataset_id, doomed)
+    if kept := await kept_for_clones(conn, command.dataset_id, [gone.path for gone in deleted]):
+        told["keptForClones"] = told.get("keptForClones", 0) + kept
     told |= {
         "deleted": told["deleted"] + len(deleted),
         "bytes": told["bytes"] + sum(gone.size_bytes for gone in deleted),
