@@ -5,6 +5,8 @@ import base64
 import csv
 import io
 import json
+import multiprocessing
+import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,16 +16,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater.catalog import commands, csv_imports, datasets, quotas
+from headwater.catalog import commands, csv_imports, datasets, organizations, quotas
 from headwater.errors import BadRequest, Conflict, NotFound, Unavailable
 from headwater.net.addresses import read_inner_host
 from headwater.net.fetch import Fetcher
 from headwater.work import csv_import, deletion, verify
 from headwater.work.csv_import import reading
+from headwater.workplace import load_vault, open_workplace
+from tests.work import csv_child
 from tests.work.csv_corpus import CASES, Case, U, table
 from tests.work.csv_files import finish, imported, items_of, request, result, take_jobs
 from tests.work.quotas import give_to, make_organization
 from tests.work.scripted import Crash, Fault, FaultyCursor, ScriptedStore
+from tests.work.world import World
 
 ROWS = 23
 
@@ -527,3 +532,62 @@ def test_a_row_that_never_ends_costs_itself_alone():
         told = [(record.cells[:2], bool(record.reason)) for record in records if record.cells != ["y"]]
         assert [cells for cells, is_refused in told if not is_refused] == [["1", "ok"], ["3", "ok"], ["5", "ok"]]
         assert sum(is_refused for _, is_refused in told) == 2
+
+
+# Killed for real.
+
+
+@pytest.mark.timeout(180)
+async def test_killed_again_and_again_it_goes_on(new_database, settings_for, tmp_path):
+    given = settings_for(decoders=1)
+    url = new_database()
+    async with open_workplace(given, url, name="csv", max_connections=4) as place:
+        async with place.pool.connection() as conn:
+            owner = await organizations.get_owner(conn)
+        world = World(place, owner, tmp_path, load_vault(given).local)
+        dataset, _ = await world.own_dataset()
+        body = many(600).replace(b"5.jpg,link", b"5.jpg,")
+        cell = base64.b64encode(b"bytes").decode()
+        body += f'600,,upload,one\n601,data:image/png;base64,"{cell}\n'.encode()
+        command_id, _ = await request(world, dataset, body)
+        arguments = (
+            {"data_dir": str(given.data_dir), "local_roots": given.local_roots, "decoders": 1},
+            url,
+            command_id,
+        )
+
+        async def settled() -> int:
+            async with world.connection() as conn:
+                return (await csv_imports.get(conn, command_id)).settled_row
+
+        kills = 0
+        for target in (30, 150, 151, 320):
+            process = multiprocessing.get_context("spawn").Process(target=csv_child.run, args=arguments, daemon=True)
+            process.start()
+            async with asyncio.timeout(60):
+                while await settled() < target and process.is_alive():  # noqa: ASYNC110 - another process does it
+                    await asyncio.sleep(0.001)
+            process.kill()
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
+        assert kills >= 3
+        done = await finish(world, command_id)
+        assert done.command.status == "success"
+        assert [one[:2] for one in done.outcomes] == [
+            *((row, outcome) for row, outcome, _ in outcomes_of_many(600)),
+            (602, "refused"),
+            (603, "refused"),
+        ]
+        assert len(await items_of(world, dataset)) == done.told["created"]
+
+
+def test_memory_stays_flat_however_long_the_file():
+    """What a reader holds is a block and its records, whatever came before."""
+    reader = reading.Reader(reading.Layout("utf-8"), reading.Point(0, 2))
+    line = f"1,{U}a.jpg,{'x' * 200}\n".encode() * 300
+    rows = 0
+    for _ in range(300):
+        rows += len(reader.feed(line))
+        assert len(reader._held) <= 2 * reading._BLOCK_BYTES
+    rows += len(reader.end())
+    assert rows == 300 * 300
