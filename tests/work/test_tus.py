@@ -8,11 +8,12 @@ import pytest
 from headwater.catalog import uploads
 from headwater.errors import Unavailable
 from headwater.storage.stores import SMALLEST_PART_BYTES
-from headwater.work import tus
+from headwater.work import tus, verify
 from headwater.work.tus import Arriving, Asked, Gone, Interrupted, Receptions
 from headwater.work.upload import Announced
 from tests import servers
 from tests.work.test_planned_uploads import azure_dataset, gcs_dataset
+from tests.work.test_verify import differences
 
 
 @pytest.fixture(scope="session")
@@ -197,3 +198,39 @@ async def test_parts_that_somebody_aborted_end_the_upload(world, bucket, recepti
         await receptions.receive(dataset, world.owner, upload.id, rest)
     with pytest.raises(Gone):
         await receptions.look(dataset, world.owner, upload.id)
+
+
+async def test_verify_finds_what_was_abandoned_and_a_repair_removes_it(world, bucket, receptions: Receptions):
+    dataset, _ = bucket
+    living, expired = [
+        await receptions.create(dataset, world.owner, asked(2 * SMALLEST_PART_BYTES, f"/{n}")) for n in "12"
+    ]
+    for upload in (living, expired):
+        coming = arriving(0, random.randbytes(SMALLEST_PART_BYTES + 5), breaks=True)
+        with pytest.raises(Interrupted):
+            await receptions.receive(dataset, world.owner, upload.id, coming)
+    async with world.place.pool.connection() as conn:
+        await conn.execute("UPDATE tus_upload SET expires_at = now() WHERE id = %s", [expired.id])
+    assert (await differences(world, dataset)).get("abandonedUploads") == ["/2"]
+    assert (await differences(world, dataset, repair=True)).get("abandonedUploads") == ["/2"]
+    assert (await differences(world, dataset)).get("abandonedUploads") is None
+    coming = arriving(SMALLEST_PART_BYTES + 5, bytes(SMALLEST_PART_BYTES - 5))
+    assert (await receptions.receive(dataset, world.owner, living.id, coming)).outcome == "created"
+
+
+async def test_parts_in_our_own_storage_that_nobody_knows_are_found_and_removed(
+    world, receptions: Receptions, monkeypatch: pytest.MonkeyPatch
+):
+    dataset, folder = await world.own_dataset()
+    upload = await receptions.create(dataset, world.owner, asked(2 * SMALLEST_PART_BYTES))
+    coming = arriving(0, random.randbytes(SMALLEST_PART_BYTES + 5), breaks=True)
+    with pytest.raises(Interrupted):
+        await receptions.receive(dataset, world.owner, upload.id, coming)
+    async with world.place.places.of_dataset(dataset.id) as store:
+        await store.begin_parts("objects/x", content_type="", part_bytes=1)
+    assert (await differences(world, dataset, repair=True)) == {}
+    monkeypatch.setattr(verify, "_YOUNG_OBJECT", -verify._YOUNG_OBJECT)
+    assert len((await differences(world, dataset, repair=True))["abandonedUploads"]) == 1
+    assert len(list((folder / ".dataloop/tmp/parts").iterdir())) == 1
+    coming = arriving(SMALLEST_PART_BYTES + 5, bytes(SMALLEST_PART_BYTES - 5))
+    assert (await receptions.receive(dataset, world.owner, upload.id, coming)).outcome == "created"

@@ -22,6 +22,7 @@ _WORDS = {
     "returnedGhosts": "Items marked missing whose object is there",
     "notListed": "Objects that the listing left out",
     "orphanObjects": "Objects of our own storage without an item",
+    "abandonedUploads": "Uploads that were begun and not ended in time",
     "missingThumbnails": "Items without their thumbnail",
     "orphanThumbnails": "Thumbnails without an item",
     "forgottenItems": "Items that wait to be read by nobody",

@@ -595,16 +595,23 @@ async def drop_expired(place: Workplace) -> None:
     async with place.pool.connection() as conn:
         left = await uploads.find_left(conn, _CLEANED_AT_ONCE)
     for upload in left:
-        number = secrets.randbits(62)
-        async with place.pool.connection() as conn:
-            if not await uploads.claim(conn, upload.id, number):
-                continue
-        try:
-            await _try_to_clean(place, upload)
-        finally:
-            async with place.pool.connection() as conn:
-                await uploads.release(conn, upload.id, number)
+        await drop_abandoned(place, upload)
     async with place.pool.connection() as conn:
         await uploads.delete_forgotten(conn)
     if len(left) == _CLEANED_AT_ONCE:
         _log.info("More uploads have expired than are cleaned in one run; the next goes on.")
+
+
+async def drop_abandoned(place: Workplace, upload: ResumableUpload) -> bool:
+    """Clean up after one that has ended or expired. False when it could not be done now."""
+    number = secrets.randbits(62)
+    async with place.pool.connection() as conn:
+        if not await uploads.claim(conn, upload.id, number):
+            return False
+    try:
+        await _try_to_clean(place, upload)
+    finally:
+        async with place.pool.connection() as conn:
+            await uploads.release(conn, upload.id, number)
+            now = await uploads.find_upload(conn, upload.id)
+    return now is None or now.part_state is None

@@ -18,7 +18,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from headwater import queue
-from headwater.catalog import commands, datasets, items, quotas, tombstones, verifying
+from headwater.catalog import commands, datasets, items, quotas, tombstones, uploads, verifying
 from headwater.catalog.commands import Command
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
@@ -29,6 +29,7 @@ from headwater.catalog.verifying import Column, Difference, Thumbnails
 from headwater.errors import Conflict, FailedDependency, HeadwaterError, StoreMissing, Unavailable
 from headwater.ids import to_wire
 from headwater.storage.stores import Doomed, ListingPage, ObjectInfo, Store
+from headwater.work import tus
 from headwater.work.deletion import delete_own_unnamed, drop_replaced
 from headwater.work.preprocess import TASK as PREPROCESS_TASK
 from headwater.work.preprocess import thumbnail_key
@@ -60,6 +61,7 @@ _NAMES: dict[str, str] = {
     "returnedGhosts": "item(s) marked missing whose object is there",
     "notListed": "object(s) that the listing left out though they are there",
     "orphanObjects": "object(s) of our own storage without an item",
+    "abandonedUploads": "upload(s) that were begun and not ended in time",
     "missingThumbnails": "item(s) without their thumbnail",
     "orphanThumbnails": "thumbnail(s) without an item",
     "forgottenItems": "item(s) that wait to be read by nobody",
@@ -263,6 +265,7 @@ async def _verify(run: _Run) -> None:
         async with places.of_dataset(run.dataset_id) as store:
             await _compare_objects(run, store)
             await _look_again(run, store)
+            await _check_uploads(run, store)
     async with places.of_derived(run.dataset_id) as derived:
         await _compare_thumbnails(run, derived)
     await _check_rows(run)
@@ -497,6 +500,29 @@ async def _drop_orphans(run: _Run, store: Store, keys: Sequence[str]) -> None:
         async with run.place.pool.connection() as conn:
             failures = await delete_own_unnamed(conn, store, Where(None, run.dataset_id), left)
         run.repaired["orphanObjects"] += len(left) - len(failures)
+
+
+async def _check_uploads(run: _Run, store: Store) -> None:
+    """Parts of uploads that have ended; in our own storage also those that no upload knows.
+
+    What others have begun in a bucket is theirs.
+    """
+    async with run.place.pool.connection() as conn:
+        known = await uploads.find_states(conn, run.dataset_id)
+    for upload in known:
+        if upload.is_expired or upload.ended_at is not None:
+            run.found("abandonedUploads", upload.path)
+            if run.repairs:
+                run.repaired["abandonedUploads"] += await tus.drop_abandoned(run.place, upload)
+    if not run.is_own:
+        return
+    ours = {state["id"] for upload in known if (state := upload.part_state) is not None}
+    async for one in store.list_unfinished():
+        if one.state["id"] not in ours and one.began_at < datetime.now(UTC) - _YOUNG_OBJECT:
+            run.found("abandonedUploads", one.key)
+            if run.repairs:
+                await store.abort_parts(one.key, one.state)
+                run.repaired["abandonedUploads"] += 1
 
 
 async def _delete(store: Store, keys: Sequence[str]) -> int:
