@@ -205,6 +205,7 @@ async def test_a_video_from_a_server_without_ranges_is_not_read_to_its_end(linke
     await put_link(linked, dataset, origin.serve("/film", film, ranges=False))
     await linked.preprocess(dataset)
     assert (await system(linked, dataset))["ffmpeg"]["duration"] == pytest.approx(4)
+    assert origin.bytes_sent == 0  # it never got rid of all
 
 
 async def test_what_is_no_picture_and_no_video_is_linked_all_the_same(linked: World, origin: Origin):
