@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+import os
 import secrets
 
 import pytest
 
 from headwater.catalog import commands, datasets, projects, quotas
+from headwater.catalog.sync import schedules, upstream
 from headwater.errors import BadRequest, Conflict, QuotaExceeded
-from headwater.work import cloning, deletion
+from headwater.work import cloning, deletion, verify
 from headwater.work.cloning import Options
 from tests import samples
 from tests.work.scripted import Crash, Fault, FaultyCursor, ScriptedStore
+from tests.work.test_deleting import delete_selected
 from tests.work.world import World, wait_for
 
 
@@ -448,3 +451,77 @@ async def test_there_is_room_for_all_or_nothing_is_cloned(world):
     finally:
         async with world.connection() as conn:
             await quotas.set_limit(conn, organization_id, None)
+
+
+async def verified(world: World, dataset, *, repair: bool = False) -> dict:
+    async with world.connection() as conn:
+        command_id = await verify.request_verify(conn, dataset, caller_id=world.owner.id, repair=repair)
+    await verify.verify_dataset(world.place, command_id)
+    async with world.connection() as conn:
+        return (await commands.load_command(conn, command_id)).spec["verify"]
+
+
+async def test_clones_and_their_originals_are_verified_and_repaired_without_harm(world):
+    source, folder = await world.own_dataset()
+    await world.upload(source, "/a.jpg", photo(40, 30))
+    await world.upload(source, "/b.jpg", photo(30, 30))
+    await world.preprocess(source)
+    target, _ = await clone(world, source)
+    await world.upload(source, "/a.jpg", photo(20, 20))
+    await world.delete(source, "/b.jpg")
+    await world.run_jobs(source)
+    await world.preprocess(source)
+    age_s = 3 * 86_400
+    for path in folder.rglob("*"):
+        os.utime(path, (path.stat().st_atime - age_s, path.stat().st_mtime - age_s))
+    async with world.connection() as conn:  # the etags of our own storage are made of times
+        await conn.execute("UPDATE item SET etag = '' WHERE dataset_id = %s", [source.id])
+    before = objects(folder)
+    for dataset in (source, target):
+        told = await verified(world, dataset, repair=True)
+        assert told["counts"]["orphanObjects"] == told["counts"]["orphanThumbnails"] == 0
+        assert told["counts"]["missingObjects"] == told["counts"]["missingThumbnails"] == 0
+    assert objects(folder) == before == 3
+    assert len(await contents(world, target)) == 2
+
+
+async def test_of_clones_in_a_bucket_no_object_is_compared(world):
+    store = ScriptedStore({"a": b"1"})
+    source = await world.dataset(store)
+    await world.sync(source)
+    target, _ = await clone(world, source, folder="/x")
+    told = await verified(world, target)
+    assert (told["clean"], told["objectsCompared"], told["listed"]) == (True, False, 0)
+    assert (await verified(world, source))["objectsCompared"] is True
+
+
+async def test_events_and_schedules_pass_clones_by(world):
+    source = await world.dataset(ScriptedStore({"a": b"1"}))
+    await world.sync(source)
+    target, _ = await clone(world, source)
+    async with world.connection() as conn:
+        await conn.execute("UPDATE dataset SET auto_sync = true WHERE id = ANY(%s)", [[source.id, target.id]])
+        followers = await upstream.followers_of(conn, source.driver_id)
+        assert [follower.dataset_id for follower in followers] == [source.id]
+        await conn.execute(
+            """
+            INSERT INTO schedule (dataset_id, cron, timezone, next_run_at)
+            VALUES (%s, '* * * * *', 'UTC', '2000-01-01')
+            """,
+            [target.id],
+        )
+        due = await schedules.take_due(conn)
+        assert due is None or due.dataset_id != target.id
+        await conn.execute("DELETE FROM schedule WHERE dataset_id = %s", [target.id])
+
+
+async def test_a_deletion_tells_how_many_objects_clones_keep(world):
+    store = ScriptedStore({f"{n}": b"1" for n in range(4)})
+    source = await world.dataset(store)
+    await world.sync(source)
+    await clone(world, source, wanted={"filter": {"name": {"$in": ["0", "1"]}}})
+    command = await delete_selected(world, source, {"filter": {}})
+    assert command.status == "success"
+    assert command.warning == "2 of their objects stay in the bucket, because clones use them."
+    await world.run_jobs(source)
+    assert set(store.objects) == {"0", "1"}

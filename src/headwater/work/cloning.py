@@ -186,7 +186,7 @@ async def request_clone(
         spec=spec,
         creator_id=caller.id,
     )
-    job = {
+    job: dict[str, Any] = {
         "command_id": command_id,
         "sources": [[source.id, one.last_id] for source, one in zip(sources, found, strict=True)],
         "wanted": dict(wanted),

@@ -139,7 +139,7 @@ async def request_move(
         spec={"datasetId": to_wire(dataset.id), "move": told, "to": to or "/", "after": 0},
         creator_id=caller_id,
     )
-    job = {
+    job: dict[str, Any] = {
         "command_id": command_id,
         "wanted": dict(wanted),
         "to": to,
