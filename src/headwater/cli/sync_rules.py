@@ -39,9 +39,7 @@ def sync_rules_command(
     ] = None,
     sidecars: Annotated[
         bool | None,
-        typer.Option(
-            "--sidecars/--no-sidecars", help="name.ext.json is not shown: it holds the metadata of name.ext."
-        ),
+        typer.Option("--sidecars/--no-sidecars", help="name.ext.json is not shown: it holds the metadata of name.ext."),
     ] = None,
     brake_items: Annotated[
         int | None, typer.Option("--brake-items", metavar="N", help="So many may go in one sync without a question …")

@@ -119,8 +119,8 @@ async def refresh_items(
             SET size_bytes = new.size_bytes, etag = new.etag, modified_at = nullif(new.modified_at, '')::timestamptz,
                 mime_type = new.mime_type, width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0,
                 missing_since = NULL, trashed_at = NULL, link = NULL,
-                system_metadata = item.system_metadata - '{exif,channels,etl,ffmpeg,fps,duration}'::text[], changed_at = clock_timestamp(),
-                updated_at = now(),
+                system_metadata = item.system_metadata - '{exif,channels,etl,ffmpeg,fps,duration}'::text[],
+                changed_at = clock_timestamp(), updated_at = now(),
                 -- Clones keep the thumbnail of the old content.
                 thumbnail_id = CASE
                     WHEN EXISTS (
