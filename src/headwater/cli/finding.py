@@ -88,8 +88,8 @@ def get_dataset(client: Client, wanted: str) -> dict[str, Any]:
         if rest and (inside := list_datasets(client, project["id"], rest)):
             return inside[0]
     raise NotFound(
-        f"There is no dataset {wanted!r} that you may see. List them: headwater ls PROJECT; make one: headwater dataset "
-        f"create {shlex.quote(wanted)}"
+        f"There is no dataset {wanted!r} that you may see. List them: headwater ls PROJECT; make one: "
+        f"headwater dataset create {shlex.quote(wanted)}"
     )
 
 
