@@ -218,6 +218,31 @@ def test_ctrl_c_keeps_the_parts_that_came_and_the_next_run_sends_the_others(
     assert list((tmp_path / "state/headwater/uploads").iterdir()) == []
 
 
+def test_a_large_file_through_the_server_goes_on_where_it_was_interrupted(
+    server: RunningServer, token_of, bucket: Bucket, tmp_path: Path, state
+):
+    dataset = own_dataset(server, token_of(), f"tus-{bucket.name}")
+    here = fill(tmp_path / "pics", {"big.bin": BIG})
+    arguments = ("upload", str(here), "--dataset", dataset)
+    with gate(server.url, up_bytes=30_000_000) as slow:
+        first = start(server, token_of(), slow, *arguments, **state)
+        slow.wait_until_halted()
+        first.send_signal(signal.SIGINT)
+        _, said = first.communicate(timeout=60)
+        assert first.returncode == 130, said
+        slow.cut()
+        slow.open()
+        passed = slow.passed["up"]
+        second = start(server, token_of(), slow, *arguments, **state)
+        told, said = second.communicate(timeout=60)
+        assert second.returncode == 0, said
+        assert "1 created" in told
+        assert slow.passed["up"] - passed < len(BIG) - 15_000_000
+        down = start(server, token_of(), slow, "download", dataset, "--to", str(tmp_path / "back"))
+        assert down.communicate(timeout=60)[1] == ""
+    assert files_of(tmp_path / "back") == {"pics/big.bin": BIG}
+
+
 def test_a_file_that_changes_while_it_is_sent_becomes_no_item(
     run: Run, server: RunningServer, token_of, weed: S3Server, bucket: Bucket, s3_environment, tmp_path: Path, state
 ):

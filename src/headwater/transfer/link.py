@@ -32,6 +32,7 @@ _ERRORS = {
     error.status: error
     for error in (BadRequest, Unauthorized, Forbidden, NotFound, Conflict, FailedDependency, Unavailable)
 }
+_ERRORS[410] = NotFound  # an upload that has expired
 _BRIEFLY_AWAY = frozenset([408, 429, 500, 502, 503, 504])
 _MOST_DEFECTS = 4  # 500: again and again it is no outage
 _LONGEST_WAIT_S = 10.0
