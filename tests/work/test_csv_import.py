@@ -591,3 +591,22 @@ def test_memory_stays_flat_however_long_the_file():
         assert len(reader._held) <= 2 * reading._BLOCK_BYTES
     rows += len(reader.end())
     assert rows == 300 * 300
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "cp949"])
+def test_a_seam_between_any_two_bytes_changes_nothing(encoding, monkeypatch):
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", 1)
+    body = '가,b\r\n"c\r\nd",나\r\n\r\ne,f\rg,h\n'.encode(encoding)
+    for piece in range(1, len(body) + 1):
+        reader = reading.Reader(reading.Layout(encoding), reading.Point(0, 2))
+        records = []
+        for start in range(0, len(body), piece):
+            records += reader.feed(body[start : start + piece])
+        records += reader.end()
+        assert [(record.row, record.cells) for record in records] == [
+            (2, ["가", "b"]),
+            (3, ["c\r\nd", "나"]),
+            (4, []),
+            (5, ["e", "f"]),
+            (6, ["g", "h"]),
+        ]
