@@ -374,7 +374,9 @@ async def test_a_deletion_that_dies_at_any_call_is_finished_by_the_next_try(worl
         dataset = await world.dataset(store)
         await world.sync(dataset)
         await world.delete(dataset, "/a")
-        given = {"dataset_id": dataset.id, "path": "/a", "object_key": None, "thumbnail": "t", "delete_object": True}
+        thumbnail = f".dataloop/thumbnails/{2**60:024x}.webp"
+        given = {"dataset_id": dataset.id, "path": "/a", "object_key": None, "thumbnail": thumbnail}
+        given |= {"delete_object": True}
         FaultyCursor.fault = store.fault = fault = Fault(kind, nth)
         try:
             await deletion.delete_object(faulty.place, **given)
