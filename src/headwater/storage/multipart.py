@@ -61,8 +61,7 @@ class Multipart:
             ]
             parts += found
             if _text(page, "IsTruncated") != "true" or not found:
-                once = {part.number: part for part in parts}  # SeaweedFS tells of a part that came twice two times
-                return sorted(once.values(), key=lambda part: part.number)
+                return sorted(parts, key=lambda part: part.number)
 
     async def complete(self, key: str, upload_id: str, parts: Sequence[Part], headers: Mapping[str, str]) -> str:
         """The object's etag. Raises StoreMissing when the store does not know the upload, or not any more."""

@@ -117,10 +117,16 @@ async def _finish(store: Store, planned: Planned, one: Given) -> ObjectInfo:
             f"parts: none of {planned.path} was ever asked for. Ask for them, send them, and commit again."
         )
     key, state = planned.path[1:], planned.part_state
-    parts = await store.list_parts(key, state)
-    arrived = {part.number: part.etag for part in parts}
-    for number, etag in one.parts or ():
-        if number not in arrived or (etag is not None and is_other_etag(etag, arrived[number])):
+    listed = await store.list_parts(key, state)
+    arrived = {part.number: part for part in listed}
+    told = dict(one.parts or ())
+    # SeaweedFS tells of each attempt at a part, in no order: the sender was answered which one counts.
+    arrived |= {
+        part.number: part for part in listed if (told.get(part.number) or "").strip('"') == part.etag.strip('"')
+    }
+    parts = list(arrived.values())
+    for number, etag in told.items():
+        if number not in arrived or (etag is not None and is_other_etag(etag, arrived[number].etag.strip('"'))):
             what = "is not what was sent" if number in arrived else "never came"
             raise BadRequest(f"parts: part {number:,} of {planned.path} {what}. Send it again, and commit then.")
     if (size_bytes := sum(part.size_bytes for part in parts)) != planned.size_bytes:
