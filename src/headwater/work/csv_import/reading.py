@@ -7,7 +7,6 @@ closed costs its own line and no more. Bytes that are nothing in the file's enco
 
 import codecs
 import csv
-import io
 import re
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ LONGEST_ROW = 128 * 1024 * 1024  # in characters: an image of some 90 MB as base
 _BLOCK_BYTES = 1024 * 1024
 _MOST_REREAD = 8 * LONGEST_ROW  # characters that are read again because quotes do not fit
 SEPARATORS = (",", ";", "\t", "|")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")  # with its end, and what is behind the last
 _SEP_LINE = re.compile(r"sep=([,;|\t])?\r?\n?")
 _UNCLOSED = "A quote is opened in this row and never closed. Write a quote inside a quoted cell twice, or close it."
 _CUT_OFF = "\udc00"  # stands for half a character at the end of a file
@@ -82,9 +82,11 @@ class Reader:
         if not length:
             return self._wait_for_more(raw)
         text = self._decoded(raw[:length], is_last=is_last)
+        del raw, self._held[:length]  # a row may be long, and there are copies enough of it
         records, rest = self._parsed(text, is_last=is_last)
-        used = length - len(rest.encode(self._layout.encoding, self._errors)) if rest else length
-        del self._held[:used]
+        unused = rest.encode(self._layout.encoding, self._errors)
+        self._held[:0] = unused
+        used = length - len(unused)
         self._point = Point(self._point.byte + used, self._point.row + len(records))
         self._wanted_bytes = max(_BLOCK_BYTES, 2 * len(self._held))
         return records
@@ -120,7 +122,7 @@ class Reader:
 
     def _parsed(self, text: str, *, is_last: bool) -> tuple[list[Record], str]:
         """The records of these whole lines, and what is left of one that does not end with them."""
-        lines = list(io.StringIO(text, newline=""))
+        lines = _LINE.findall(text)
         records: list[Record] = []
         first = 0
         while first < len(lines):
@@ -193,7 +195,8 @@ def _after_first_line(raw: bytes, encoding: str) -> int:
     """0: none ends here."""
     held = len(raw) - len(raw) % 2 if encoding in UTF_16 else len(raw)
     text = codecs.decode(raw[:held], encoding, "surrogatepass" if encoding in UTF_16 else "surrogateescape")
-    line = next(io.StringIO(text, newline=""), "")
+    found = _LINE.match(text)
+    line = found[0] if found is not None else ""
     if not line.endswith(("\r", "\n")) or (line == text and line.endswith("\r")):
         return 0
     return len(line.encode(encoding, "surrogatepass" if encoding in UTF_16 else "surrogateescape"))
@@ -221,7 +224,7 @@ def read_outline(
     errors = "surrogatepass" if encoding in UTF_16 else "surrogateescape"
     length = len(head) if is_whole else _after_last_line(head, encoding)
     length -= (length - bom) % (2 if encoding in UTF_16 else 1)
-    lines = list(io.StringIO(head[bom:length].decode(encoding, errors), newline=""))
+    lines = _LINE.findall(head[bom:length].decode(encoding, errors))
     first = 0
     if lines and (told := _SEP_LINE.fullmatch(lines[0])) is not None:
         separator, first = told[1] or "\t", 1
