@@ -7,7 +7,7 @@ Each figure is one line of JSON on standard output; what goes on meanwhile is to
 import argparse
 import sys
 
-from bench import clone, csv, events, preprocess, scale, serving, sync, tus, uploads
+from bench import clone, csv, events, preprocess, scale, serving, sync, tus, uploads, uploads_cli
 
 _BENCHMARKS = {
     "sync": sync.measure,
@@ -16,6 +16,7 @@ _BENCHMARKS = {
     "events": events.measure,
     "clone": clone.measure,
     "uploads": uploads.measure,
+    "uploads_cli": uploads_cli.measure,
     "tus": tus.measure,
     "csv": csv.measure,
     "serving": serving.measure,
