@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from headwater.catalog import uploads
-from headwater.errors import Unavailable
+from headwater.catalog import accounts, uploads
+from headwater.catalog.links import Link
+from headwater.errors import BadRequest, NotFound, Unavailable
 from headwater.storage.stores import SMALLEST_PART_BYTES
+from headwater.wire.links import link_body
 from headwater.work import tus, verify
 from headwater.work.tus import Arriving, Asked, Gone, Interrupted, Receptions
 from headwater.work.upload import Announced
@@ -234,3 +236,35 @@ async def test_parts_in_our_own_storage_that_nobody_knows_are_found_and_removed(
     assert len(list((folder / ".dataloop/tmp/parts").iterdir())) == 1
     coming = arriving(SMALLEST_PART_BYTES + 5, bytes(SMALLEST_PART_BYTES - 5))
     assert (await receptions.receive(dataset, world.owner, upload.id, coming)).outcome == "created"
+
+
+async def test_a_link_is_checked_as_by_every_other_door(world, receptions: Receptions):
+    """What it may not lead to ends the upload, and nothing is left of it."""
+    dataset, folder = await world.own_dataset()
+    hidden, _ = await world.own_dataset()  # of another project
+    target = (await world.upload(hidden, "/secret.txt", b"secret")).item
+    async with world.connection() as conn:
+        stranger = await accounts.create_account(conn, email="tus-stranger@headwater.test", password=None)
+        await conn.execute(
+            "INSERT INTO project_member (project_id, account_id, role) VALUES (%s, %s, 'developer')",
+            [dataset.project_id, stranger.id],
+        )
+    inner, theirs = Link("url", "http://169.254.169.254/meta"), Link("id", f"{target.id:024x}")
+    for link, refusal in ((inner, BadRequest), (theirs, NotFound)):
+        body = link_body(link)
+        upload = await receptions.create(dataset, stranger, asked(len(body), "/bad.json"))
+        with pytest.raises(refusal):
+            await receptions.receive(dataset, stranger, upload.id, arriving(0, body[:9], body[9:]))
+        with pytest.raises(Gone):
+            await receptions.look(dataset, stranger, upload.id)
+        async with world.connection() as conn:
+            assert await uploads.load_tail(conn, upload.id) == b""
+            assert (await uploads.find_upload(conn, upload.id)).hold_id is None
+    assert await world.index(dataset) == {}
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+    for link, mime_type in ((Link("url", "https://a.test/b.png", "image/png"), "image/png"), (theirs, "image")):
+        body = link_body(link)
+        upload = await receptions.create(dataset, world.owner, asked(len(body), f"/{link.kind}.json"))
+        upload = await receptions.receive(dataset, world.owner, upload.id, arriving(0, body))
+        item = await receptions.find_item(upload)
+        assert (Link.of(item.link), item.mime_type) == (link, mime_type)

@@ -21,12 +21,15 @@ from headwater.catalog import items, quotas, uploads
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item
+from headwater.catalog.links import Link
 from headwater.catalog.uploads import NewUpload, Progress, ResumableUpload
-from headwater.errors import Conflict, HeadwaterError, NotFound, StoreMissing
+from headwater.errors import BadRequest, Conflict, HeadwaterError, NotFound, StoreMissing
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import Part, PartsLost, PartState, Store, part_limits
-from headwater.wire.links import LARGEST_LINK_BYTES, parse_link
+from headwater.wire.links import DEFAULT_MIME_TYPE
+from headwater.work.links import read_new_link
 from headwater.work.upload import Announced, Landed, checked_path, land
+from headwater.work.upload.kinds import may_be_link
 from headwater.work.upload.paths import check_writable
 from headwater.work.workplace import Workplace
 
@@ -205,7 +208,7 @@ class Receptions:
         self, upload: ResumableUpload, hold: _Hold, dataset: Dataset, caller: Account, arriving: Arriving
     ) -> ResumableUpload:
         async with self._place.places.of_dataset(dataset.id) as store:
-            await _Writer(self._place, store, upload, hold, arriving).run()
+            await _Writer(self._place, store, upload, hold, caller, arriving).run()
             upload = await self._get(dataset, caller, upload.id)
             if upload.is_complete:
                 await _finish(self._place, store, upload, hold, dataset, caller)
@@ -365,9 +368,16 @@ class _Writer:
     """Makes parts and a tail of what arrives."""
 
     def __init__(
-        self, place: Workplace, store: Store, upload: ResumableUpload, hold: _Hold, arriving: Arriving
+        self,
+        place: Workplace,
+        store: Store,
+        upload: ResumableUpload,
+        hold: _Hold,
+        caller: Account,
+        arriving: Arriving,
     ) -> None:
         self._place = place
+        self._caller = caller
         self._store = store
         self._upload = upload
         self._hold = hold
@@ -378,6 +388,7 @@ class _Writer:
         self._offset_bytes = upload.offset_bytes
         self._crc32 = upload.crc32
         self._unsaved: list[Part] = []  # until the checksum is known to be right
+        self._is_refused = False  # and has failed; nothing of it is kept
 
     async def run(self) -> None:
         async with self._place.pool.connection() as conn:
@@ -393,7 +404,7 @@ class _Writer:
                 self._arriving.checksum = None  # so what follows is kept
             await self._end()
         except BaseException:
-            if self._arriving.checksum is None:
+            if self._arriving.checksum is None and not self._is_refused:
                 await asyncio.shield(self._keep())
             raise
         finally:
@@ -465,15 +476,22 @@ class _Writer:
         if self._offset_bytes < self._upload.size_bytes:
             await self._keep()
             return
-        link = self._read_link()
+        link = await self._read_link()
         if self._tail or self._state is None:
             await self._put_part()
         await self._keep(link)
 
-    def _read_link(self) -> dict[str, Any] | None:
-        """What the file leads to, if it is a link. Raises BadRequest for a broken one."""
-        is_candidate = self._upload.path.lower().endswith(".json") and self._upload.size_bytes <= LARGEST_LINK_BYTES
-        link = parse_link(bytes(self._tail)) if is_candidate else None
+    async def _read_link(self) -> dict[str, Any] | None:
+        """What the file leads to, if it is a link. One that cannot be ends the upload: raises BadRequest, NotFound."""
+        upload = self._upload
+        if not may_be_link(upload.path, upload.size_bytes):
+            return None
+        try:
+            link = await read_new_link(self._place, self._caller, upload.path, bytes(self._tail))
+        except (BadRequest, NotFound) as error:
+            self._is_refused = True
+            await _fail(self._place, upload, str(error))
+            raise
         return None if link is None else link.to_json()
 
     async def _keep(self, link: dict[str, Any] | None = None) -> None:
@@ -551,6 +569,7 @@ async def _land(
         description=upload.description,
         user_metadata=upload.user_metadata,
         system_metadata=upload.system_metadata,
+        mime_type=None if upload.link is None else Link.of(upload.link).mime_type or DEFAULT_MIME_TYPE,
         link=upload.link,
         hold_id=upload.hold_id,
     )
