@@ -118,7 +118,7 @@ _NOT_THEIRS = dict.fromkeys([*PEOPLE, "outsider"], 404)
 
 
 async def _webhook(world: World) -> str:
-    body = {"name": unique("webhook"), "url": "http://127.0.0.1:9/nobody-listens"}
+    body = {"name": unique("webhook"), "url": "http://127.0.0.1:2/nobody-listens"}
     made = await world.owner.post(f"/projects/{world.project_id}/webhooks", json=body)
     assert made.status_code == 200
     return made.json()["id"]
