@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Generic, Protocol, TypeVar
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -23,6 +24,7 @@ ATTEMPTS = 5
 _REQUEST_DEADLINE_S = 60
 _SLOWEST_UPLOAD_BYTES_S = 128 * 1024
 _LARGEST_ERROR_BYTES = 64 * 1024
+_PIECE_BYTES = 256 * 1024  # written to the socket at once
 _INLINE_HASH_BYTES = 256 * 1024  # hashing more than this would hold up the event loop for a millisecond
 
 C = TypeVar("C")
@@ -86,6 +88,24 @@ class Dialect(Protocol[C_contra]):
     def describe(self) -> str:
         """The bucket and where it is, for a sentence: `bucket "b" at https://host`."""
         ...
+
+
+class _Pieces(aiohttp.BytesIOPayload):
+    """A body that is sent without another copy of it: aiohttp's own copies the whole and then each small piece."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(io.BytesIO())
+        self._body = body
+        self._size = len(body)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        view = memoryview(self._body)[:content_length]
+        for start in range(0, len(view), _PIECE_BYTES):
+            await writer.write(view[start : start + _PIECE_BYTES])
+
+    async def as_bytes(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        del encoding, errors
+        return self._body
 
 
 class Sender(Generic[C]):
@@ -163,7 +183,7 @@ class Sender(Generic[C]):
                 request.method,
                 URL(url, encoded=True),
                 headers=headers,
-                data=io.BytesIO(request.body) if request.body else None,
+                data=_Pieces(request.body) if request.body else None,
                 allow_redirects=False,
             )
             if (traffic := _observer.get()) is not None:
