@@ -343,6 +343,14 @@ async def test_a_link_is_no_way_around_rights(linked: World):
     assert (told["link"]["state"], told["etl"]) == ("alive", {"state": "done"})
     assert (await linked.item(other, "/theirs.json")).thumbnail_type is None
     assert "width" not in told
+    sizes = {}
+    for account in (None, reader, linked.owner):  # who may not read it sees nothing of it
+        async with linked.connection() as conn:
+            found = await items.find_item(conn, link.id, reader_id=account and account.id)
+            page = await items.load_items(conn, other.id, [link.id], reader_id=account and account.id)
+        assert wire_items.system_metadata(page[0]) == wire_items.system_metadata(found)
+        sizes[account and account.id] = wire_items.system_metadata(found)["size"]
+    assert sizes == {None: link.size_bytes, reader.id: link.size_bytes, linked.owner.id: len(PICTURE)}
     assert await streamed(linked, other, "/theirs.json") == PICTURE
     with pytest.raises(DeadLink, match="not yours to read"):
         await streamed(linked, other, "/theirs.json", reader=reader)

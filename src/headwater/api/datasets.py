@@ -184,7 +184,7 @@ async def _page(
     conn: AsyncConnection[Any], caller: Account, dataset_id: int, asked: ItemsQuery, base: str
 ) -> wire_items.PageJson:
     dataset = await datasets.get_dataset(conn, caller, dataset_id)
-    found = await items.find_page(conn, dataset.id, asked.files, asked.dirs, asked.page)
+    found = await items.find_page(conn, dataset.id, asked.files, asked.dirs, asked.page, reader_id=caller.id)
     if asked.is_default and not asked.keyset_after:
         total = dataset.shown_items
     else:

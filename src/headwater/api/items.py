@@ -25,7 +25,7 @@ async def get_item(conn: Any, caller: Account, item_id: int, right: Right = "rea
     """Raises NotFound, in the same words for one that is not there and one that is not the caller's; Forbidden;
     BadRequest for a change in a read-only dataset.
     """
-    item = await items.find_item(conn, item_id)
+    item = await items.find_item(conn, item_id, reader_id=caller.id)
     if item is not None:
         try:
             dataset = await datasets.get_dataset(conn, caller, item.dataset_id, right)

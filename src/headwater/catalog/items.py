@@ -16,6 +16,7 @@ from headwater.catalog import events, query
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.fields import DIR_FIELDS
 from headwater.catalog.folders import Folder, ensure_folders, folder_of, load_folders
+from headwater.catalog.projects import READABLE
 from headwater.errors import NotFound
 from headwater.mime_types import guess_mime_type
 
@@ -100,12 +101,12 @@ LEFT JOIN account AS updater ON updater.id = item.updated_by_id
 """
 
 
-async def find_item(conn: AsyncConnection[Any], item_id: int) -> Item | None:
-    """Whether the caller may see it is a question to its dataset."""
+async def find_item(conn: AsyncConnection[Any], item_id: int, *, reader_id: int | None = None) -> Item | None:
+    """Whether the caller may see it is a question to its dataset; the reader sees sizes of linked items elsewhere."""
     cursor = conn.cursor(row_factory=class_row(Item))
     await cursor.execute(SELECT_ITEM + "WHERE item.id = %s", [item_id])
     item = await cursor.fetchone()
-    return item if item is None else (await _with_targets(conn, [item]))[0]
+    return item if item is None else (await _with_targets(conn, [item], reader_id))[0]
 
 
 async def get_item(conn: AsyncConnection[Any], item_id: int) -> Item:
@@ -159,47 +160,70 @@ async def note_creator(conn: AsyncConnection[Any], dataset_id: int, paths: Seque
     )
 
 
-async def load_items(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int]) -> list[Item]:
+async def load_items(
+    conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int], *, reader_id: int | None = None
+) -> list[Item]:
     """Those that are still there, in the order of ids."""
     cursor = conn.cursor(row_factory=class_row(Item))
     await cursor.execute(
         SELECT_ITEM + "WHERE item.dataset_id = %s AND item.id = ANY(%s) ORDER BY item.id",
         [dataset_id, list(item_ids)],
     )
-    return await _with_targets(conn, await cursor.fetchall())
+    return await _with_targets(conn, await cursor.fetchall(), reader_id)
 
 
 MOST_LINKS = 5  # from one linked item to the next
 
 
-async def _with_targets(conn: AsyncConnection[Any], found: Sequence[Item]) -> list[Item]:
-    """Links to items tell the size of what they lead to in this moment, which is what their stream gives."""
-    linked = {item.id: item.link["target_id"] for item in found if item.link and item.link["kind"] == "id"}
+async def _with_targets(conn: AsyncConnection[Any], found: Sequence[Item], reader_id: int | None = None) -> list[Item]:
+    """Links to items tell the size of what they lead to in this moment, which is what their stream gives.
+
+    Only where everything on the way is in the item's own project, or in one that the reader may read.
+    """
+    linked = {item.id: item for item in found if item.link and item.link["kind"] == "id"}
     if not linked:
         return list(found)
     cursor = await conn.execute(
-        """
-        WITH RECURSIVE chain AS (
-            SELECT given.id, target.link, target.size_bytes, 1 AS depth
-            FROM unnest(%s::bigint[], %s::bigint[]) AS given (id, target_id)
-            JOIN item AS target ON target.id = given.target_id
-            UNION ALL
-            SELECT chain.id, target.link, target.size_bytes, chain.depth + 1
+        SQL("WITH RECURSIVE readable AS (")
+        + READABLE
+        + SQL(
+            """
+            ), chain AS (
+                SELECT given.id, given.project_id, target.link, target.size_bytes, 1 AS depth
+                FROM unnest(%(ids)s::bigint[], %(project_ids)s::bigint[], %(target_ids)s::bigint[])
+                    AS given (id, project_id, target_id)
+                JOIN item AS target ON target.id = given.target_id
+                JOIN dataset ON dataset.id = target.dataset_id
+                WHERE dataset.deleted_at IS NULL
+                    AND (dataset.project_id = given.project_id OR dataset.project_id IN (TABLE readable))
+                UNION ALL
+                SELECT chain.id, chain.project_id, target.link, target.size_bytes, chain.depth + 1
+                FROM chain
+                JOIN item AS target ON target.id = (chain.link ->> 'target_id')::bigint
+                JOIN dataset ON dataset.id = target.dataset_id
+                WHERE chain.depth < %(most_links)s AND dataset.deleted_at IS NULL
+                    AND (dataset.project_id = chain.project_id OR dataset.project_id IN (TABLE readable))
+            )
+            SELECT id, coalesce((link ->> 'size_bytes')::bigint, size_bytes)
             FROM chain
-            JOIN item AS target ON target.id = (chain.link ->> 'target_id')::bigint
-            WHERE chain.depth < %s
-        )
-        SELECT DISTINCT ON (id) id, coalesce((link ->> 'size_bytes')::bigint, size_bytes)
-        FROM chain
-        ORDER BY id, depth DESC
-        """,
-        [list(linked), list(linked.values()), MOST_LINKS],
+            WHERE link IS NULL OR link ->> 'kind' <> 'id'
+            """
+        ),
+        {
+            "ids": list(linked),
+            "project_ids": [item.project_id for item in linked.values()],
+            "target_ids": [(item.link or {})["target_id"] for item in linked.values()],
+            "most_links": MOST_LINKS,
+            "account_id": reader_id,
+        },
     )
     sizes = dict(await cursor.fetchall())
-    return [
-        replace(item, link=item.link | {"size_bytes": sizes[item.id]}) if item.link and item.id in sizes else item
-        for item in found
-    ]
+    return [replace(item, link=_sized(item, sizes.get(item.id))) if item.id in linked else item for item in found]
+
+
+def _sized(item: Item, size_bytes: int | None) -> dict[str, Any]:
+    link = {key: value for key, value in (item.link or {}).items() if key != "size_bytes"}
+    return link if size_bytes is None else link | {"size_bytes": size_bytes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,13 +233,19 @@ class Found:
 
 
 async def find_page(
-    conn: AsyncConnection[Any], dataset_id: int, files: query.Tree | None, dirs: query.Tree | None, page: query.Page
+    conn: AsyncConnection[Any],
+    dataset_id: int,
+    files: query.Tree | None,
+    dirs: query.Tree | None,
+    page: query.Page,
+    *,
+    reader_id: int | None = None,
 ) -> Found:
     """One page of what a query asks for: files, folders, or both (then in the order of ids)."""
     if page.page_size == 0:
         return Found([], has_next=False)
     if files is not None and dirs is not None:
-        rows: Sequence[Item | Folder] = await _find_both(conn, dataset_id, files, dirs, page)
+        rows: Sequence[Item | Folder] = await _find_both(conn, dataset_id, files, dirs, page, reader_id)
     elif dirs is not None:
         where, parameters = query.compile_filter(dirs, dataset_id=dataset_id, fields=DIR_FIELDS)
         order, limits = query.compile_page(page, DIR_FIELDS, lookahead=1)
@@ -230,14 +260,19 @@ async def find_page(
         await cursor.execute(
             SQL(SELECT_ITEM) + SQL("WHERE ") + where + SQL(" ") + order, parameters | limits, prepare=False
         )
-        rows = await _with_targets(conn, await cursor.fetchall())
+        rows = await _with_targets(conn, await cursor.fetchall(), reader_id)
     else:
         rows = []
     return Found(rows[: page.page_size], has_next=len(rows) > page.page_size)
 
 
 async def _find_both(
-    conn: AsyncConnection[Any], dataset_id: int, files: query.Tree, dirs: query.Tree, page: query.Page
+    conn: AsyncConnection[Any],
+    dataset_id: int,
+    files: query.Tree,
+    dirs: query.Tree,
+    page: query.Page,
+    reader_id: int | None,
 ) -> list[Item | Folder]:
     """Files and folders share their ids, so the page lies among the first ids of both."""
     first = page.page * page.page_size
@@ -255,7 +290,8 @@ async def _find_both(
     )
     ids += [row_id for (row_id,) in await dir_ids.fetchall()]
     ids = sorted(ids)[first:through]
-    rows: list[Item | Folder] = [*await load_items(conn, dataset_id, ids), *await load_folders(conn, dataset_id, ids)]
+    files_found = await load_items(conn, dataset_id, ids, reader_id=reader_id)
+    rows: list[Item | Folder] = [*files_found, *await load_folders(conn, dataset_id, ids)]
     return sorted(rows, key=lambda row: row.id)
 
 
@@ -410,11 +446,12 @@ async def _write_items(
         """
         INSERT INTO item (
             dataset_id, folder_id, path, object_key, size_bytes, etag, modified_at, mime_type, hidden, description,
-            user_metadata, system_metadata, link, creator_id, updated_by_id, changed_at
+            user_metadata, metadata_edited_at, system_metadata, link, creator_id, updated_by_id, changed_at
         )
         SELECT
             %(dataset_id)s, folder_id, path, object_key, size_bytes, etag, modified_at::timestamptz, mime_type, hidden,
-            description, user_metadata::jsonb, system_metadata::jsonb, link::jsonb, %(creator_id)s, %(creator_id)s,
+            description, user_metadata::jsonb, CASE WHEN user_metadata IS NOT NULL THEN now() END,
+            system_metadata::jsonb, link::jsonb, %(creator_id)s, %(creator_id)s,
             -- Never before the start of a scan that runs, though the clock may have been put back since.
             greatest(
                 clock_timestamp(),
@@ -435,6 +472,7 @@ async def _write_items(
             modified_at = excluded.modified_at, mime_type = excluded.mime_type,
             description = coalesce(excluded.description, item.description),
             user_metadata = coalesce(excluded.user_metadata, item.user_metadata),
+            metadata_edited_at = coalesce(excluded.metadata_edited_at, item.metadata_edited_at),
             system_metadata = coalesce(item.system_metadata - %(derived)s::text[], '{}')
                 || coalesce(excluded.system_metadata, '{}'),
             link = excluded.link, width_px = NULL, height_px = NULL, thumbnail_type = NULL, etl_state = 0,

@@ -7,6 +7,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg.rows import class_row
+from psycopg.sql import SQL
 
 from headwater.catalog import accounts, audit, organizations, rights
 from headwater.catalog.accounts import Account, Kind
@@ -52,6 +53,18 @@ LEFT JOIN project_member
     ON project_member.project_id = project.id AND project_member.account_id = %(account_id)s
 WHERE project.deleted_at IS NULL AND (member.role IN ('owner', 'admin') OR project_member.role IS NOT NULL)
 """
+
+# Their ids, for statements of others that want no more than these.
+READABLE = SQL(
+    """
+    SELECT project.id
+    FROM project
+    LEFT JOIN member ON member.organization_id = project.organization_id AND member.account_id = %(account_id)s
+    LEFT JOIN project_member
+        ON project_member.project_id = project.id AND project_member.account_id = %(account_id)s
+    WHERE project.deleted_at IS NULL AND (member.role IN ('owner', 'admin') OR project_member.role IS NOT NULL)
+    """
+)
 
 
 async def create_project(
