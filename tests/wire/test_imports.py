@@ -53,3 +53,10 @@ def test_few_keys_are_tried_and_none_is_empty(told: str, prefix: str) -> None:
     found = keys(told, bucket="b", prefix=prefix)
     assert len(found) == len(set(found)) <= 24
     assert all(found)
+
+
+def test_a_key_that_is_written_as_in_a_url_is_tried_last() -> None:
+    assert keys("in/a+b%20%C3%A4.jpg", bucket="cams", prefix="in/")[-1] == "in/a b ä.jpg"
+    found = keys("cams:in/a+b%20%C3%A4.jpg", bucket="cams", prefix="in/")
+    assert found[0] == "a+b%20%C3%A4.jpg"
+    assert found.index("a b ä.jpg") > max(found.index(key) for key in found if "%" in key)

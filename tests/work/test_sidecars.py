@@ -256,3 +256,17 @@ async def test_a_verification_knows_them(world: World) -> None:
     assert await differences(world, dataset) == {}
     write(root, "b.jpg.json", {"camera": 4})
     assert await differences(world, dataset) == {"notIndexed": ["/b.jpg.json"]}
+
+
+async def test_metadata_that_comes_with_an_upload_is_an_edit_of_a_person(world: World) -> None:
+    dataset, root = await with_sidecars(world)
+    write(root, "a.txt.json", {"camera": 3, "night": True})
+    await settled(world, dataset)
+    await world.upload(dataset, "/a.txt", b"text", user_metadata={"camera": 5})
+    await settled(world, dataset)
+    assert await user_metadata(world, dataset, "/a.txt") == {"camera": 5}
+    write(root, "a.txt.json", {"night": False})
+    await settled(world, dataset)
+    await world.upload(dataset, "/a.txt", b"other text")
+    await settled(world, dataset)
+    assert await user_metadata(world, dataset, "/a.txt") == {"camera": 5, "night": False}

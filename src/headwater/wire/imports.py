@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
@@ -28,8 +29,14 @@ def keys(storage_id: str, *, bucket: str, prefix: str) -> list[str]:
     """The keys below the driver's prefix that a storage id may mean, the likeliest first.
 
     Clients say `bucket:key`, `bucket/key`, `bucket//key` or only a key; some take its first folder for a bucket and
-    say `folder:rest`. Keys hold any character, colons and slashes at their ends as well.
+    say `folder:rest`. Keys hold any character, colons and slashes at their ends as well. What names no object as it is
+    is read as a URL last, because that is how some events of clouds write keys.
     """
+    written = _written_so(storage_id, bucket, prefix)
+    return list(dict.fromkeys([*written, *_written_so(unquote_plus(storage_id), bucket, prefix)]))
+
+
+def _written_so(storage_id: str, bucket: str, prefix: str) -> list[str]:
     text = _SCHEMES.sub("", storage_id, count=1) if _SCHEMES.match(storage_id) else storage_id
     bucket = bucket.strip("/")
     starts = [f"{slash}{bucket}{sign}" for sign in ":/" for slash in ("", "/")]

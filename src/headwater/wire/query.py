@@ -73,7 +73,7 @@ def parse_items_query(body: object) -> ItemsQuery:
     resource = query.get("resource") or "items"
     if resource != "items":
         raise BadRequest(f'resource: {_shown(resource)} cannot be queried here; "items" can.')
-    _refuse_unsupported(query)
+    refuse_unsupported(query)
     update, delete = _change(query)
     conditions = _object(query.get("filter"), "filter")
     tree = parse_filter(conditions)
@@ -109,7 +109,8 @@ def _wanted(tree: Tree, item_type: str) -> Tree | None:
     return None if rest == NOTHING else rest
 
 
-def _refuse_unsupported(query: Mapping[str, Any]) -> None:
+def refuse_unsupported(query: Mapping[str, Any]) -> None:
+    """Raises BadRequest for what would choose fewer items than the filter alone."""
     join = _object(query.get("join"), "join")
     if parse_filter(join.get("filter"), "join.filter") != EVERYTHING:
         raise BadRequest("join: items cannot be chosen by their annotations yet. Leave the join out.")
