@@ -14,15 +14,31 @@ from headwater.work.workplace import Workplace
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the latter: what is no Unicode text
 
+# What Windows takes for a device or a drive, wherever it stands: such a file could be downloaded there by nobody.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.[^/]*)?", re.IGNORECASE)
+_DRIVE = re.compile(r"[a-z]:", re.IGNORECASE)
+
 
 def checked_path(path: str) -> str:
-    """An item's path as it is kept: one slash in front. Raises BadRequest for what no store could hold."""
+    """An item's path as it is kept: one slash in front. Raises BadRequest for what no store could hold, and for what
+    some machines would read as another path.
+    """
     path = "/" + path.lstrip("/")
     segments = path[1:].split("/")
     if _CONTROL.search(path) or "" in segments or "." in segments or ".." in segments:
         raise BadRequest(
             f"{path[:200]!r} cannot be an item's path. A path is /folder/name.ext, without empty, '.' or '..' parts "
             "and without control characters."
+        )
+    if "\\" in path or _DRIVE.fullmatch(segments[0]):
+        raise BadRequest(
+            f"{path[:200]!r} cannot be an item's path: on some machines it names another folder. Write "
+            "/folder/name.ext, with slashes and without backslashes or drives."
+        )
+    if device := next((part for part in segments if _DEVICE.fullmatch(part)), None):
+        raise BadRequest(
+            f"{path[:200]!r} cannot be an item's path: {device!r} is the name of a device on Windows, where nobody "
+            "could download it. Choose another name."
         )
     if len(path.encode()) - 1 > LARGEST_KEY_BYTES:
         raise BadRequest(f"The path is {len(path.encode()) - 1} bytes long; buckets take {LARGEST_KEY_BYTES}.")
