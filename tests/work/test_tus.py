@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from headwater.catalog import accounts, uploads
+from headwater.catalog import accounts, datasets, quotas, uploads
 from headwater.catalog.links import Link
 from headwater.errors import BadRequest, NotFound, Unavailable
 from headwater.storage.stores import SMALLEST_PART_BYTES
 from headwater.wire.links import link_body
-from headwater.work import tus, verify
+from headwater.work import purging, tus, verify
 from headwater.work.tus import Arriving, Asked, Gone, Interrupted, Receptions
-from headwater.work.upload import Announced
+from headwater.work.upload import Announced, planned
 from tests import servers
-from tests.work.test_planned_uploads import azure_dataset, gcs_dataset
+from tests.work.test_planned_uploads import azure_dataset, gcs_dataset, limit, plan
 from tests.work.test_verify import differences
 
 
@@ -268,3 +268,29 @@ async def test_a_link_is_checked_as_by_every_other_door(world, receptions: Recep
         upload = await receptions.receive(dataset, world.owner, upload.id, arriving(0, body))
         item = await receptions.find_item(upload)
         assert (Link.of(item.link), item.mime_type) == (link, mime_type)
+
+
+async def test_a_purge_takes_what_was_begun_with_its_places(world, bucket, receptions: Receptions, monkeypatch):
+    """Parts of both kinds of uploads, and what they held in the quota; another dataset's stay."""
+    monkeypatch.setattr(planned, "LARGEST_PUT_BYTES", 1024)
+    dataset, store = bucket
+    organization_id, held_before = await limit(world, dataset, more=9)
+    upload = await receptions.create(dataset, world.owner, asked(2 * SMALLEST_PART_BYTES))
+    coming = arriving(0, random.randbytes(SMALLEST_PART_BYTES + 5), breaks=True)
+    with pytest.raises(Interrupted):
+        await receptions.receive(dataset, world.owner, upload.id, coming)
+    (answer,) = await plan(world, dataset, ("/planned", 9 * 1024**2))
+    if answer.action == "parts":
+        await planned.sign_parts(world.place, dataset, world.owner, answer.upload_id, [1])
+    await purging.purge_dataset(world.place, dataset.id)  # it is not deleted
+    assert (await receptions.look(dataset, world.owner, upload.id)).offset_bytes == SMALLEST_PART_BYTES + 5
+    async with world.place.places.of_dataset(dataset.id) as opened:
+        kept = opened if store is None else store
+        async with world.connection() as conn:
+            await datasets.delete_dataset(conn, dataset)
+        await purging.purge_dataset(world.place, dataset.id)
+        assert [one async for one in kept.list_unfinished()] == []
+    async with world.connection() as conn:
+        assert await uploads.find_upload(conn, upload.id) is None
+        assert (await quotas.load_quota(conn, organization_id)).held == held_before
+        await quotas.set_limit(conn, organization_id, None)

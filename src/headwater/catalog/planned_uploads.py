@@ -113,5 +113,14 @@ async def find_expired(conn: AsyncConnection[Any], *, limit: int) -> list[Planne
     return await cursor.fetchall()
 
 
+async def find_open(conn: AsyncConnection[Any], dataset_id: int) -> list[Planned]:
+    """What nobody has committed yet, whoever planned it."""
+    cursor = conn.cursor(row_factory=class_row(Planned))
+    await cursor.execute(
+        f"SELECT {_COLUMNS} FROM planned_upload WHERE dataset_id = %s AND outcome IS NULL", [dataset_id]
+    )
+    return await cursor.fetchall()
+
+
 async def forget(conn: AsyncConnection[Any], upload_ids: Sequence[int]) -> None:
     await conn.execute("DELETE FROM planned_upload WHERE id = ANY(%s)", [list(upload_ids)])

@@ -253,6 +253,32 @@ async def set_failed(conn: AsyncConnection[Any], upload_id: int, failure: str) -
 # What has to be cleaned
 
 
+async def end_all(conn: AsyncConnection[Any], dataset_id: int, failure: str) -> None:
+    """Nobody goes on with any upload to the dataset: whoever holds one changes nothing any more."""
+    await conn.execute(
+        """
+        UPDATE tus_upload
+        SET failure = %s, ended_at = now(), holder = NULL, held_until = NULL
+        WHERE dataset_id = %s AND ended_at IS NULL
+        """,
+        [failure, dataset_id],
+    )
+
+
+async def find_ended(conn: AsyncConnection[Any], dataset_id: int) -> list[ResumableUpload]:
+    """Uploads to the dataset that became no item of theirs, and of which something may be left."""
+    cursor = conn.cursor(row_factory=class_row(ResumableUpload))
+    await cursor.execute(
+        _SELECT
+        + """
+        WHERE dataset_id = %s AND ended_at IS NOT NULL AND (item_id IS NULL OR outcome = 'skip')
+            AND (part_state IS NOT NULL OR hold_id IS NOT NULL)
+        """,
+        [dataset_id],
+    )
+    return await cursor.fetchall()
+
+
 async def find_left(conn: AsyncConnection[Any], most: int) -> list[ResumableUpload]:
     """Expired ones and those that were given up, of which something may be left in the store, or a place held."""
     cursor = conn.cursor(row_factory=class_row(ResumableUpload))

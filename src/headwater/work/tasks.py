@@ -19,6 +19,7 @@ from headwater.work import (
     ghosts,
     moving,
     preprocess,
+    purging,
     secrets,
     sidecars,
     sync,
@@ -79,6 +80,10 @@ def register(app: App, place: Workplace) -> None:
     async def preprocess_items(dataset_id: int, item_ids: list[int]) -> None:
         await preprocess.preprocess_items(place, dataset_id, item_ids)
 
+    @app.task(name=preprocess.LINKS_TASK, retry=retry)
+    async def preprocess_links(dataset_id: int, item_ids: list[int]) -> None:
+        await preprocess.preprocess_links(place, dataset_id, item_ids)
+
     _register_metadata(app, place, retry)
     _register_deletions(app, place, retry)
     _register_clones(app, place, retry)
@@ -87,7 +92,7 @@ def register(app: App, place: Workplace) -> None:
 
     @app.task(name=deletion.PURGE_TASK, retry=retry)
     async def purge_dataset(dataset_id: int) -> None:
-        await deletion.purge_dataset(place, dataset_id)
+        await purging.purge_dataset(place, dataset_id)
 
     @app.task(name=ghosts.TASK, retry=retry)
     async def settle_ghosts(command_id: int, wanted: dict[str, Any]) -> None:

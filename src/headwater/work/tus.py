@@ -12,7 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol
 from uuid import uuid4
@@ -23,13 +23,14 @@ from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item
 from headwater.catalog.links import Link
 from headwater.catalog.uploads import NewUpload, Progress, ResumableUpload
-from headwater.errors import BadRequest, Conflict, HeadwaterError, NotFound, StoreMissing
+from headwater.errors import BadRequest, Conflict, HeadwaterError, NotFound, StoreChanged, StoreMissing
 from headwater.mime_types import guess_mime_type
 from headwater.storage.stores import Part, PartsLost, PartState, Store, part_limits
 from headwater.wire.links import DEFAULT_MIME_TYPE
 from headwater.work.links import read_new_link
 from headwater.work.upload import Announced, Landed, checked_path, land
 from headwater.work.upload.kinds import may_be_link
+from headwater.work.upload.looking import find_strangers
 from headwater.work.upload.paths import check_writable
 from headwater.work.workplace import Workplace
 
@@ -560,7 +561,16 @@ async def _land(
     state = upload.part_state
     assert state is not None
     content_type = guess_mime_type(upload.path)
-    info = await store.finish_parts(upload.object_key, state, parts, content_type=content_type)
+    strangers = await find_strangers(conn, store, dataset, [upload.path] if upload.mode == "skip" else [])
+    only_if_new = bool(strangers)  # for it may be ours, of a try whose answer was lost
+    try:
+        info = await store.finish_parts(
+            upload.object_key, state, parts, content_type=content_type, only_if_new=only_if_new
+        )
+        stranger = None
+    except StoreChanged:
+        stranger = strangers[upload.path]
+        info = replace(stranger, size_bytes=sum(part.size_bytes for part in parts))
     landed = Landed(
         path=upload.path,
         mode="overwrite",
@@ -573,8 +583,8 @@ async def _land(
         link=upload.link,
         hold_id=upload.hold_id,
     )
-    (uploaded,) = await land(conn, dataset, caller, [landed])
-    return uploaded.item.id, uploaded.outcome
+    (uploaded,) = await land(conn, dataset, caller, [landed if stranger is None else landed.in_place_of(stranger)])
+    return uploaded.item.id, "skip" if stranger is not None else uploaded.outcome
 
 
 async def _fail(place: Workplace, upload: ResumableUpload, failure: str) -> None:
@@ -619,6 +629,15 @@ async def drop_expired(place: Workplace) -> None:
         await uploads.delete_forgotten(conn)
     if len(left) == _CLEANED_AT_ONCE:
         _log.info("More uploads have expired than are cleaned in one run; the next goes on.")
+
+
+async def drop_all(place: Workplace, dataset_id: int) -> None:
+    """Clean up after the uploads to a dataset that is deleted; what its store does not let go is logged."""
+    async with place.pool.connection() as conn:
+        await uploads.end_all(conn, dataset_id, "Its dataset was deleted.")
+        ended = await uploads.find_ended(conn, dataset_id)
+    for upload in ended:
+        await _try_to_clean(place, upload)
 
 
 async def drop_abandoned(place: Workplace, upload: ResumableUpload) -> bool:

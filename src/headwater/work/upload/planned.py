@@ -229,6 +229,13 @@ async def forget_uploads(place: Workplace, dataset: Dataset, caller: Account, up
     await _forget(place, dataset.id, [planned for planned in known.values() if planned.outcome is None])
 
 
+async def forget_all(place: Workplace, dataset_id: int) -> None:
+    """What was planned for a dataset that is deleted."""
+    async with place.pool.connection() as conn:
+        known = await planned_uploads.find_open(conn, dataset_id)
+    await _forget(place, dataset_id, known)
+
+
 async def forget_expired(place: Workplace) -> None:
     """A job: what nobody committed in time, and what is kept of those that were. Safe to repeat."""
     while True:

@@ -1,0 +1,16 @@
+"""Purging: nothing of ours is left of a deleted dataset, neither rows and files nor what uploads had begun."""
+
+from headwater.catalog import datasets
+from headwater.work import deletion, tus
+from headwater.work.upload import planned
+from headwater.work.workplace import Workplace
+
+
+async def purge_dataset(place: Workplace, dataset_id: int) -> None:
+    """A job: uploads that are under way end first, while their store is known. Safe to repeat."""
+    async with place.pool.connection() as conn:
+        if await datasets.find_deleted(conn, dataset_id) is None:
+            return
+    await tus.drop_all(place, dataset_id)
+    await planned.forget_all(place, dataset_id)
+    await deletion.purge_dataset(place, dataset_id)
