@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from hypothesis import settings as hypothesis_settings
 from psycopg import AsyncConnection, sql
 
 from headwater.app import create_app
@@ -26,6 +27,9 @@ from headwater.settings import Settings
 from headwater.work.workplace import Workplace
 from headwater.workplace import open_workplace
 from tests import servers
+
+hypothesis_settings.register_profile("untimed", deadline=None)  # no test depends on how busy the machine is
+hypothesis_settings.load_profile("untimed")
 
 OWNER = "owner@headwater.test"
 PASSWORD = "correct horse battery"
