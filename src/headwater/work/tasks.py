@@ -111,12 +111,6 @@ def register(app: App, place: Workplace) -> None:
         _log.debug("The day's forgetting of %s", timestamp)
         await ghosts.forget_expired(place)
 
-    @app.periodic(cron=tus.CLEAN_AT)
-    @app.task(name=tus.CLEAN_TASK, retry=retry)
-    async def drop_expired_uploads(timestamp: int) -> None:
-        _log.debug("The hour's cleaning of %s", timestamp)
-        await tus.drop_expired(place)
-
     @app.task(name=DELIVER_TASK, retry=retry)
     async def deliver_webhook(delivery_id: int, number: int) -> None:
         await webhooks.deliver(place, delivery_id, number)
@@ -152,6 +146,12 @@ def _register_metadata(app: App, place: Workplace, retry: BaseRetryStrategy) -> 
 
 
 def _register_uploads(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    @app.periodic(cron=tus.CLEAN_AT)
+    @app.task(name=tus.CLEAN_TASK, retry=retry)
+    async def drop_expired_uploads(timestamp: int) -> None:
+        _log.debug("The hour's cleaning of %s", timestamp)
+        await tus.drop_expired(place)
+
     """What clears up after uploads that nobody ended."""
 
     @app.periodic(cron=planned.FORGET_EXPIRED_AT)
