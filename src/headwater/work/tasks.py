@@ -146,13 +146,13 @@ def _register_metadata(app: App, place: Workplace, retry: BaseRetryStrategy) -> 
 
 
 def _register_uploads(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    """What clears up after uploads that nobody ended."""
+
     @app.periodic(cron=tus.CLEAN_AT)
     @app.task(name=tus.CLEAN_TASK, retry=retry)
     async def drop_expired_uploads(timestamp: int) -> None:
         _log.debug("The hour's cleaning of %s", timestamp)
         await tus.drop_expired(place)
-
-    """What clears up after uploads that nobody ended."""
 
     @app.periodic(cron=planned.FORGET_EXPIRED_AT)
     @app.task(name=planned.FORGET_EXPIRED_TASK, retry=retry)
