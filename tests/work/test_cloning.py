@@ -382,6 +382,41 @@ async def test_a_source_that_is_deleted_meanwhile_leaves_whole_clones(world, sma
     assert objects(folder) == 3
 
 
+async def test_a_target_that_is_purged_meanwhile_waits_for_the_piece_under_way(world, monkeypatch):
+    """What the piece adds is purged like all else, and neither waits for the other for ever."""
+    source, folder = await world.own_dataset()
+    await world.upload(source, "/a", b"1")
+    target = await target_for(world, source)
+    arguments = await request(world, [source], target)
+    real, purging = cloning.cloning.count, []
+
+    async def meanwhile(conn, *args):
+        purging.append(asyncio.create_task(purge(world, target)))
+        await is_waited_for(world, conn)
+        await real(conn, *args)
+
+    monkeypatch.setattr(cloning.cloning, "count", meanwhile)
+    await cloning.clone_items(world.place, **arguments)
+    await purging.pop()
+    async with world.connection() as conn:
+        cursor = await conn.execute("SELECT FROM item WHERE dataset_id = %s", [target.id])
+        assert await cursor.fetchall() == []
+    assert objects(folder) == 1
+
+
+async def is_waited_for(world: World, conn) -> None:
+    """Until somebody waits for what `conn` does."""
+
+    async def look() -> bool:
+        async with world.connection() as other:
+            cursor = await other.execute(
+                "SELECT %s = ANY(pg_blocking_pids(pid)) FROM pg_stat_activity", [conn.info.backend_pid]
+            )
+            return (True,) in await cursor.fetchall()
+
+    await wait_for(look)
+
+
 async def test_a_deletion_waits_for_the_clone_that_has_seen_the_row(world):
     """The clone is not yet committed when the last item that names the object is deleted."""
     source, folder = await world.own_dataset()
@@ -392,14 +427,7 @@ async def test_a_deletion_waits_for_the_clone_that_has_seen_the_row(world):
         await world.delete(source, "/a")
         running = asyncio.create_task(world.run_jobs(source))
 
-        async def is_waited_for() -> bool:
-            async with world.connection() as other:
-                cursor = await other.execute(
-                    "SELECT %s = ANY(pg_blocking_pids(pid)) FROM pg_stat_activity", [conn.info.backend_pid]
-                )
-                return (True,) in await cursor.fetchall()
-
-        await wait_for(is_waited_for)
+        await is_waited_for(world, conn)
         assert not running.done()
     await running
     assert objects(folder) == 1

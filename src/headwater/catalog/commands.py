@@ -142,6 +142,11 @@ async def lock_command(conn: AsyncConnection[Any], command_id: int) -> Command |
     return await cursor.fetchone()
 
 
+async def wait_for_all(conn: AsyncConnection[Any], dataset_id: int) -> None:
+    """Until what is under way in commands of this dataset has committed; of a deleted one none begins anything after."""
+    await conn.execute("SELECT FROM command WHERE dataset_id = %s ORDER BY id FOR UPDATE", [dataset_id])
+
+
 async def note_progress(
     conn: AsyncConnection[Any], command_id: int, *, progress_percent: float, spec: dict[str, Any]
 ) -> bool:

@@ -473,6 +473,7 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
     """Remove the rows and derived files of a deleted dataset, in pieces; objects of buckets stay. Safe to repeat."""
     async with place.pool.connection() as conn:
         doomed = await datasets.find_deleted(conn, dataset_id)
+        await commands.wait_for_all(conn, dataset_id)  # a clone may be about to add rows, whose objects go as well
     if doomed is None:
         return
     while True:
