@@ -4,12 +4,14 @@ import asyncio
 import io
 import random
 import secrets
+from pathlib import Path
 
 import aiohttp
 import pytest
 from yarl import URL
 
 from headwater.errors import BadRequest, HeadwaterError, StoreChanged, StoreMissing, Unavailable
+from headwater.storage.opening import open_local
 from headwater.storage.stores import LARGEST_OBJECT_BYTES, MOST_PARTS, Part, Store, part_limits
 from tests.storage.conftest import Place
 from tests.storage.deviations import keys_for
@@ -127,6 +129,37 @@ async def test_an_object_is_replaced_unless_it_has_to_be_new(store: Store):
     state = await begin(store, "new.bin")
     parts = [await store.put_part("new.bin", state, 1, b"1")]
     assert (await finish(store, "new.bin", state, parts, only_if_new=True)).size_bytes == 1
+
+
+@pytest.mark.parametrize("body", [b"12345", b""])
+async def test_finishing_a_new_object_again_finds_it_to_be_ours(store: Store, body: bytes):
+    """The answer was lost: what succeeded is no failure, and what another wrote since is not taken for ours."""
+    state = await begin(store)
+    parts = [await store.put_part("a/b.bin", state, 1, body)]
+    for _ in range(2):
+        assert (await finish(store, "a/b.bin", state, parts, only_if_new=True)).size_bytes == len(body)
+    assert await bytes_of(store, "a/b.bin") == body
+    await store.put("a/b.bin", b"another's", content_type="text/plain")
+    with pytest.raises(HeadwaterError):
+        await finish(store, "a/b.bin", state, parts, only_if_new=True)
+    assert await bytes_of(store, "a/b.bin") == b"another's"
+
+
+async def test_a_crash_between_the_two_names_of_a_new_file_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = open_local(root=tmp_path)
+    state = await begin(store)
+    parts = [await store.put_part("a/b.bin", state, 1, b"12345")]
+    with monkeypatch.context() as patched:
+
+        def dies(*_given, **_named):
+            raise OSError("killed")
+
+        patched.setattr("os.unlink", dies)
+        with pytest.raises(HeadwaterError):
+            await finish(store, "a/b.bin", state, parts, only_if_new=True)
+    assert (await finish(store, "a/b.bin", state, parts, only_if_new=True)).size_bytes == 5
+    assert [one async for one in store.list_unfinished()] == []
+    assert await bytes_of(store, "a/b.bin") == b"12345"
 
 
 async def test_numbers_that_leave_a_hole_make_no_object(store: Store):

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 from lxml import etree
 
-from headwater.errors import StoreMissing, Unavailable
+from headwater.errors import StoreChanged, StoreMissing, Unavailable
 from headwater.storage.requests import Request
 from headwater.storage.sending import Sender
 from headwater.storage.stores import ObjectInfo, Part, PartState, Store, Unfinished, changed, in_order, lost_parts
@@ -116,16 +116,31 @@ class MultipartStore(Store):
     ) -> ObjectInfo:
         ordered = in_order(key, parts)
         size_bytes = sum(part.size_bytes for part in ordered)
-        if only_if_new:
-            await self._check_new(key, state)
         if not size_bytes:
             await self.abort_parts(key, state)
-            return await self.put(key, b"", content_type=content_type)
+            return await self._put_empty(key, content_type, only_if_new=only_if_new)
+        if only_if_new:
+            await self._check_new(key, state)
         try:
             etag = await self._multipart.complete(key, state["id"], ordered, self._only_if_new if only_if_new else {})
         except StoreMissing as missing:
             return await self._finished_before(key, ordered, missing)
+        except StoreChanged:  # said of our own object, too, when an answer was lost
+            try:
+                await self.list_parts(key, state)
+            except StoreMissing as missing:
+                return await self._finished_before(key, ordered, missing)
+            raise
         return await self._finished(ObjectInfo(key, size_bytes, etag, None, content_type))
+
+    async def _put_empty(self, key: str, content_type: str, *, only_if_new: bool) -> ObjectInfo:
+        """Raises StoreChanged; another empty object is as good as ours."""
+        if only_if_new:
+            with suppress(StoreMissing):
+                if (there := await self.head(key)).size_bytes:
+                    raise changed(key)
+                return there
+        return await self.put(key, b"", content_type=content_type)
 
     async def _check_new(self, key: str, state: PartState) -> None:
         """For servers that pay no heed to the condition. Raises StoreChanged."""

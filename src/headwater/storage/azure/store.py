@@ -179,7 +179,16 @@ class AzureStore(Store):
         ordered = [part for part in in_order(key, parts) if part.size_bytes]
         size_bytes = sum(part.size_bytes for part in ordered)
         blocks = [part.etag for part in ordered]
-        return await self._blocks.commit(key, blocks, size_bytes, content_type, only_if_new=only_if_new)
+        try:
+            return await self._blocks.commit(key, blocks, size_bytes, content_type, only_if_new=only_if_new)
+        except StoreChanged:
+            # Said of our own blob, too, when an answer was lost.
+            if [block for block, _ in await self._blocks.list(key, "committed")] != blocks:
+                raise
+            info = await self.head(key)
+            if info.size_bytes != size_bytes:
+                raise
+            return info
 
     async def abort_parts(self, key: str, state: PartState) -> None:
         """Nothing to send: blocks that no list names are never seen, and Azure drops them after a week."""

@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from typing import Literal
 
 from headwater.errors import BadRequest
 from headwater.storage.azure.signing import AzureCredentials
@@ -61,9 +62,9 @@ class Blocks:
     async def put(self, key: str, block: str, body: bytes) -> None:
         await self._sender.send(block_request(key, block, body))
 
-    async def list(self, key: str) -> list[tuple[str, int]]:
-        """The blocks of all uploads to this name that are under way, with their sizes."""
-        query = {"comp": "blocklist", "blocklisttype": "uncommitted"}
+    async def list(self, key: str, kind: Literal["uncommitted", "committed"] = "uncommitted") -> list[tuple[str, int]]:
+        """The blocks of all uploads to this name that are under way, or those of the blob, with their sizes."""
+        query = {"comp": "blocklist", "blocklisttype": kind}
         answer = await self._sender.send(Request("GetBlockList", "GET", key, query))
         document = answer.body.decode(errors="replace")
         return [(name, int(size)) for name, size in _BLOCK.findall(document)]

@@ -183,7 +183,10 @@ def _move(source: int, name: bytes, target: int, new_name: bytes, key: str, *, o
     try:
         os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target)
     except FileExistsError:
-        raise changed(key) from None
+        there = os.stat(new_name, dir_fd=target, follow_symlinks=False)
+        if not os.path.samestat(there, os.stat(name, dir_fd=source, follow_symlinks=False)):
+            raise changed(key) from None
+        # A crash came between this link and the next line.
     os.unlink(name, dir_fd=source)
 
 
