@@ -2,6 +2,7 @@
 
 HeadwaterError
 ├── BadRequest 400         the request is malformed, or names something that cannot be
+│   └── RangeNotSatisfiable 416  there is no byte in the range; players and curl know that status
 ├── Unauthorized 401       we do not know who calls
 ├── Forbidden 403          we know, and may not
 │   └── QuotaExceeded          not before there is room for it; the SDK knows 403, and not 402
@@ -28,6 +29,14 @@ class HeadwaterError(Exception):
 
 class BadRequest(HeadwaterError):
     status = 400
+
+
+class RangeNotSatisfiable(BadRequest):
+    status = 416
+
+    def __init__(self, message: str, *, size_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.size_bytes = size_bytes  # of the whole, where that is known
 
 
 class Unauthorized(HeadwaterError):

@@ -52,9 +52,37 @@ async def test_a_link_to_a_url_gives_its_bytes_and_ranges(world: World, origin: 
         assert (part.status_code, part.content, part.headers["content-range"]) == (206, content, told)
     asked = await world.owner.head(url)
     assert (asked.status_code, asked.content, asked.headers["content-length"]) == (200, b"", "10")
-    assert (await world.owner.get(url, headers={"range": "bytes=10-"})).status_code in (400, 416)
+    message(await world.owner.get(url, headers={"range": "bytes=10-"}), 416)
     message(await world.callers["stranger"].get(url), 404)
     message(await world.callers["no token"].get(url), 401)
+
+
+async def test_ranges_of_a_link_to_an_item_are_those_of_the_item(world: World) -> None:
+    target = await world.upload(world.dataset_id, f"/{unique('target')}.bin", CONTENT)
+    url = f"/items/{await linked(world, 'id', target['id'])}/stream"
+    for asked, content in (("bytes=0-", CONTENT), ("bytes=9-99", b"9"), ("bytes=-99", CONTENT), ("bytes=2-2", b"2")):
+        through = await world.owner.get(url, headers={"range": asked})
+        direct = await world.owner.get(f"/items/{target['id']}/stream", headers={"range": asked})
+        assert (through.status_code, through.content) == (direct.status_code, direct.content) == (206, content)
+        assert through.headers["content-range"] == direct.headers["content-range"]
+        head = await world.owner.head(url, headers={"range": asked})
+        assert (head.status_code, head.headers["content-length"]) == (200, "10")
+        assert "content-range" not in head.headers
+    for asked in ("bytes=10-", "bytes=50-60", "bytes=-0"):
+        message(await world.owner.get(url, headers={"range": asked}), 416)
+    beyond = await world.owner.get(url, headers={"range": "bytes=10-"})
+    assert beyond.headers["content-range"] == "bytes */10"
+
+
+@pytest.mark.parametrize("asked", [None, "bytes=0-", "bytes=0-99", "bytes=-5"])
+async def test_a_link_to_an_empty_item_has_an_empty_stream(world: World, asked: str | None) -> None:
+    target = await world.upload(world.dataset_id, f"/{unique('empty')}.bin", b"")
+    url = f"/items/{await linked(world, 'id', target['id'])}/stream"
+    for answer in (
+        await world.owner.get(url, headers={} if asked is None else {"range": asked}),
+        await world.owner.head(url),
+    ):
+        assert (answer.status_code, answer.content, answer.headers["content-length"]) == (200, b"", "0")
 
 
 async def test_a_page_at_a_url_is_no_page_of_ours(world: World, origin: Origin) -> None:

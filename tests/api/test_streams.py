@@ -426,6 +426,19 @@ async def test_a_bucket_is_read_through_a_signed_url_that_carries_no_token(
     assert (asked.status_code, asked.headers["content-length"]) == (200, "10")
 
 
+@pytest.mark.parametrize("key", ["in/up/../down.txt", "in/./here.txt", "in/up/.."])
+async def test_a_key_that_clients_would_shorten_passes_through_us(
+    world: World, weed: servers.S3Server, bucket_item: dict[str, Any], key: str
+) -> None:
+    """A browser asks for /down.txt when it is sent to /up/../down.txt, and the signature is of another path."""
+    other = await upload(world.owner, bucket_item["datasetId"], f"/{unique('dots')}.txt", CONTENT, mode="overwrite")
+    item_id = other.json()["id"]
+    await world.execute("UPDATE item SET path = %s WHERE id = %s", key.removeprefix("in"), int(item_id, 16))
+    answer = await world.owner.get(f"/items/{item_id}/stream")
+    assert answer.status_code != 302
+    assert "location" not in answer.headers
+
+
 async def test_without_redirects_the_bytes_pass_through(world: World, bucket_item: dict[str, Any]) -> None:
     server = world.app.state.server
     proxying = server.settings.model_copy(update={"redirect_downloads": False})

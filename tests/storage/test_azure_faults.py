@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from headwater.errors import BadRequest, FailedDependency, HeadwaterError, StoreDenied, StoreMissing, Unavailable
+from headwater.errors import (
+    BadRequest,
+    FailedDependency,
+    HeadwaterError,
+    RangeNotSatisfiable,
+    StoreDenied,
+    StoreMissing,
+    Unavailable,
+)
 from headwater.storage import sending
 from headwater.storage.azure.signing import AccessToken, AccountKey, AzureCredentials, SharedAccessSignature
 from headwater.storage.azure.uploads import SMALLEST_BLOCK_BYTES, block_bytes, block_id, new_name
@@ -384,7 +392,7 @@ async def test_a_refusal_says_what_to_do(
         (refusal(404, "BlobNotFound"), StoreMissing, 'No object "d/a" in container "cams"'),
         (web.Response(status=404, headers={"x-ms-error-code": "ContainerNotFound"}), StoreMissing, "no container"),
         (refusal(409, "BlobArchived"), FailedDependency, "archive tier"),
-        (refusal(416, "InvalidRange"), BadRequest, "holds no byte"),
+        (refusal(416, "InvalidRange"), RangeNotSatisfiable, "holds no byte"),
     ],
 )
 async def test_a_refusal_to_read_says_what_to_do(

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypedDict
 
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, RangeNotSatisfiable
 
 _log = logging.getLogger(__name__)
 _AGAIN_S = "2"
@@ -30,8 +30,12 @@ def _answer(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 async def _ours(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HeadwaterError)
-    again = error.retry_after_s
-    return _answer(error.status, str(error), None if again is None else {"Retry-After": str(again)})
+    headers: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, RangeNotSatisfiable) and error.size_bytes is not None:
+        headers["Content-Range"] = f"bytes */{error.size_bytes}"
+    return _answer(error.status, str(error), headers)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

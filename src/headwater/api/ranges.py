@@ -2,9 +2,7 @@
 
 import re
 
-from starlette.exceptions import HTTPException
-
-from headwater.errors import BadRequest
+from headwater.errors import BadRequest, RangeNotSatisfiable
 
 _BYTES = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))")
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
@@ -31,7 +29,7 @@ def range_within(asked: tuple[int, int | None] | None, size_bytes: int) -> tuple
     """The range of an object of that size; None for the whole, and for an empty object, of which the SDK asks for the
     bytes from 0 on.
 
-    Raises 416 for one behind the end: players and curl know that status, and to the SDK each from 400 on is an error.
+    Raises RangeNotSatisfiable for one behind the end.
     """
     if asked is None:
         return None
@@ -40,10 +38,9 @@ def range_within(asked: tuple[int, int | None] | None, size_bytes: int) -> tuple
     if start == size_bytes == 0:
         return None
     if start >= end:
-        raise HTTPException(
-            416,
+        raise RangeNotSatisfiable(
             f"The item has {size_bytes:,} bytes, and none of them is in the range that was asked for.",
-            headers={"Content-Range": f"bytes */{size_bytes}"},
+            size_bytes=size_bytes,
         )
     return start, end
 

@@ -218,7 +218,7 @@ async def _linked(request: Request, gate: Gate, kept: Kept, name: str) -> Respon
     async with place.pool.connection() as conn:
         item = await items.get_item(conn, kept.id)
         reader = await accounts.get_account(conn, kept.asked_by_id)
-    wanted = asked_range(request.headers.get("range"))
+    wanted = asked_range(request.headers.get("range")) if request.method == "GET" else None
     start, end = (0, None) if wanted is None else wanted
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(open_link(place, reader, item, start, end))

@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from headwater.errors import BadRequest, FailedDependency
+from headwater.errors import BadRequest, FailedDependency, RangeNotSatisfiable
 from headwater.net.addresses import AddressRefused, Guard, InnerHost
 from headwater.net.urls import HttpUrl, read_url
 
@@ -47,15 +47,19 @@ Reason = Literal[
     "too-large",
     "refused",  # it leads where we do not go
 ]
+SILENT: frozenset[Reason] = frozenset(["timeout", "no-connection"])  # it takes long to find out
 PASSING: frozenset[Reason] = frozenset(["unavailable", "timeout", "no-connection", "broken"])
 
 
 class FetchFailed(FailedDependency):
-    """`reason` is one word for programs, the text a sentence for people."""
+    """`reason` is one word for programs, the text a sentence for people; `host` is where it failed, maybe after
+    redirects, if it was the network that failed.
+    """
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, host: str | None = None) -> None:
         super().__init__(message)
         self.reason: Reason = reason
+        self.host = host
 
     @property
     def is_passing(self) -> bool:
@@ -133,31 +137,21 @@ class Fetcher:
         """Bytes from `start` up to, not including, `end`; a negative `start` asks for that many at the end.
 
         A server that knows no ranges is read from its beginning, and cut. More than `most_bytes` are refused, and all
-        must have come `within_s`. Raises FetchFailed, and BadRequest for a range that holds no byte.
+        must have come `within_s`. Raises FetchFailed, and RangeNotSatisfiable.
         """
         deadline = None if within_s is None else asyncio.get_running_loop().time() + within_s
-        try:
-            response, arrived = await self._follow(url, start, end, deadline)
-        except _NETWORK_ERRORS as error:
-            raise _explained(error, _shown(url)) from None
+        response, arrived = await self._follow(url, start, end, deadline)
         async with response:
             yield _answer(response, arrived, start, end, most_bytes)
 
     async def _follow(
         self, url: str, start: int, end: int | None, deadline: float | None
     ) -> tuple[aiohttp.ClientResponse, HttpUrl]:
-        """The first answer that is no redirect, to be closed."""
+        """The first answer that is no redirect, to be closed. Raises FetchFailed."""
         headers = _range_header(start, end)
         target = _allowed(self._checked, read_url, url)
         for _ in range(_MOST_REDIRECTS + 1):
-            async with asyncio.timeout(_HEADERS_S):
-                response = await self._session.get(
-                    URL(str(target), encoded=True),
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=_timeout(deadline),
-                    ssl=self._tls or True,
-                )
+            response = await self._ask(target, headers, deadline)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 return response, target
@@ -166,7 +160,20 @@ class Fetcher:
             if target.scheme == "https" and following.scheme == "http":
                 raise FetchFailed("refused", f"{target.authority} redirects from https to http, which is not followed.")
             target = following
-        raise FetchFailed("refused", f"{_shown(url)} redirects more than {_MOST_REDIRECTS} times.")
+        raise FetchFailed("refused", f"{host_of(url)} redirects more than {_MOST_REDIRECTS} times.")
+
+    async def _ask(self, target: HttpUrl, headers: dict[str, str], deadline: float | None) -> aiohttp.ClientResponse:
+        try:
+            async with asyncio.timeout(_HEADERS_S):
+                return await self._session.get(
+                    URL(str(target), encoded=True),
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=_timeout(deadline),
+                    ssl=self._tls or True,
+                )
+        except _NETWORK_ERRORS as error:
+            raise _explained(error, target.authority) from None
 
 
 def _allowed(checked: Callable[[HttpUrl], HttpUrl], read: Callable[[str], HttpUrl], text: str) -> HttpUrl:
@@ -187,8 +194,8 @@ def _authority_of(url: str | None) -> tuple[str, int] | None:
     return own.host, own.port
 
 
-def _shown(url: str) -> str:
-    """The host alone: the rest of a URL may hold a token."""
+def host_of(url: str) -> str:
+    """The host alone, with its port: the rest of a URL may hold a token. Raises BadRequest."""
     return read_url(url).authority
 
 
@@ -208,7 +215,7 @@ def _range_header(start: int, end: int | None) -> dict[str, str]:
 def _answer(
     response: aiohttp.ClientResponse, url: HttpUrl, start: int, end: int | None, most_bytes: int | None
 ) -> Answer:
-    """Raises FetchFailed, BadRequest."""
+    """Raises FetchFailed, RangeNotSatisfiable."""
     host = url.authority
     _check_status(response.status, host)
     if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
@@ -239,11 +246,11 @@ def _answer(
 
 
 def _check_status(status: int, host: str) -> None:
-    """Raises FetchFailed unless there are bytes to come; BadRequest for a range that holds none."""
+    """Raises FetchFailed unless there are bytes to come; RangeNotSatisfiable."""
     if status in (200, 203, _PARTIAL):
         return
     if status == 416:
-        raise BadRequest(_NO_BYTE)
+        raise RangeNotSatisfiable(_NO_BYTE)
     said = f"{host} answers {status}"
     if status in (404, 410):
         raise FetchFailed("not-found", f"{said}: there is no such file any more.")
@@ -263,7 +270,7 @@ def _content_range(headers: CIMultiDictProxy[str], host: str) -> tuple[int, int,
 
 
 def _cut(start: int, end: int | None, size_bytes: int | None, host: str) -> tuple[int, int | None]:
-    """The range within a whole of that size. Raises BadRequest."""
+    """The range within a whole of that size. Raises RangeNotSatisfiable."""
     if size_bytes is None:
         if start < 0:
             raise FetchFailed("broken", f"{host} knows neither ranges nor the size of the file.")
@@ -272,7 +279,7 @@ def _cut(start: int, end: int | None, size_bytes: int | None, host: str) -> tupl
         start = max(0, size_bytes + start)
     end = size_bytes if end is None else min(end, size_bytes)
     if start > end or (start == end and size_bytes > 0):
-        raise BadRequest(_NO_BYTE)
+        raise RangeNotSatisfiable(_NO_BYTE)
     return start, end
 
 
@@ -328,4 +335,4 @@ def _explained(error: Exception, host: str) -> FetchFailed:
         case _:
             said = f"{host} broke off its answer or does not speak HTTP ({type(error).__name__})."
             reason = "broken"
-    return FetchFailed(reason, said)
+    return FetchFailed(reason, said, host)

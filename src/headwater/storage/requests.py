@@ -23,6 +23,14 @@ _THROTTLING_CODES = frozenset(  # of all clouds
 )
 
 
+_DOTS = frozenset({".", ".."})
+
+
+def is_shortened(name: str) -> bool:
+    """Whether clients would ask for another path than this: they take the segments `.` and `..` away."""
+    return not _DOTS.isdisjoint(name.split("/"))
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     operation: str  # as the cloud's documentation names it

@@ -17,7 +17,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from headwater.errors import BadRequest, HeadwaterError, StoreChanged, StoreMissing, Unavailable
+from headwater.errors import BadRequest, HeadwaterError, RangeNotSatisfiable, StoreChanged, StoreMissing, Unavailable
 
 LARGEST_KEY_BYTES = 1024  # of S3, GCS and Azure
 PAGE_KEYS = 1000
@@ -165,7 +165,7 @@ class Store(Protocol):
     def get(self, key: str, *, start: int = 0, end: int | None = None) -> AbstractAsyncContextManager[ObjectReader]:
         """Bytes from `start` up to, not including, `end`; an `end` past the object is cut to its size.
 
-        Raises StoreMissing, and BadRequest for a range that holds no byte of the object.
+        Raises StoreMissing, and RangeNotSatisfiable for a range that holds no byte of the object.
         """
         ...
 
@@ -350,9 +350,11 @@ async def delete_each(store: Store, doomed: Sequence[Doomed], *, at_once: int = 
 
 
 def check_range(start: int, end: int | None) -> None:
-    """Raises BadRequest for a range that can hold no byte of any object."""
+    """Raises RangeNotSatisfiable for a range that can hold no byte of any object."""
     if start < 0 or (end is not None and end <= start):
-        raise BadRequest(f"Bytes {start} up to {end} are no range. Start at 0 or later and end after the start.")
+        raise RangeNotSatisfiable(
+            f"Bytes {start} up to {end} are no range. Start at 0 or later and end after the start."
+        )
 
 
 def prefix_of(text: str) -> str:

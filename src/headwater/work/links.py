@@ -33,11 +33,15 @@ class Opened:
 
 
 class DeadLink(FailedDependency):
-    """`reason` is one word for programs, the text a sentence for people."""
+    """`reason` is one word for programs, the text a sentence for people; `host` is where the network failed. One that
+    is hidden leads to something that is there, and that this reader may not know of.
+    """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, host: str | None = None, is_hidden: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.host = host
+        self.is_hidden = is_hidden
 
 
 async def read_new_link(place: Workplace, caller: Account, path: str, body: bytes) -> Link | None:
@@ -78,7 +82,11 @@ async def follow(conn: AsyncConnection, reader: Account | None, item: Item) -> I
             return found
         target = await links.find_target(conn, reader, found)
         if target is None:
-            raise DeadLink("not-found", f"{item.path} leads to an item that is no more, or is not yours to read.")
+            raise DeadLink(
+                "not-found",
+                f"{item.path} leads to an item that is no more, or is not yours to read.",
+                is_hidden=await links.has_target(conn, found),
+            )
         found = target
     raise DeadLink("refused", f"{item.path} leads from one link to the next, more than {MOST_LINKS} times.")
 
@@ -90,13 +98,14 @@ async def open_link(
     """Bytes from `start` up to, not including, `end`, of what a linked item leads to; a negative `start` asks for that
     many at the end. No connection to the database is held meanwhile.
 
-    Raises DeadLink (and keeps that on the item), BadRequest for a range that holds no byte, Unavailable.
+    Raises DeadLink (and keeps that on the item), RangeNotSatisfiable, Unavailable.
     """
     try:
         async with place.pool.connection() as conn:
             target = await follow(conn, reader, item)
     except DeadLink as dead:
-        await _note_gone(place, item, dead)
+        if not dead.is_hidden:
+            await note(place, item, dead_by(dead))
         raise
     opening = _open_item(place, target, start, end) if target.link is None else _open_url(place, target, start, end)
     async with opening as opened:
@@ -108,13 +117,15 @@ async def _open_item(place: Workplace, target: Item, start: int, end: int | None
     if target.missing_since is not None:
         raise DeadLink("not-found", f"It leads to {target.path}, which is missing from its bucket.")
     start = max(0, target.size_bytes + start) if start < 0 else start
-    end = target.size_bytes if end is None else min(end, target.size_bytes)
+    end = None if end is None or end >= target.size_bytes else end  # an empty object has no range to give
     try:
         async with (
             place.places.of_item(target) as store,
             store.get(target.key, start=start, end=end) as reader,
         ):
-            yield Opened(start, end, target.size_bytes, target.mime_type, reader.chunks)
+            size_bytes = reader.info.size_bytes
+            last = size_bytes if end is None else min(end, size_bytes)
+            yield Opened(start, last, size_bytes, target.mime_type, reader.chunks)
     except StoreMissing:
         raise DeadLink("not-found", f"It leads to {target.path}, whose bytes are no longer in their bucket.") from None
 
@@ -145,7 +156,7 @@ async def open_url(
         async with place.fetcher.open(url, start=start, end=end, most_bytes=most_bytes, within_s=within_s) as answer:
             yield answer
     except FetchFailed as failed:
-        dead = DeadLink(failed.reason, f"The link {item.path} is dead: {failed}")
+        dead = DeadLink(failed.reason, f"The link {item.path} is dead: {failed}", host=failed.host)
         if failed.reason != "too-large":
             await note(place, item, dead_by(dead))
         raise dead from None
@@ -160,11 +171,3 @@ async def note(place: Workplace, item: Item, found: Found) -> None:
     if links.is_news(item, found):
         async with place.pool.connection() as conn:
             await links.note_found(conn, item, found)
-
-
-async def _note_gone(place: Workplace, item: Item, dead: DeadLink) -> None:
-    """Of a link to an item that is no more; one that only this reader may not know of is as alive as before."""
-    async with place.pool.connection() as conn:
-        is_gone = dead.reason == "refused" or not await links.has_target(conn, item)
-        if is_gone and links.is_news(item, dead_by(dead)):
-            await links.note_found(conn, item, dead_by(dead))

@@ -10,7 +10,15 @@ from enum import Enum
 
 from multidict import CIMultiDictProxy
 
-from headwater.errors import BadRequest, FailedDependency, HeadwaterError, StoreDenied, StoreMissing, Unavailable
+from headwater.errors import (
+    BadRequest,
+    FailedDependency,
+    HeadwaterError,
+    RangeNotSatisfiable,
+    StoreDenied,
+    StoreMissing,
+    Unavailable,
+)
 from headwater.storage.azure.requests import Container, absolute_key
 from headwater.storage.requests import Refused, Request
 from headwater.storage.stores import changed
@@ -73,7 +81,7 @@ def explain(container: Container, request: Request, refused: Refused) -> Headwat
         case Refused(status=404):
             return StoreMissing(f'No object "{key}" in {named} {said}.')
         case Refused(status=416):
-            return BadRequest(f'The range asked for holds no byte of "{key}" in {named} {said}.')
+            return RangeNotSatisfiable(f'The range asked for holds no byte of "{key}" in {named} {said}.')
         case Refused(code=code) if code in _ARCHIVE_CODES:
             return FailedDependency(
                 f'"{key}" in {named} is in the archive tier and cannot be read {said}. Move it to hot or cool first.'

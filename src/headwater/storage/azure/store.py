@@ -14,12 +14,12 @@ from headwater.errors import BadRequest, StoreChanged, StoreMissing, Unavailable
 from headwater.storage.azure.delegation import DelegationKeys
 from headwater.storage.azure.dialect import AzureDialect
 from headwater.storage.azure.listing import find_marker, parse_page
-from headwater.storage.azure.requests import SERVICE_VERSION, Container, check_new_name
+from headwater.storage.azure.requests import SERVICE_VERSION, Container, absolute_key, check_new_name
 from headwater.storage.azure.signing import AccountKey, AzureCredentials, SharedAccessSignature, signed_url
 from headwater.storage.azure.uploads import AzureUpload, Blocks, block_id, new_name, number_of, written
 from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import info_of, unbroken_chunks
-from headwater.storage.requests import Request
+from headwater.storage.requests import Request, is_shortened
 from headwater.storage.sending import CredentialsProvider, Sender
 from headwater.storage.stores import (
     FEW_KEYS,
@@ -216,9 +216,12 @@ class AzureStore(Store):
     async def sign_get(
         self, key: str, *, expires_s: int, file_name: str | None = None, content_type: str | None = None
     ) -> str | None:
-        """None with a SAS: it cannot sign, and must not be handed out. A service principal may have to take a key."""
+        """None with a SAS: it cannot sign, and must not be handed out. A service principal may have to take a key.
+
+        None, too, for a key that clients would shorten on the way.
+        """
         signer = await self._signer()
-        if signer is None:
+        if signer is None or is_shortened(absolute_key(self.container, key)):
             return None
         disposition = None if file_name is None else f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
         return signed_url(

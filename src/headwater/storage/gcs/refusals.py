@@ -12,6 +12,7 @@ from headwater.errors import (
     BadRequest,
     FailedDependency,
     HeadwaterError,
+    RangeNotSatisfiable,
     StoreDenied,
     StoreMissing,
     Unavailable,
@@ -92,7 +93,7 @@ def explain(bucket: GcsBucket, request: Request, refused: Refused) -> HeadwaterE
         case Refused(status=404):
             return StoreMissing(f'No object "{key}" in {named} {said}.')
         case Refused(status=416):
-            return BadRequest(f'The range asked for holds no byte of "{key}" in {named} {said}.')
+            return RangeNotSatisfiable(f'The range asked for holds no byte of "{key}" in {named} {said}.')
         case Refused(status=412) if request.operation in (DELETE, "CompleteMultipartUpload"):
             return changed(key)
         case Refused(status=412 | 304):

@@ -15,7 +15,7 @@ import orjson
 from google.auth.crypt.base import Signer
 
 from headwater.errors import BadRequest
-from headwater.storage.requests import Request
+from headwater.storage.requests import Request, is_shortened
 
 LIST, GET, INSERT, DELETE = "objects.list", "objects.get", "objects.insert", "objects.delete"
 _OF_XML = frozenset(  # operations of the XML API, which alone has parts
@@ -28,7 +28,6 @@ _OF_XML = frozenset(  # operations of the XML API, which alone has parts
         "ListMultipartUploads",
     }
 )
-_DOTS = frozenset({".", ".."})
 OBJECT_FIELDS = "name,size,md5Hash,generation,timeCreated,contentType"
 _CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 _GOOGLE = "https://storage.googleapis.com"
@@ -92,7 +91,7 @@ def _xml_path(bucket: GcsBucket, key: str | None) -> str:
         return f"/{quoted(bucket.name)}"
     name = absolute_key(bucket, key)
     # What is on the way may shorten a path with `..`, but not a name without slashes.
-    safe = "/" if _DOTS.isdisjoint(name.split("/")) else ""
+    safe = "" if is_shortened(name) else "/"
     return f"/{quoted(bucket.name)}/{quote(name, safe=safe)}"
 
 

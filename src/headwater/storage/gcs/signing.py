@@ -9,10 +9,10 @@ from datetime import datetime
 from urllib.parse import quote, urlsplit
 
 from headwater.storage.gcs.requests import GcsBucket, UrlSigner, absolute_key, quoted
+from headwater.storage.requests import is_shortened
 
 _ALGORITHM = "GOOG4-RSA-SHA256"
 _LONGEST_S = 7 * 24 * 3600
-_DOTS = frozenset({".", ".."})
 
 
 def signed_url(
@@ -31,7 +31,7 @@ def signed_url(
     None for a key that clients would shorten on the way: those with `.` or `..` inside.
     """
     name = absolute_key(bucket, key)
-    if not _DOTS.isdisjoint(name.split("/")):
+    if is_shortened(name):
         return None
     path = f"/{quoted(bucket.name)}/{quote(name, safe='/')}"
     scope = f"{now:%Y%m%d}/auto/storage/goog4_request"

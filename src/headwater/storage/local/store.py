@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from io import FileIO
 
-from headwater.errors import BadRequest, Unavailable
+from headwater.errors import RangeNotSatisfiable, Unavailable
 from headwater.storage.local.files import (
     Root,
     etag_of,
@@ -51,7 +51,10 @@ _FIRST_BYTES = 256 * 1024
 def _stop(info: ObjectInfo, start: int, end: int | None) -> int:
     stop = info.size_bytes if end is None else min(end, info.size_bytes)
     if start >= stop and not (start == 0 and end is None):
-        raise BadRequest(f'Bytes from {start} are not inside "{info.key}", which has {info.size_bytes}. Ask for less.')
+        raise RangeNotSatisfiable(
+            f'Bytes from {start} are not inside "{info.key}", which has {info.size_bytes}. Ask for less.',
+            size_bytes=info.size_bytes,
+        )
     return stop
 
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
-from headwater.storage.requests import Request
-from headwater.storage.s3.requests import Bucket, S3Credentials, url_of
+from headwater.storage.requests import Request, is_shortened
+from headwater.storage.s3.requests import Bucket, S3Credentials, absolute_key, url_of
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _LONGEST_S = 7 * 24 * 3600
@@ -23,11 +23,12 @@ def signed_url(
 ) -> str | None:
     """For whoever sends the request's headers with it; for a week at most, and not longer than the credentials last.
 
-    None with a session token whose end nobody told: the URL would end before it says so.
+    None with a session token whose end nobody told: the URL would end before it says so; and for a key that clients
+    would shorten on the way.
     """
     now = datetime.now(UTC) if now is None else now
     life_s = _life_s(credentials, expires_s, now)
-    if life_s is None:
+    if life_s is None or is_shortened(absolute_key(bucket, request)):
         return None
     url = url_of(bucket, request)
     host = _host_of(bucket.url)

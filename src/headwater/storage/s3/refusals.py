@@ -7,6 +7,7 @@ from headwater.errors import (
     BadRequest,
     FailedDependency,
     HeadwaterError,
+    RangeNotSatisfiable,
     StoreDenied,
     StoreMissing,
     Unavailable,
@@ -105,7 +106,7 @@ def explain(bucket: Bucket, request: Request, refused: Refused) -> HeadwaterErro
         case Refused(status=404):
             return StoreMissing(f'No object "{key}" in {named} {said}.')
         case Refused(status=416):
-            return BadRequest(f'The range asked for holds no byte of "{key}" in {named} {said}.')
+            return RangeNotSatisfiable(f'The range asked for holds no byte of "{key}" in {named} {said}.')
         case Refused(code="RequestTimeTooSkewed"):
             return FailedDependency(f"The store's clock and ours differ too much {said}. Set this machine's.")
         case Refused(region=str(region)) if region != bucket.region:
