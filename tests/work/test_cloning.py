@@ -15,7 +15,7 @@ from headwater.work.cloning import Options
 from tests import samples
 from tests.work.scripted import Crash, Fault, FaultyCursor, ScriptedStore
 from tests.work.test_deleting import delete_selected
-from tests.work.world import World, wait_for
+from tests.work.world import World, somebody_waits_for
 
 
 def photo(width_px: int, height_px: int) -> bytes:
@@ -392,7 +392,7 @@ async def test_a_target_that_is_purged_meanwhile_waits_for_the_piece_under_way(w
 
     async def meanwhile(conn, *args):
         purging.append(asyncio.create_task(purge(world, target)))
-        await is_waited_for(world, conn)
+        await somebody_waits_for(world, conn)
         await real(conn, *args)
 
     monkeypatch.setattr(cloning.cloning, "count", meanwhile)
@@ -402,19 +402,6 @@ async def test_a_target_that_is_purged_meanwhile_waits_for_the_piece_under_way(w
         cursor = await conn.execute("SELECT FROM item WHERE dataset_id = %s", [target.id])
         assert await cursor.fetchall() == []
     assert objects(folder) == 1
-
-
-async def is_waited_for(world: World, conn) -> None:
-    """Until somebody waits for what `conn` does."""
-
-    async def look() -> bool:
-        async with world.connection() as other:
-            cursor = await other.execute(
-                "SELECT %s = ANY(pg_blocking_pids(pid)) FROM pg_stat_activity", [conn.info.backend_pid]
-            )
-            return (True,) in await cursor.fetchall()
-
-    await wait_for(look)
 
 
 async def test_a_deletion_waits_for_the_clone_that_has_seen_the_row(world):
@@ -427,7 +414,7 @@ async def test_a_deletion_waits_for_the_clone_that_has_seen_the_row(world):
         await world.delete(source, "/a")
         running = asyncio.create_task(world.run_jobs(source))
 
-        await is_waited_for(world, conn)
+        await somebody_waits_for(world, conn)
         assert not running.done()
     await running
     assert objects(folder) == 1

@@ -143,7 +143,7 @@ async def lock_command(conn: AsyncConnection[Any], command_id: int) -> Command |
 
 
 async def wait_for_all(conn: AsyncConnection[Any], dataset_id: int) -> None:
-    """Until what is under way in commands of this dataset has committed; of a deleted one none begins anything after."""
+    """Until what its commands have under way is committed. Of a deleted dataset, none begins anything after."""
     await conn.execute("SELECT FROM command WHERE dataset_id = %s ORDER BY id FOR UPDATE", [dataset_id])
 
 
