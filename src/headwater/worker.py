@@ -15,6 +15,7 @@ from headwater.db.pool import Pool
 from headwater.settings import Settings
 from headwater.work import queues, schedules, sync, tasks, upstream, watching
 from headwater.work.dispatch import dispatch_forever
+from headwater.work.preprocess import LINKS_QUEUE
 from headwater.workplace import open_workplace
 
 # How many jobs of each queue run at once. What people wait for never stands behind millions of files to be read.
@@ -22,6 +23,7 @@ QUEUES = {
     "sync": 4,
     "lanes": 3,  # more of them for syncs that are long, all together
     "preprocessing": 3,  # two keep the decoders busy while one commits
+    LINKS_QUEUE: 4,  # other servers are waited for
     "default": 3,
     "imports": 2,  # CSV files, which may take hours
     WEBHOOK_QUEUE: 8,  # they wait for others, most of the time

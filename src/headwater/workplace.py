@@ -13,6 +13,7 @@ from headwater.keyfiles import read_or_make
 from headwater.media.limits import DecodePool
 from headwater.net.addresses import open_connector, read_inner_host
 from headwater.net.fetch import Fetcher
+from headwater.net.turns import Turns
 from headwater.settings import Settings
 from headwater.vault.both import Vaults
 from headwater.vault.keys import GivenKeys, KeyFile
@@ -22,7 +23,8 @@ from headwater.work.credentials import Secrets
 from headwater.work.places import Places
 from headwater.work.workplace import Workplace
 
-_LINKS_AT_ONCE = 8
+_LINKS_AT_ONCE = 16
+_LINKS_OF_A_HOST = 4
 _READ_AHEAD = 4  # objects on their way while the decoders work
 
 
@@ -109,7 +111,7 @@ async def open_workplace(
                 spool_dir=spool_dir,
                 slots=asyncio.Semaphore(settings.decoders + _READ_AHEAD),
                 public_url=settings.public_url,
-                link_slots=asyncio.Semaphore(_LINKS_AT_ONCE),
+                link_turns=Turns(at_once=_LINKS_AT_ONCE, at_once_of_a_host=_LINKS_OF_A_HOST),
                 link_fetch=settings.link_fetch,
                 link_most_bytes=settings.link_most_bytes,
                 allow_private=settings.allow_private_endpoints,

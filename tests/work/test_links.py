@@ -1,5 +1,6 @@
 """Linked items from the link file to the bytes at its end: who may read them, what is learnt, and when it is dead."""
 
+import asyncio
 import hashlib
 import json
 import secrets
@@ -11,6 +12,7 @@ import pytest
 from headwater.catalog import accounts, items
 from headwater.catalog.links import Link
 from headwater.errors import BadRequest, FailedDependency, NotFound, Unavailable
+from headwater.net import fetch
 from headwater.net.addresses import read_inner_host
 from headwater.net.fetch import Fetcher
 from headwater.storage.stores import ObjectInfo
@@ -36,7 +38,9 @@ async def origin():
 @pytest.fixture
 async def linked(world: World, origin: Origin):
     """The world, where links may reach the origin."""
-    dns = ScriptedDns({"images.example.com": [["127.0.0.1"]], "gone.example.com": [[]]})
+    dns = ScriptedDns(
+        {f"{name}.example.com": [["127.0.0.1"]] for name in ("images", "others")} | {"gone.example.com": [[]]}
+    )
     fetcher = Fetcher(inner_hosts=[read_inner_host(f"127.0.0.1:{origin.port}")], resolver=dns)
     yield replace(world, place=replace(world.place, fetcher=fetcher))
     await fetcher.close()
@@ -264,6 +268,32 @@ async def test_a_busy_server_is_asked_again_for_an_hour(linked: World, origin: O
     assert (await system(linked, dataset))["link"]["reason"] == "unavailable"
 
 
+async def test_a_silent_host_holds_up_no_other(linked: World, origin: Origin, monkeypatch: pytest.MonkeyPatch):
+    """It is let alone after some tries. What leads to it is looked at later, and is dead after an hour."""
+
+    async def say_nothing(_request, _writer) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(fetch, "_HEADERS_S", 0.05)
+    origin.answers["/silent"] = say_nothing
+    dataset, _ = await linked.own_dataset()
+    for number in range(20):
+        await put_link(linked, dataset, origin.url(f"/silent?{number}"), path=f"/{number}.json")
+    await put_link(linked, dataset, origin.serve("/good.jpg", PICTURE).replace("images", "others"), path="/good.json")
+    with pytest.raises(Unavailable, match=r"in a minute|in time"):
+        await linked.preprocess(dataset)
+    assert 3 <= len([request for request in origin.requests if request.target.startswith("/silent")]) < 10
+    assert (await linked.item(dataset, "/good.json")).width_px == 320
+    async with linked.connection() as conn:
+        await conn.execute(
+            "UPDATE item SET updated_at = now() - interval '61 minutes' WHERE dataset_id = %s", [dataset.id]
+        )
+    asked = len(origin.requests)
+    await linked.preprocess(dataset)
+    assert len(origin.requests) == asked
+    assert (await system(linked, dataset, "/7.json"))["link"]["reason"] == "timeout"
+
+
 async def test_a_server_that_reads_no_links_says_so(linked: World, origin: Origin):
     closed = replace(linked, place=replace(linked.place, link_fetch=False))
     dataset, _ = await closed.own_dataset()
@@ -356,6 +386,8 @@ async def test_a_link_is_no_way_around_rights(linked: World):
         await streamed(linked, other, "/theirs.json", reader=reader)
     assert (await system(linked, other, "/theirs.json"))["link"]["state"] == "alive"
     await put(linked, other, "/chain.json", file_of("id", f"{link.id:024x}"))
+    await linked.preprocess(other)
+    assert (await system(linked, other, "/chain.json"))["link"]["state"] == "alive"
     with pytest.raises(DeadLink, match="not yours to read"):
         await streamed(linked, other, "/chain.json", reader=reader)
 
@@ -435,6 +467,34 @@ async def test_links_in_a_bucket_are_recognised_and_forgotten(linked: World, ori
     (folder / "found.json").write_bytes(b'{"now": "a file of its own, and longer than before"}')
     await linked.sync(dataset)
     assert (await linked.item(dataset, "/found.json")).link is None
+    await linked.index(dataset)
+
+
+async def test_links_are_looked_at_by_jobs_of_their_own(linked: World, origin: Origin):
+    """Whoever is slow elsewhere does not hold up the files of others."""
+    dataset, folder = await linked.local_dataset()
+    url = origin.serve("/picture.jpg", PICTURE)
+    await put_link(linked, dataset, url, path="/up.json")
+    (folder / "found.json").write_bytes(file_of("url", url))
+    (folder / "photo.jpg").write_bytes(PICTURE)
+    await linked.sync(dataset)
+    ids = [(await linked.item(dataset, path)).id for path in ("/up.json", "/found.json", "/photo.jpg")]
+    for _ in range(2):  # a job that is repeated
+        await preprocess.preprocess_items(linked.place, dataset.id, ids)
+        assert origin.requests == []
+        assert (await linked.item(dataset, "/photo.jpg")).width_px == 320
+        found = await linked.item(dataset, "/found.json")
+        assert (Link.of(found.link).ref, found.etl_state) == (url, items.ETL_WAITING)
+    async with linked.connection() as conn:
+        cursor = await conn.execute(
+            "SELECT queue_name, args FROM procrastinate_jobs WHERE task_name = %s", [preprocess.LINKS_TASK]
+        )
+        jobs = [
+            (queue, args["item_ids"]) for queue, args in await cursor.fetchall() if args["dataset_id"] == dataset.id
+        ]
+    assert sorted(jobs) == sorted([("links", ids[:1]), ("links", ids[1:2]), ("links", sorted(ids[:2]))])
+    await preprocess.preprocess_links(linked.place, dataset.id, ids)
+    assert {(await linked.item(dataset, path)).width_px for path in ("/up.json", "/found.json")} == {320}
     await linked.index(dataset)
 
 

@@ -41,7 +41,7 @@ async def fail_with(world, error: Exception):
     return dataset, (await world.request(dataset))[1]
 
 
-@pytest.mark.parametrize("task", ["run_scan", "preprocess_items", "delete_object", "purge_dataset"])
+@pytest.mark.parametrize("task", ["run_scan", "preprocess_items", "preprocess_links", "delete_object", "purge_dataset"])
 def test_what_is_tried_again(app, task):
     for error in (Unavailable("x"), OperationalError("x"), asyncio.CancelledError()):
         assert is_tried_again(app, task, error, 0)
@@ -94,4 +94,4 @@ async def test_reading_files_has_a_queue_of_its_own_and_every_queue_has_workers(
         cursor = await conn.execute("SELECT name, queue FROM service")
         services = dict(await cursor.fetchall())
     assert services == {"preprocessing": "preprocessing"}
-    assert set(QUEUES) == {"sync", "lanes", "preprocessing", "default", "imports", WEBHOOK_QUEUE}
+    assert set(QUEUES) == {"sync", "lanes", "preprocessing", "links", "default", "imports", WEBHOOK_QUEUE}

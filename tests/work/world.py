@@ -272,6 +272,7 @@ class World:
             cursor = await conn.execute("SELECT id, path FROM item WHERE dataset_id = %s", [dataset.id])
             ids = [item_id for item_id, path in await cursor.fetchall() if paths is None or path in paths]
         await preprocess.preprocess_items(self.place, dataset.id, ids)
+        await preprocess.preprocess_links(self.place, dataset.id, ids)
 
     def on(self, pool: Any) -> "World":
         """The same world through other connections."""

@@ -1,5 +1,6 @@
 """Links: items whose bytes lie elsewhere, at a URL or in another item, and what was last found there."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
@@ -59,6 +60,33 @@ class Found:
         if self.size_bytes is None:
             del found["size_bytes"]
         return row | found
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """An item that is a link file, as its bytes say."""
+
+    item_id: int
+    etag: str
+    link: Link
+
+
+async def recognise(conn: AsyncConnection[Any], dataset_id: int, recognised: Sequence[Recognised]) -> None:
+    """They are links from now on, to be prepared as such, unless they are other items by now."""
+    await conn.execute(
+        """
+        UPDATE item
+        SET link = found.link
+        FROM unnest(%s::bigint[], %s::text[], %s::jsonb[]) AS found (id, etag, link)
+        WHERE item.dataset_id = %s AND item.id = found.id AND item.etag = found.etag AND item.link IS NULL
+        """,
+        [
+            [one.item_id for one in recognised],
+            [one.etag for one in recognised],
+            [Jsonb(one.link.to_json()) for one in recognised],
+            dataset_id,
+        ],
+    )
 
 
 def is_news(item: Item, found: Found) -> bool:

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headwater.catalog import links
 from headwater.catalog.items import ETL_FAILED, ETL_WAITING, VIDEO_KEYS, Item
 from headwater.catalog.links import Found, Link
 from headwater.errors import BadRequest, Unavailable
 from headwater.media.probe import sniff_mime_type
 from headwater.media.records import ImageFacts, Prepared, Problem
 from headwater.media.video_parts import HEAD_BYTES, MOST_BYTES, READERS
+from headwater.net.fetch import PASSING, SILENT, host_of
+from headwater.net.turns import LetAlone
 from headwater.wire.links import DEFAULT_MIME_TYPE, LARGEST_LINK_BYTES, parse_link
 from headwater.work.links import DeadLink, dead_by, follow, open_url
 from headwater.work.spooling import read_head, spooled, spooled_parts
@@ -19,7 +20,7 @@ from headwater.work.workplace import Workplace
 
 _IMAGE_WITHIN_S = 600
 _PART_WITHIN_S = 60
-_TRIED_FOR = timedelta(hours=1)  # a server that is overloaded
+_TRIED_FOR = timedelta(hours=1)  # a server that is overloaded, or cannot be reached
 _EMPTY = Prepared(problem=Problem("empty", "The file is empty."))
 
 
@@ -45,14 +46,37 @@ async def look(place: Workplace, item: Item) -> Looked:
     link = Link.of(item.link or {})
     if link.kind == "url" and not place.link_fetch:
         return Looked(Found("unchecked", datetime.now(UTC)), link.mime_type or DEFAULT_MIME_TYPE, Prepared())
-    async with place.link_slots:
-        try:
-            return await (_look_at_item(place, item) if link.kind == "id" else _look_at_url(place, item))
-        except DeadLink as dead:
-            is_young = datetime.now(UTC) - item.updated_at < _TRIED_FOR
-            if dead.reason == "unavailable" and is_young:
-                raise Unavailable(str(dead)) from None
-            return _dead(item, dead)
+    try:
+        if link.kind == "url":
+            return await _look_in_turn(place, item, link.ref)
+        async with place.slots:
+            return await _look_at_item(place, item)
+    except DeadLink as dead:
+        is_young = datetime.now(UTC) - item.updated_at < _TRIED_FOR
+        if dead.reason in PASSING and is_young:
+            raise Unavailable(str(dead)) from None
+        return _dead(item, dead)
+
+
+async def _look_in_turn(place: Workplace, item: Item, url: str) -> Looked:
+    """Raises DeadLink, also for a host that was silent before and is not asked."""
+    try:
+        host = host_of(url)
+    except BadRequest:
+        host = ""  # it will be refused
+    try:
+        async with place.link_turns.turn(host):
+            looked = await _look_at_url(place, item)
+    except LetAlone as alone:
+        raise DeadLink("timeout", f"The link {item.path} is dead: {alone}") from None
+    except DeadLink as dead:
+        if dead.reason in SILENT and dead.host == host:
+            place.link_turns.note_silence(host)
+        else:
+            place.link_turns.note_answer(host)
+        raise
+    place.link_turns.note_answer(host)
+    return looked
 
 
 def _dead(item: Item, dead: DeadLink) -> Looked:
@@ -66,10 +90,12 @@ async def _look_at_item(place: Workplace, item: Item) -> Looked:
     Those of another project are left to its members: whoever sees the link might not be one.
     """
     async with place.pool.connection() as conn:
-        direct = await links.find_target(conn, None, item)
-        if direct is None and await links.has_target(conn, item):
+        try:
+            target = await follow(conn, None, item)
+        except DeadLink as dead:
+            if not dead.is_hidden:
+                raise
             return Looked(_alive(None), Link.of(item.link or {}).mime_type or DEFAULT_MIME_TYPE, Prepared())
-        target = await follow(conn, None, item)
     if target.etl_state == ETL_WAITING:
         raise Unavailable(f"{item.path} leads to {target.path}, which is not prepared yet.")
     system = target.system_metadata or {}

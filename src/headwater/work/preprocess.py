@@ -1,5 +1,7 @@
 """Preprocessing: reads each new object once, writes its thumbnail to the hidden folder of its bucket, and its facts
 to its row. A bad file ends with a typed reason on its item, never with a stuck job.
+
+What links lead to is looked at by jobs of a queue of their own: who is slow elsewhere holds up nobody's files.
 """
 
 import asyncio
@@ -7,8 +9,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from headwater.catalog import commands, items, preparing
+from psycopg import AsyncConnection
+
+from headwater import queue
+from headwater.catalog import commands, items, links, preparing
 from headwater.catalog.items import HIDDEN_FOLDER, Item
+from headwater.catalog.links import Recognised
 from headwater.catalog.preparing import PreparedItem
 from headwater.catalog.sidecars import are_on as has_sidecars
 from headwater.errors import BadRequest, FailedDependency, StoreDenied, StoreMissing, Unavailable
@@ -22,6 +28,8 @@ from headwater.work.spooling import read_head, spooled
 from headwater.work.workplace import Workplace
 
 TASK = "preprocess_items"
+LINKS_TASK = "preprocess_links"
+LINKS_QUEUE = "links"
 _HEAD_BYTES = 64 * 1024  # enough to tell what a file is
 _COMMIT_EVERY = 25  # items; what a crash may repeat
 
@@ -54,20 +62,56 @@ async def preprocess_items(place: Workplace, dataset_id: int, item_ids: Sequence
         found = await items.load_items(conn, dataset_id, item_ids)
         takes_sidecars = await has_sidecars(conn, dataset_id)
     plain = [item for item in found if not (takes_sidecars and sidecars.is_ours(item))]
-    waiting = [item for item in plain if item.etl_state == items.ETL_WAITING and not item.hidden]
-    failure: Exception | None = None
-    places = place.places
-    for together in _by_origin(waiting):
-        async with places.of_item(together[0]) as store, places.of_thumbnail(together[0]) as derived:
-            async for prepared, failed in _in_bundles(place, Stores(store, derived), together):
-                failure = failed or failure
-                async with place.pool.connection() as conn:
-                    await preparing.save_prepared(conn, dataset_id, prepared)
-                    await commands.announce_dataset(conn, dataset_id)
+    waiting = [item for item in plain if _is_waiting(item)]
+    linked_ids = [item.id for item in waiting if item.link is not None]
+    if linked_ids:
+        async with place.pool.connection() as conn:
+            await _defer_links(conn, dataset_id, linked_ids)
+    failure = await _prepare_all(place, dataset_id, [item for item in waiting if item.link is None])
     if takes_sidecars:
         failure = await sidecars.settle(place, dataset_id, found) or failure
     if failure:
         raise failure
+
+
+async def preprocess_links(place: Workplace, dataset_id: int, item_ids: Sequence[int]) -> None:
+    """As `preprocess_items`, of those that are known to be links."""
+    async with place.pool.connection() as conn:
+        found = await items.load_items(conn, dataset_id, item_ids)
+    failure = await _prepare_all(place, dataset_id, [item for item in found if item.link and _is_waiting(item)])
+    if failure:
+        raise failure
+
+
+def _is_waiting(item: Item) -> bool:
+    return item.etl_state == items.ETL_WAITING and not item.hidden
+
+
+async def _defer_links(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int]) -> None:
+    """Once, also when the job that found them is repeated."""
+    lock = f"links:{dataset_id}:{min(item_ids)}:{max(item_ids)}:{len(item_ids)}"
+    await queue.defer(
+        conn, LINKS_TASK, queue=LINKS_QUEUE, queueing_lock=lock, dataset_id=dataset_id, item_ids=list(item_ids)
+    )
+
+
+async def _prepare_all(place: Workplace, dataset_id: int, waiting: Sequence[Item]) -> Exception | None:
+    """What came of them is saved; the answer is why some must be tried again."""
+    failure: Exception | None = None
+    places = place.places
+    for together in _by_origin(waiting):
+        async with places.of_item(together[0]) as store, places.of_thumbnail(together[0]) as derived:
+            async for bundle, failed in _in_bundles(place, Stores(store, derived), together):
+                failure = failed or failure
+                prepared = [one for one in bundle if isinstance(one, PreparedItem)]
+                recognised = [one for one in bundle if isinstance(one, Recognised)]
+                async with place.pool.connection() as conn:
+                    await preparing.save_prepared(conn, dataset_id, prepared)
+                    await commands.announce_dataset(conn, dataset_id)
+                    if recognised:
+                        await links.recognise(conn, dataset_id, recognised)
+                        await _defer_links(conn, dataset_id, sorted(one.item_id for one in recognised))
+    return failure
 
 
 def _by_origin(waiting: Sequence[Item]) -> list[list[Item]]:
@@ -80,10 +124,10 @@ def _by_origin(waiting: Sequence[Item]) -> list[list[Item]]:
 
 async def _in_bundles(
     place: Workplace, stores: Stores, waiting: Sequence[Item]
-) -> AsyncIterator[tuple[list[PreparedItem], Exception | None]]:
+) -> AsyncIterator[tuple[list[PreparedItem | Recognised], Exception | None]]:
     """Results as they come, some at a time; what needs another try is left out, and why is told with each bundle."""
     tasks = [asyncio.create_task(_prepare(place, stores, item)) for item in waiting]
-    bundle: list[PreparedItem] = []
+    bundle: list[PreparedItem | Recognised] = []
     failure: Exception | None = None
     try:
         for next_done in asyncio.as_completed(tasks):
@@ -103,7 +147,7 @@ async def _in_bundles(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _prepare(place: Workplace, stores: Stores, item: Item) -> PreparedItem | None:
+async def _prepare(place: Workplace, stores: Stores, item: Item) -> PreparedItem | Recognised | None:
     """None for an object that is no longer what its row says: the next sync will tell."""
     if item.missing_since is not None:
         return _failed(item, "object-missing", "The bucket has no such object any more.")
@@ -130,7 +174,7 @@ def _failed(item: Item, reason: str, message: str) -> PreparedItem:
     )
 
 
-async def _read(place: Workplace, stores: Stores, item: Item) -> PreparedItem | None:
+async def _read(place: Workplace, stores: Stores, item: Item) -> PreparedItem | Recognised | None:
     if item.size_bytes == 0:
         return _failed(item, "empty", "The file is empty.")
     async with stores.objects.get(item.key) as reader:
@@ -138,9 +182,9 @@ async def _read(place: Workplace, stores: Stores, item: Item) -> PreparedItem | 
             return None
         head = await read_head(reader.chunks, _HEAD_BYTES)
         link = linked.link_in(item, head)
-        if link is None:
-            return await _read_object(place, stores, item, head, reader)
-    return await _read_link(place, stores, replace(item, link=link.to_json()))
+        if link is not None:
+            return Recognised(item.id, item.etag, link)
+        return await _read_object(place, stores, item, head, reader)
 
 
 async def _read_object(place: Workplace, stores: Stores, item: Item, head: bytes, reader: ObjectReader) -> PreparedItem:

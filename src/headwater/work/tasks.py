@@ -76,14 +76,7 @@ def register(app: App, place: Workplace) -> None:
     async def settle_items() -> None:
         await sync.settle_items(place)
 
-    @app.task(name=preprocess.TASK, retry=retry)
-    async def preprocess_items(dataset_id: int, item_ids: list[int]) -> None:
-        await preprocess.preprocess_items(place, dataset_id, item_ids)
-
-    @app.task(name=preprocess.LINKS_TASK, retry=retry)
-    async def preprocess_links(dataset_id: int, item_ids: list[int]) -> None:
-        await preprocess.preprocess_links(place, dataset_id, item_ids)
-
+    _register_preprocessing(app, place, retry)
     _register_metadata(app, place, retry)
     _register_deletions(app, place, retry)
     _register_clones(app, place, retry)
@@ -122,6 +115,16 @@ def register(app: App, place: Workplace) -> None:
     @app.task(name=secrets.DESTROY_TASK, retry=_TryAgain(tries=_VAULT_TRIES, longest_wait_s=300))
     async def destroy_secret(mount: str, path: str) -> None:
         await secrets.destroy(place, mount=mount, path=path)
+
+
+def _register_preprocessing(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    @app.task(name=preprocess.TASK, retry=retry)
+    async def preprocess_items(dataset_id: int, item_ids: list[int]) -> None:
+        await preprocess.preprocess_items(place, dataset_id, item_ids)
+
+    @app.task(name=preprocess.LINKS_TASK, retry=retry)
+    async def preprocess_links(dataset_id: int, item_ids: list[int]) -> None:
+        await preprocess.preprocess_links(place, dataset_id, item_ids)
 
 
 def _register_metadata(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from headwater.db.pool import Pool
 from headwater.media.limits import DecodePool
 from headwater.net.fetch import Fetcher
+from headwater.net.turns import Turns
 from headwater.vault.both import Vaults
 from headwater.work.places import Places
 
@@ -21,7 +22,7 @@ class Workplace:
     spool_dir: Path  # objects on their way to a decoder
     slots: asyncio.Semaphore  # objects read at once: enough to keep the decoders busy
     public_url: str | None  # how clients reach this server, where the operator said it
-    link_slots: asyncio.Semaphore  # links looked at once: others wait long, and must not hold up our own objects
+    link_turns: Turns  # of hosts of linked URLs
     link_fetch: bool  # whether linked URLs are read at all
     link_most_bytes: int  # of a linked image
     allow_private: bool  # whether people may name inner addresses
