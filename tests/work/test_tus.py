@@ -108,6 +108,23 @@ async def test_what_is_kept_by_mode_skip_leaves_no_parts(world, bucket, receptio
     assert await unfinished(world, dataset) == []
 
 
+async def test_an_object_without_an_item_is_replaced_only_where_that_is_asked_for(
+    world, bucket, receptions: Receptions
+):
+    dataset, _ = bucket
+    async with world.place.places.of_dataset(dataset.id) as store:
+        await store.put("a/large.bin", b"of others", content_type="text/plain")
+    upload = await receptions.create(dataset, world.owner, asked(4, user_metadata={"told": 1}))
+    upload = await receptions.receive(dataset, world.owner, upload.id, arriving(0, b"ours"))
+    item = await receptions.find_item(upload)
+    assert (upload.outcome, item.size_bytes, item.user_metadata) == ("skip", 9, None)
+    assert await content_of(world, dataset, "a/large.bin") == b"of others"
+    assert await unfinished(world, dataset) == []
+    upload = await receptions.create(dataset, world.owner, asked(4, mode="overwrite"))
+    upload = await receptions.receive(dataset, world.owner, upload.id, arriving(0, b"ours"))
+    assert (upload.outcome, await content_of(world, dataset, "a/large.bin")) == ("overwrite", b"ours")
+
+
 async def test_an_expired_one_leaves_nothing(world, bucket):
     dataset, _ = bucket
     receptions = Receptions(world.place, expires_in_s=-1)
@@ -138,7 +155,7 @@ async def test_when_the_store_fails_at_the_end_the_next_look_finishes(
     """All bytes are here: nothing is sent again."""
     dataset, _ = bucket
     body = random.randbytes(SMALLEST_PART_BYTES + 5)
-    upload = await receptions.create(dataset, world.owner, asked(len(body)))
+    upload = await receptions.create(dataset, world.owner, asked(len(body), user_metadata={"told": 1}))
     async with world.place.places.of_dataset(dataset.id) as store:
         finish_parts = type(store).finish_parts
 
@@ -159,6 +176,7 @@ async def test_when_the_store_fails_at_the_end_the_next_look_finishes(
         monkeypatch.setattr(type(store), "finish_parts", finish_parts)
     upload = await receptions.look(dataset, world.owner, upload.id)
     assert (upload.outcome, upload.offset_bytes) == ("created", len(body))
+    assert (await receptions.find_item(upload)).user_metadata == {"told": 1}
     assert await content_of(world, dataset, "a/large.bin") == body
 
 
