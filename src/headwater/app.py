@@ -50,7 +50,7 @@ from headwater.api import (
 )
 from headwater.api.bodies import BodyLimit
 from headwater.api.caller import Server
-from headwater.api.failures import Failure, add_handlers
+from headwater.api.failures import RESPONSES, add_handlers
 from headwater.settings import Settings
 from headwater.tokens import Signer
 from headwater.work.openid import OpenIdProvider
@@ -98,16 +98,13 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url="/api/v1/docs/oauth2-redirect",
         static_url="/api/v1/docs/assets",
-        responses={
-            "4XX": {"model": Failure, "description": "What is wrong with the request, and what would be right."},
-            "5XX": {"model": Failure, "description": "Headwater, its database or a bucket failed; 503: try again."},
-        },
+        responses=RESPONSES,
         lifespan=lifespan,
     )
     add_handlers(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(tus.Protocol)
-    app.include_router(streams.router, prefix="/api/v1")  # first: it is asked most, and routes are tried in order
+    app.router.routes[:0] = streams.router.routes  # first: they are asked most, and routes are tried in order
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(login.gate)

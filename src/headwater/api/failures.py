@@ -23,6 +23,13 @@ class Failure(TypedDict):
     message: str
 
 
+# How the description of the API tells of failures, of every route.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Failure, "description": "What is wrong with the request, and what would be right."},
+    "5XX": {"model": Failure, "description": "Headwater, its database or a bucket failed; 503: try again."},
+}
+
+
 def _answer(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
     speakable = message.encode("utf-8", "backslashreplace").decode()  # it may quote a lone surrogate of the request
     return JSONResponse({"message": speakable}, status_code=status, headers=headers)

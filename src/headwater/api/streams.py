@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from headwater import ids
 from headwater.api import presenting
 from headwater.api.caller import Server, needs
+from headwater.api.failures import RESPONSES
 from headwater.api.ranges import asked_range, has_already, range_within, still_holds
 from headwater.catalog import accounts, items
 from headwater.catalog.serving import Asked, Kept
@@ -66,7 +67,8 @@ class _Direct(APIRoute):
         await response(scope, receive, send)
 
 
-router = APIRouter(prefix="/items", tags=["items"], route_class=_Direct)
+# With all of its address, for the application takes these routes as its own: it looks through included routers twice.
+router = APIRouter(prefix="/api/v1/items", tags=["items"], route_class=_Direct, responses=RESPONSES)
 
 
 def _described(*headers: str, **queries: str) -> dict[str, Any]:
