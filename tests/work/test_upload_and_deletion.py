@@ -451,3 +451,63 @@ async def test_a_dataset_that_is_read_only_takes_no_upload(world):
         dataset = await datasets.get_dataset(conn, world.owner, dataset.id)
     with pytest.raises(BadRequest, match="read-only"):
         await world.upload(dataset, "/a", b"x")
+
+
+# What lies in a bucket and has no item is nobody's to replace, unless they say so.
+
+
+@pytest.fixture(params=["folder", "bucket"])
+async def bucket(request, world):
+    """A dataset in a bucket, and its store."""
+    if request.param == "bucket":
+        return await world.s3_dataset(request.getfixturevalue("weed"))
+    dataset, root = await world.local_dataset()
+    return dataset, open_local(root=root)
+
+
+async def content_of(store, key: str) -> bytes:
+    async with store.get(key) as reader:
+        return await reader.read()
+
+
+async def by_batch(world, dataset, path: str, content: bytes, mode):
+    async def files():
+        yield upload.batches.Small(upload.Announced(path, mode, user_metadata={"told": 1}), content)
+
+    (done,) = await upload.batches.upload_batch(world.place, dataset, world.owner, files())
+    return done.outcome
+
+
+async def by_stream(world, dataset, path: str, content: bytes, mode):
+    async def chunks():
+        yield content
+
+    announced = upload.Announced(path, mode, user_metadata={"told": 1})
+    return (await upload.upload_file(world.place, dataset, world.owner, announced, chunks())).outcome
+
+
+@pytest.mark.parametrize("send", [by_stream, by_batch])
+async def test_an_object_without_an_item_is_replaced_only_where_that_is_asked_for(world, bucket, send):
+    dataset, store = bucket
+    for name in ("a", "b", "same"):
+        await store.put(name, b"of others", content_type="text/plain")
+    assert await send(world, dataset, "/a", b"ours", "skip") == "skip"
+    assert await send(world, dataset, "/same", b"of others", "skip") == "skip"
+    assert await send(world, dataset, "/b", b"ours", "overwrite") == "created"
+    assert [await content_of(store, name) for name in ("a", "b", "same")] == [b"of others", b"ours", b"of others"]
+    found = {path: await world.item(dataset, path) for path in ("/a", "/same")}
+    assert {path: item.size_bytes for path, item in found.items()} == {"/a": 9, "/same": 9}
+    # An upload that died between its object and its row, and was sent again, is what it was meant to be.
+    assert {path: item.user_metadata for path, item in found.items()} == {"/a": None, "/same": {"told": 1}}
+    _, scan = await world.sync(dataset)
+    assert (scan.unchanged, scan.changed) == (3, 0)
+
+
+@pytest.mark.parametrize("send", [by_stream, by_batch])
+async def test_the_object_of_an_item_that_was_deleted_here_is_replaced(world, send):
+    store = ScriptedStore({"a": b"1", "b": b"2"})
+    dataset = await world.dataset(store, allow_delete=False)
+    await world.sync(dataset)
+    await world.delete(dataset, "/a")
+    assert await send(world, dataset, "/a", b"anew", "skip") == "created"
+    assert store.objects["a"] == b"anew"

@@ -86,6 +86,10 @@ class Written:
     system_metadata: dict[str, Any] | None = None
     link: dict[str, Any] | None = None  # of catalog/links.py: the object is only a file that names another
 
+    def bare(self) -> "Written":
+        """As a sync would find it."""
+        return Written(self.path, self.object_key, self.size_bytes, self.etag, self.modified_at, None)
+
 
 SELECT_ITEM = """
 SELECT

@@ -83,6 +83,19 @@ async def lock_waiting(conn: AsyncConnection[Any], dataset_id: int, paths: Seque
     return dict(await cursor.fetchall())
 
 
+async def etags_of(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> dict[str, str | None]:
+    """By path, of objects that may be there still; None: whichever is there."""
+    cursor = await conn.execute(
+        """
+        SELECT path, etag
+        FROM tombstone
+        WHERE dataset_id = %s AND path = ANY(%s) AND object_deleted_at IS NULL
+        """,
+        [dataset_id, list(paths)],
+    )
+    return dict(await cursor.fetchall())
+
+
 async def note_objects_deleted(conn: AsyncConnection[Any], dataset_id: int, paths: Sequence[str]) -> None:
     """They stay until a scan that began later has ended: one that runs may have listed the objects."""
     await conn.execute(

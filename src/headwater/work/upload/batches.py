@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from headwater.catalog import items, quotas
@@ -14,6 +14,7 @@ from headwater.storage.stores import Doomed, ObjectInfo, Store
 from headwater.work.upload.committing import Committed
 from headwater.work.upload.kinds import KIND_BYTES, Kind, read_kind
 from headwater.work.upload.landing import Landed, Uploaded, is_kept, land, unused_keys
+from headwater.work.upload.looking import find_strangers
 from headwater.work.upload.paths import Door, check_writable, checked_path
 from headwater.work.upload.streamed import Announced
 from headwater.work.workplace import Workplace
@@ -42,7 +43,7 @@ async def upload_batch(
     answers: list[Committed] = []
     group: dict[str, Small] = {}
     async for file in files:
-        path = file.announced.path
+        path = file.announced.path.lstrip("/")  # with a slash or without, it is one path
         is_full = len(group) >= _GROUP_FILES or sum(len(one.content) for one in group.values()) >= _GROUP_BYTES
         if is_full or path in group:
             answers += await _write_group(place, dataset, caller, door, list(group.values()))
@@ -107,9 +108,14 @@ class _Group:
                 for path, file in self.files.items():
                     if path in there and is_kept(there[path], file.announced.mode):
                         answers[path] = Committed(path, "skip", there[path].id, there[path].size_bytes)
-                infos = await self._put_all([path for path in self.files if path not in answers], own_keys, answers)
+                new = [path for path in self.files if path not in answers]
+                skipping = [path for path in new if self.files[path].announced.mode == "skip"]
+                strangers = await find_strangers(conn, self.store, self.dataset, skipping)
+                infos = await self._put_all([path for path in new if path not in strangers], own_keys, answers)
                 landed = [self._landed(path, info, own_keys.get(path)) for path, info in infos.items()]
+                landed += [self._sent(path).in_place_of(stranger) for path, stranger in strangers.items()]
                 done = await land(conn, self.dataset, self.caller, landed) if landed else []
+                done = [replace(one, outcome="skip") if one.item.path in strangers else one for one in done]
         except BaseException:
             # Of our own storage nobody would ever find them again; in a bucket the next sync makes them items.
             await self._drop_unused(own_keys)
@@ -137,6 +143,10 @@ class _Group:
             for path in paths:
                 group.create_task(put(path))
         return infos
+
+    def _sent(self, path: str) -> Landed:
+        """As it would lie in the bucket."""
+        return self._landed(path, ObjectInfo(path[1:], len(self.files[path].content), "", None, None), None)
 
     def _landed(self, path: str, info: ObjectInfo, own_key: str | None) -> Landed:
         announced, kind = self.files[path].announced, self.files[path].kind

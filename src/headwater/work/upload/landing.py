@@ -1,7 +1,7 @@
 """Rows for objects that lie in the store: of one upload or a thousand, in one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from psycopg import AsyncConnection
@@ -36,6 +36,13 @@ class Landed:
     mime_type: str | None = None  # None: by its name
     link: dict[str, Any] | None = None  # `Link.to_json()` of catalog/links.py
     hold_id: int | None = None  # its place in the quota, if one was held
+
+    def in_place_of(self, stranger: ObjectInfo) -> "Landed":
+        """What lies there already and stays. What was said of ours holds for it where it has its size."""
+        kept = replace(self, mode="overwrite", info=stranger)
+        if stranger.size_bytes == self.info.size_bytes:
+            return kept
+        return Landed(self.path, "overwrite", self.own_key, stranger, hold_id=self.hold_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
+from psycopg import AsyncConnection
+
+from headwater.catalog import tombstones
+from headwater.catalog.datasets import Dataset
 from headwater.errors import StoreMissing
 from headwater.storage.stores import ListingPage, ObjectInfo, Store
 
@@ -13,8 +17,30 @@ _WORTH_LISTING = 50  # keys: a page of a listing costs as much as some requests
 _AT_ONCE = 16
 
 
+async def find_strangers(
+    conn: AsyncConnection[Any], store: Store, dataset: Dataset, paths: Sequence[str]
+) -> dict[str, ObjectInfo]:
+    """Objects of a bucket at these paths, which have no items: nobody has asked that they be replaced.
+
+    No sync has brought them in yet, or an upload of ours died before its row. Not those of items that were deleted
+    here. Call it under the locks of the paths.
+    """
+    if dataset.driver_id is None or not paths:
+        return {}
+    infos = await look_at(store, [path[1:] for path in paths])
+    deleted = await tombstones.etags_of(conn, dataset.id, paths) if infos else {}
+    return {
+        path: info
+        for path in paths
+        if (info := infos.get(path[1:])) is not None and not (path in deleted and deleted[path] in (None, info.etag))
+    }
+
+
 async def look_at(store: Store, keys: Sequence[str]) -> dict[str, ObjectInfo]:
-    """Those that are there. Keys that lie close together are found in a listing, the others one by one."""
+    """Those that are there; raises what the store does.
+
+    Keys that lie close together are found in a listing, the others one by one.
+    """
     found = await _listed(store, sorted(keys, key=str.encode)) if len(keys) >= _WORTH_LISTING else {}
     slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -25,10 +51,13 @@ async def look_at(store: Store, keys: Sequence[str]) -> dict[str, ObjectInfo]:
             except StoreMissing:  # of an absent bucket the next request tells, too
                 return
 
-    async with asyncio.TaskGroup() as group:
-        for key in keys:
-            if key not in found:
-                group.create_task(look(key))
+    tasks = [asyncio.create_task(look(key)) for key in keys if key not in found]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return found
 
 

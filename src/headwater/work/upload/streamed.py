@@ -11,10 +11,11 @@ from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item, Written
 from headwater.mime_types import guess_mime_type
-from headwater.storage.stores import Store, Upload
+from headwater.storage.stores import ObjectInfo, Store, Upload
 from headwater.work.deletion import drop_replaced
 from headwater.work.upload.kinds import KIND_BYTES, Kind, read_kind
 from headwater.work.upload.landing import Mode, Outcome, Uploaded, is_kept
+from headwater.work.upload.looking import find_strangers
 from headwater.work.upload.paths import check_writable
 from headwater.work.workplace import Workplace
 
@@ -35,6 +36,7 @@ async def upload_file(
 ) -> Uploaded:
     """With mode `skip` an item that exists stays as it is, and the bytes are read and dropped.
 
+    So does an object that lies in the bucket without an item: it becomes the item.
     Nothing is left behind when the bytes end early: the caller's iterator must raise then. An item that is new and has
     no room is refused before its bytes are read: QuotaExceeded.
     """
@@ -60,7 +62,9 @@ async def upload_file(
             kind = await read_kind(place, caller, announced.path, bytes(start))
             await upload.seal()
             own_key = None if dataset.driver_id is not None else key
-            item, outcome = await _commit(place, store, dataset, caller, announced, kind, upload, own_key, hold_id)
+            item, outcome = await _commit(
+                place, store, dataset, caller, announced, kind, upload, own_key, hold_id, received_bytes
+            )
     return Uploaded(item, outcome, received_bytes)
 
 
@@ -94,6 +98,7 @@ async def _commit(
     upload: Upload,
     own_key: str | None,
     hold_id: int | None,
+    received_bytes: int,
 ) -> tuple[Item, Outcome]:
     """Make the object visible and commit its row, under the path's lock."""
     try:
@@ -106,19 +111,12 @@ async def _commit(
                 await quotas.release_place(conn, hold_id)
             if before is not None and is_kept(before, announced.mode):
                 return before, "skip"
-            info = await upload.finish()
-            written = Written(
-                path=announced.path,
-                object_key=own_key,
-                size_bytes=info.size_bytes,
-                etag=info.etag,
-                modified_at=info.modified_at,
-                mime_type=kind.mime_type,
-                description=announced.description,
-                user_metadata=announced.user_metadata,
-                system_metadata=announced.system_metadata,
-                link=kind.link,
-            )
+            strangers = await find_strangers(conn, store, dataset, [announced.path] if announced.mode == "skip" else [])
+            stranger = strangers.get(announced.path)
+            info = stranger or await upload.finish()
+            written = _written(announced, kind, own_key, info)
+            if stranger is not None and stranger.size_bytes != received_bytes:
+                written = written.bare()
             item, is_new = await items.put_item(conn, dataset.id, written, creator_id=caller.id)
             await drop_replaced(conn, [] if before is None else [before])
     except BaseException:
@@ -126,7 +124,24 @@ async def _commit(
         if own_key is not None:
             await _drop_unused(place, store, dataset, announced.path, upload, own_key)
         raise
+    if stranger is not None:
+        return item, "skip"
     return item, "created" if is_new else "overwrite"
+
+
+def _written(announced: Announced, kind: Kind, own_key: str | None, info: ObjectInfo) -> Written:
+    return Written(
+        path=announced.path,
+        object_key=own_key,
+        size_bytes=info.size_bytes,
+        etag=info.etag,
+        modified_at=info.modified_at,
+        mime_type=kind.mime_type,
+        description=announced.description,
+        user_metadata=announced.user_metadata,
+        system_metadata=announced.system_metadata,
+        link=kind.link,
+    )
 
 
 async def _drop_unused(
