@@ -291,6 +291,70 @@ async def test_links_in_a_bucket_are_files_that_say_so(world, dataset):
     assert (await world.rows_written(dataset))["item"] == before["item"]
 
 
+async def test_objects_of_a_bucket_that_have_no_items_stay_as_they_are(outward):
+    with web({"/a.jpg": (200, b"picture")}) as (port, _):
+        bucket = ScriptedStore({f"photos/{name}": b"of others" for name in ("1.jpg", "2.jpg", "3.jpg_link.json")})
+        dataset = await outward.dataset(bucket)
+        cell = base64.b64encode(b"cell").decode()
+        done = await imported(
+            outward,
+            dataset,
+            table(
+                f"1,,upload,{cell}",
+                f"2,http://127.0.0.1:{port}/a.jpg,upload,",
+                f"3,{U}3.jpg,link,",
+                f"4,,upload,{cell}",
+                header="ID,URL,action,image_bytes",
+            ),
+        )
+    assert [one[1] for one in done.outcomes] == ["skipped", "skipped", "skipped", "created"]
+    assert "stays as it is" in done.reasons[2]
+    assert set(bucket.objects.values()) == {b"of others", b"cell"}
+    assert (await items_of(outward, dataset)).keys() == {"/photos/4.jpg"}
+
+
+async def test_objects_that_an_import_wrote_before_it_died_are_its_own(outward, monkeypatch):
+    with web({"/a.jpg": (200, b"picture")}) as (port, _):
+        bucket = ScriptedStore()
+        dataset = await outward.dataset(bucket)
+        cell = base64.b64encode(b"cell").decode()
+        body = table(
+            f"1,,upload,{cell},one",
+            f"2,http://127.0.0.1:{port}/a.jpg,upload,,two",
+            f"3,{U}3.jpg,link,,three",
+            header="ID,URL,action,image_bytes,item_description",
+        )
+        command_id, _ = await request(outward, dataset, body)
+
+        async def failing(*_, **__):
+            raise Unavailable("It is away.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("headwater.catalog.items.put_rows", failing)
+            with pytest.raises(Unavailable):
+                await csv_import.import_rows(outward.place, command_id)
+        assert len(bucket.objects) == 3
+        done = await finish(outward, command_id)
+    assert [one[1] for one in done.outcomes] == ["created"] * 3
+    assert [one["description"] for _, one in sorted((await items_of(outward, dataset)).items())] == [
+        "one", "two", "three"
+    ]  # fmt: skip
+
+
+async def test_of_two_imports_at_once_each_item_is_what_lies_in_the_bucket(world, weed):
+    dataset, store = await world.s3_dataset(weed)
+    bodies = [
+        table(*(f"{n},{base64.b64encode(f'{one} {n}'.encode()).decode()}" for n in range(60)), header="ID,image_bytes")
+        for one in "ab"
+    ]
+    ids = [(await request(world, dataset, body))[0] for body in bodies]
+    done = await asyncio.gather(*(finish(world, command_id) for command_id in ids))
+    told = [one[1] for imported in done for one in imported.outcomes]
+    assert (told.count("created"), told.count("skipped")) == (60, 60)
+    for path, item in (await items_of(world, dataset)).items():
+        assert (await store.head(path[1:])).etag == item["etag"]
+
+
 async def test_a_bucket_that_is_away_stops_the_import_and_no_row(world, monkeypatch):
     bucket = ScriptedStore()
     dataset = await world.dataset(bucket)

@@ -7,7 +7,7 @@ a connection. Killed anywhere, it goes on behind the last row that has a verdict
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -31,6 +31,7 @@ from headwater.work.csv_import.requests import told
 from headwater.work.csv_import.results import Verdict, piece_key, source_key, written
 from headwater.work.deletion import drop_replaced
 from headwater.work.upload import check_writable, checked_path
+from headwater.work.upload.looking import find_strangers
 from headwater.work.upload.paths import Door
 from headwater.work.workplace import Workplace
 
@@ -38,6 +39,7 @@ _PIECE_ROWS = 1_000  # paths that are locked at once
 _LINK_ROWS = 4_000  # links of our own storage, whose paths nobody locks
 _PIECE_CHARS = 16 * 1024 * 1024
 _AT_ONCE = 16
+_LOCKING_AT_ONCE = 2  # transactions beside that of the piece
 _MOST_FETCHED_BYTES = 5 * 1024**3
 _FETCHED_WITHIN_S = 600.0
 _TRIED_AGAIN_AFTER_S = 1.0
@@ -49,6 +51,14 @@ _LINK_SUFFIX = "_link.json"  # of the SDK: what reads the bucket sees that it is
 
 class _Aborted(Exception):
     """The command's abort was requested."""
+
+
+class _Stays(Exception):
+    """At the row's path something lies that is not the row's and is not replaced."""
+
+    def __init__(self, standing: Standing | None = None) -> None:
+        super().__init__()
+        self.standing = standing  # None: an object without an item
 
 
 class _Overtaken(Exception):
@@ -103,6 +113,7 @@ class _Run:
     columns: Columns
     examples: list[dict[str, Any]]
     brought: int = 0  # rows whose bytes have come, to tell that it lives
+    locking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LOCKING_AT_ONCE))
     names: dict[int, int] = field(default_factory=dict[int, int])  # of a dry run, which makes no items: path -> row
 
     @property
@@ -345,8 +356,8 @@ async def _bring_all(run: _Run, store: Store, brought: _Brought, groups: dict[st
     """Of each path the first row that can be had; the others are its doubles."""
     async with run.place.pool.connection() as conn:
         taken = await csv_imports.find_at(conn, run.dataset.id, list(groups))
-    slots = asyncio.Semaphore(_AT_ONCE)
-    tasks: list[asyncio.Task[None]] = []
+    at_hand: list[Sequence[_Wanted]] = []
+    fetched: list[Sequence[_Wanted]] = []
     for path, group in groups.items():
         if path in taken and not taken[path].is_missing:
             brought.verdicts += [_already(run, wanted, taken[path]) for wanted in group]
@@ -355,7 +366,44 @@ async def _bring_all(run: _Run, store: Store, brought: _Brought, groups: dict[st
             brought.ready[path] = first, first.written or _written(run, first.number, path, first.row, None, None)
             brought.doubles += [(wanted, group[0]) for wanted in group[1:]]
         else:
-            tasks.append(asyncio.create_task(_bring(run, store, brought, group, slots)))
+            (fetched if any(_is_fetched(wanted.row) for wanted in group) else at_hand).append(group)
+    if at_hand:
+        async with _site(run, store, [group[0].path for group in at_hand]) as site:
+            await _bring_each(run, store, brought, at_hand, site)
+    await _bring_each(run, store, brought, fetched, None)
+
+
+def _is_fetched(row: Row) -> bool:
+    return row.action == "upload" and not row.body
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What there is at paths whose locks we hold; of our own storage nothing, for its keys are new."""
+
+    items: dict[str, Standing] = field(default_factory=dict[str, Standing])
+    strangers: dict[str, ObjectInfo] = field(default_factory=dict[str, ObjectInfo])
+
+
+@asynccontextmanager
+async def _site(run: _Run, store: Store, paths: Sequence[str]) -> AsyncGenerator[_Site]:
+    """Whoever writes to a bucket does so inside: nothing is replaced that another has just written."""
+    if run.is_own:
+        yield _Site()
+        return
+    async with run.locking, run.place.pool.connection() as conn:
+        await items.lock_paths(conn, run.dataset.id, paths)
+        found = await csv_imports.find_at(conn, run.dataset.id, paths)
+        there = {path: standing for path, standing in found.items() if not standing.is_missing}
+        free = [path for path in paths if path not in there]
+        yield _Site(there, await find_strangers(conn, store, run.dataset, free))
+
+
+async def _bring_each(
+    run: _Run, store: Store, brought: _Brought, groups: Sequence[Sequence[_Wanted]], site: _Site | None
+) -> None:
+    slots = asyncio.Semaphore(_AT_ONCE)
+    tasks = [asyncio.create_task(_bring(run, store, brought, group, slots, site)) for group in groups]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -365,17 +413,25 @@ async def _bring_all(run: _Run, store: Store, brought: _Brought, groups: dict[st
 
 
 async def _bring(
-    run: _Run, store: Store, brought: _Brought, group: Sequence[_Wanted], slots: asyncio.Semaphore
+    run: _Run,
+    store: Store,
+    brought: _Brought,
+    group: Sequence[_Wanted],
+    slots: asyncio.Semaphore,
+    site: _Site | None,
 ) -> None:
     for number, wanted in enumerate(group):
         key = None if not run.is_own else f"objects/{uuid4().hex}"
         async with slots:
             try:
-                info = await _stored(run, store, wanted, key or wanted.path[1:])
+                info = await _stored(run, store, wanted, key or wanted.path[1:], site)
             except Refused as error:
                 name = wanted.row.name
                 brought.verdicts.append(Verdict(wanted.number, name, "refused", error.column, error.reason))
                 continue
+            except _Stays as stays:
+                brought.verdicts += [_staying(run, other, stays.standing) for other in group[number:]]
+                return
             finally:
                 run.brought += 1
         brought.ready[wanted.path] = wanted, _written(run, wanted.number, wanted.path, wanted.row, key, info)
@@ -383,41 +439,84 @@ async def _bring(
         return
 
 
-async def _stored(run: _Run, store: Store, wanted: _Wanted, key: str) -> ObjectInfo:
-    """The object of the row, in the dataset's store. Raises Refused for what is to be said of this row alone."""
+def _staying(run: _Run, wanted: _Wanted, standing: Standing | None) -> Verdict:
+    if standing is not None:
+        return _already(run, wanted, standing)
+    reason = "Another object of this name lies in the bucket and stays as it is; a sync makes it an item."
+    return Verdict(wanted.number, wanted.row.name, "skipped", "", reason)
+
+
+async def _stored(run: _Run, store: Store, wanted: _Wanted, key: str, site: _Site | None) -> ObjectInfo:
+    """The object of the row, in the dataset's store. Raises Refused for what is to be said of this row alone, _Stays.
+
+    Without a `site` its path is locked when its bytes have come.
+    """
     row = wanted.row
     try:
-        if row.action == "link":
-            return await store.put(key, link_body(_link(row)), content_type="application/json")
-        if row.body:
-            return await store.put(key, await asyncio.to_thread(row.decoded), content_type=row.mime_type)
-        return await _fetched(run, store, key, row)
+        if site is None and _is_fetched(row):
+            return await _fetched(run, store, key, wanted)
+        body = link_body(_link(row)) if row.action == "link" else await asyncio.to_thread(row.decoded)
+        content_type = "application/json" if row.action == "link" else row.mime_type
+        if site is not None:
+            return await _put(store, key, body, content_type, wanted, site)
+        async with _site(run, store, [wanted.path]) as found:
+            return await _put(store, key, body, content_type, wanted, found)
     except FetchFailed as error:
         raise Refused("URL", str(error)) from None
     except BadRequest as error:
         raise Refused("name", str(error)) from None
 
 
-async def _fetched(run: _Run, store: Store, key: str, row: Row) -> ObjectInfo:
-    """Raises FetchFailed."""
+async def _put(store: Store, key: str, body: bytes, content_type: str, wanted: _Wanted, site: _Site) -> ObjectInfo:
+    """Raises _Stays."""
+    if (same := await _same(store, wanted.path, site, len(body), hashlib.sha256(body).digest())) is not None:
+        return same
+    return await store.put(key, body, content_type=content_type)
+
+
+async def _same(store: Store, path: str, site: _Site, size_bytes: int, digest: bytes) -> ObjectInfo | None:
+    """What lies there if it is what is to be written, as after a crash; None where nothing does. Raises _Stays."""
+    if path in site.items:
+        raise _Stays(site.items[path])
+    there = site.strangers.get(path)
+    if there is None:
+        return None
+    if there.size_bytes != size_bytes:
+        raise _Stays
+    found = hashlib.sha256()
+    async with store.get(there.key) as reader:
+        async for chunk in reader:
+            found.update(chunk)
+    if found.digest() != digest:
+        raise _Stays
+    return there
+
+
+async def _fetched(run: _Run, store: Store, key: str, wanted: _Wanted) -> ObjectInfo:
+    """Raises FetchFailed, _Stays."""
     try:
-        return await _fetch(run, store, key, row)
+        return await _fetch(run, store, key, wanted)
     except FetchFailed as error:
         if not error.is_passing:
             raise
     await asyncio.sleep(_TRIED_AGAIN_AFTER_S)
-    return await _fetch(run, store, key, row)
+    return await _fetch(run, store, key, wanted)
 
 
-async def _fetch(run: _Run, store: Store, key: str, row: Row) -> ObjectInfo:
-    fetcher = run.place.fetcher
+async def _fetch(run: _Run, store: Store, key: str, wanted: _Wanted) -> ObjectInfo:
+    fetcher, row = run.place.fetcher, wanted.row
+    digest, size_bytes = hashlib.sha256(), 0
     async with (
         fetcher.open(row.url, most_bytes=_MOST_FETCHED_BYTES, within_s=_FETCHED_WITHIN_S) as answer,
         await store.begin_upload(key, content_type=row.mime_type) as upload,
     ):
         async for chunk in answer:
             await upload.write(chunk)
-        return await upload.finish()
+            digest.update(chunk)
+            size_bytes += len(chunk)
+        await upload.seal()
+        async with _site(run, store, [wanted.path]) as site:
+            return await _same(store, wanted.path, site, size_bytes, digest.digest()) or await upload.finish()
 
 
 def _link(row: Row) -> Link:
