@@ -103,6 +103,7 @@ BAD_BATCHES = {
     "path not text": form(part("path", b"/\xff\xfe"), part("file", b"1", file_name="x")),
     "large file": batch_form(("/a", b"x" * (4 * 1024**2 + 1))),
     "many fields": form(*[part(f"field{n}", b"x") for n in range(5_000)]),
+    "long fields": form(*[part(f"field{n}", b"x" * 1024**2) for n in range(9)], part("file", b"1", file_name="x")),
 }
 
 
@@ -110,6 +111,13 @@ BAD_BATCHES = {
 async def test_a_batch_that_is_none_is_refused_and_leaves_nothing(world: World, dataset: str, body: bytes) -> None:
     message(await batch(world.owner, dataset, body), 400)
     assert await left(world, dataset) == {}
+
+
+async def test_a_path_that_is_there_twice_in_a_batch_is_one_item(world: World, dataset: str) -> None:
+    body = batch_form(("/a.txt", b"first"), ("a.txt", b"second"), ("//a.txt", b"third"))
+    told = (await batch(world.owner, dataset, body)).json()["files"]
+    assert [(file["outcome"], file["size"]) for file in told] == [("created", 5), ("skip", 5), ("skip", 5)]
+    assert len({file["item"] for file in told}) == 1
 
 
 BAD_PLANS: list[dict[str, Any]] = [

@@ -21,7 +21,7 @@ from headwater.work.upload.planned import LARGEST_BATCH_FILE_BYTES
 
 router = APIRouter(prefix="/datasets", tags=["items"])
 
-_LONGEST_FIELD_BYTES = 8 * 1024 * 1024  # metadata is JSON of any shape
+_LONGEST_FIELDS_BYTES = 8 * 1024 * 1024  # of one file; metadata is JSON of any shape
 
 
 @router.post(
@@ -228,7 +228,7 @@ class _Form:
     async def read_fields(self) -> dict[str, str] | None:
         """The text fields up to the next file; None at the end."""
         fields: dict[str, str] = {}
-        name, text = "", bytearray()
+        name, text, held_bytes = "", bytearray(), 0
         async for event in self._events:
             if isinstance(event, MultipartSegment):
                 if event.filename is not None or event.name == "file":
@@ -238,8 +238,11 @@ class _Form:
                 fields[name] = _decoded(name, text)
             else:
                 text += event
-                if len(text) > _LONGEST_FIELD_BYTES:
-                    raise BadRequest(f"The field {name} is longer than {_LONGEST_FIELD_BYTES} bytes.")
+                held_bytes += len(event)
+                if held_bytes > _LONGEST_FIELDS_BYTES:
+                    raise BadRequest(
+                        f"The field {name}, and those before it, are longer than {_LONGEST_FIELDS_BYTES} bytes."
+                    )
         if fields:
             raise BadRequest("The upload has no file: send a part named file after the part named path.")
         return None
