@@ -71,6 +71,20 @@ def _encodings() -> Iterator[Case]:
         options={"encoding": "cp932"},
     )
     yield Case(
+        "a frame of pandas or R with nothing in it",
+        table(
+            f"1,{U}a.jpg,NA,NaN,None,<NA>,nan",
+            f"NA,{U}b.png,null,NULL,nan,,",
+            header="ID,URL,name,action,mimetype,item_metadata,image_bytes",
+        ),
+        {2: "created:1.jpg", 3: "created:NA.png"},
+    )
+    yield Case(
+        "base64 that a spreadsheet cut off",
+        table("1," + "A" * 32_767, "2," + "A" * 32_768, header="ID,image_bytes"),
+        {2: "refused:image_bytes:32,767", 3: "created:2.jpg"},
+    )
+    yield Case(
         "a damaged byte in UTF-8",
         table(f"1,{U}a.jpg,고양이", f"2,{U}b.jpg,강아지").replace("강".encode(), b"\xea\xb0X"),
         {2: "created:고양이.jpg", 3: "refused:name:byte 0x"},

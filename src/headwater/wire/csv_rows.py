@@ -33,6 +33,8 @@ _KINDS = {"image": "image/jpeg", "image/jpg": "image/jpeg", "video": "video/mp4"
 _DEFAULT_TYPE = "image/jpeg"
 _DATA_URL = re.compile(r"data:([a-z0-9!#$&^_.+/-]*)(?:;[a-z0-9=_-]+)*;base64,", re.IGNORECASE)
 _OF_PYTHON = re.compile(r"b(['\"])([A-Za-z0-9+/=_-]*)\1")  # how pandas writes bytes
+_ABSENT = frozenset(["nan", "NaN", "None", "NA", "<NA>", "NULL", "null"])  # as pandas, R and databases write nothing
+_CELL_OF_EXCEL = 32_767  # characters; Excel and LibreOffice cut off what is longer
 _SPACE = re.compile(r"\s+")
 _WEB = ("http://", "https://")
 _SHOWN = 100  # characters of a cell in a sentence
@@ -132,7 +134,7 @@ def is_blank(cells: Sequence[str]) -> bool:
 def read_row(columns: Columns, cells: Sequence[str]) -> Row:
     """Raises Refused."""
     given = _fitted(columns, cells)
-    url, body = _text(given, "URL"), _bytes_text(given)
+    url, body = _text(given, "URL"), _text(given, "image_bytes")
     asked = _text(given, "action").lower()
     if asked not in ("", "link", "upload"):
         raise Refused("action", f"{asked[:_SHOWN]!r} is neither link nor upload.")
@@ -161,7 +163,11 @@ def _fitted(columns: Columns, cells: Sequence[str]) -> dict[str, str]:
     """By the names of columns; a row with cells that have no column is refused unless it is clear whose they are."""
     if len(cells) > columns.width and not is_blank(cells[columns.width :]):
         cells = _rejoined(columns, cells)
-    return {name: cells[place] for name, place in columns.places.items() if place < len(cells)}
+    return {
+        name: cell
+        for name, place in columns.places.items()
+        if place < len(cells) and (len(cell := cells[place]) > 4 or cell not in _ABSENT or name == "ID")
+    }
 
 
 def _rejoined(columns: Columns, cells: Sequence[str]) -> Sequence[str]:
@@ -207,11 +213,6 @@ def _text(given: dict[str, str], column: str, *, strip: bool = True) -> str:
     if "\0" in text:
         raise Refused(column, "There is a NUL character in it.")
     return text.strip(_EDGES) if strip else text
-
-
-def _bytes_text(given: dict[str, str]) -> str:
-    text = _text(given, "image_bytes")
-    return "" if text.lower() in ("nan", "none", "null") else text
 
 
 def _mime_type(given: dict[str, str]) -> str | None:
@@ -266,7 +267,7 @@ def _metadata(given: dict[str, str]) -> tuple[dict[str, Any] | None, dict[str, A
     try:
         found = orjson.loads(text)
     except ValueError as error:
-        raise Refused("item_metadata", f"It is not JSON: {str(error)[:_SHOWN]}.") from None
+        raise Refused("item_metadata", f'It is not JSON such as {{"camera": 3}}: {str(error)[:_SHOWN]}.') from None
     if not isinstance(found, dict):
         raise Refused("item_metadata", 'It is no JSON object such as {"camera": 3}.')
     if _is_plain(text) and not found.keys() & {"user", "system"}:
@@ -290,6 +291,12 @@ def _is_plain(text: str) -> bool:
 
 
 def _decoded(body: str) -> bytes:
+    if len(body) == _CELL_OF_EXCEL:
+        raise Refused(
+            "image_bytes",
+            f"It ends after {_CELL_OF_EXCEL:,} characters, the most that a spreadsheet's cell holds: the rest of the "
+            "image is lost. Take the file as it was before a spreadsheet saved it.",
+        )
     text = body
     if (marked := _DATA_URL.match(text[:300])) is not None:
         text = text[marked.end() :]
