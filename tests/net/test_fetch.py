@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import os
 import ssl
+from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
@@ -134,6 +135,10 @@ async def test_refusals_tell_nothing_of_the_answer(fetcher: Fetcher, origin: Ori
         (b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-9/10\r\nContent-Length: 5\r\n\r\n12345", "broken"),
         (b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 9-0/10\r\n\r\n12345", "broken"),
         (b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-99/100\r\nContent-Length: 5\r\n\r\n12345", "broken"),
+        (b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-99/%d\r\n\r\n%b" % (10**17, bytes(100)), "broken"),
+        (b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-99/%d\r\n\r\n%b" % (10**30, bytes(100)), "broken"),
+        (OK + b"Content-Length: %d\r\n\r\n%b" % (10**19, bytes(100)), "broken"),
+        (OK + b"Content-Length: %d\r\n\r\n%b" % (10**40, bytes(100)), "broken"),
         (b"SSH-2.0-OpenSSH_9.6 secret\r\n", "broken"),
         (b"220 secret ESMTP\r\n", "broken"),
         (b"-ERR secret\r\n", "broken"),
@@ -178,6 +183,22 @@ async def test_a_server_that_keeps_us_waiting_is_given_up(fetcher: Fetcher, orig
     for path in ("/head", "/body"):
         failed = await refusal(fetcher, origin.url(path), within_s=0.2)
         assert (failed.reason, failed.is_passing) == ("timeout", True)
+
+
+async def test_a_host_that_keeps_many_waiting_keeps_no_other_from_answering(fetcher: Fetcher, origin: Origin):
+    """Whoever waits for a connection to come free would take the next host for dead."""
+
+    async def slow(request, writer):
+        writer.write(OK + b"Content-Length: 100\r\n\r\n1")
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    origin.answers["/slow"] = slow
+    async with AsyncExitStack() as stack:
+        for _ in range(100):
+            answer = await stack.enter_async_context(fetcher.open(origin.url("/slow"), within_s=60))
+            assert await anext(answer.chunks) == b"1"
+        assert await fetched(fetcher, origin.serve("/other", BODY), within_s=5) == BODY
 
 
 async def test_nobody_there(fetcher: Fetcher, dns: ScriptedDns, origin: Origin):

@@ -177,9 +177,12 @@ class Guard:
             raise self._refused(url.host)
 
     def open_connector(self, resolver: AbstractResolver | None = None) -> aiohttp.TCPConnector:
-        """To be closed. Call it inside the running event loop."""
+        """To be closed. Call it inside the running event loop.
+
+        As many at once as are asked for: a host that keeps many waiting would otherwise look like the death of others.
+        """
         guarded = _GuardedResolver(self, resolver or aiohttp.DefaultResolver())
-        return aiohttp.TCPConnector(limit=_CONNECTIONS, resolver=guarded, socket_factory=self._socket)
+        return aiohttp.TCPConnector(limit=0, resolver=guarded, socket_factory=self._socket)
 
     def check_resolved(self, host: str, port: int, found: Sequence[Address]) -> None:
         """Raises AddressRefused when any address is one that we do not go to."""

@@ -23,6 +23,7 @@ from headwater.net.addresses import AddressRefused, Guard, InnerHost
 from headwater.net.urls import HttpUrl, read_url
 
 _MOST_REDIRECTS = 5
+_LARGEST_BYTES = 10**13  # of one file; who says more has none
 _CONNECT_S = 5
 _SILENCE_S = 20  # the longest wait for the next bytes
 _HEADERS = {"User-Agent": "headwater", "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -231,6 +232,8 @@ def _answer(
         size_bytes = response.content_length
         start, end = _cut(start, end, size_bytes, host)
         skipped = start
+    if (size_bytes or 0) > _LARGEST_BYTES:
+        raise FetchFailed("broken", f"{host} says that the file has {size_bytes:,} bytes, which no file has.")
     expected = None if end is None else end - start
     if most_bytes is not None and (expected or 0) > most_bytes:
         raise _too_large(host, most_bytes)
