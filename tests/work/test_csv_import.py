@@ -598,6 +598,30 @@ def test_a_row_that_never_ends_costs_itself_alone():
         assert sum(is_refused for _, is_refused in told) == 2
 
 
+def test_long_lines_are_read_like_others(monkeypatch):
+    """Without Python's csv where it would take too much memory."""
+    lines = [
+        "1,x",
+        "22,  " + "y" * 60,
+        "3, z",
+        '4,"' + "q" * 60 + '"',
+        "5," + "w" * 60,
+        ' 6,"a',
+        "7," + "v" * 60 + ' b"',
+        "",
+    ]
+    body = "\r\n".join(lines).encode()
+    for skips_spaces in (False, True):
+        layout = reading.Layout("utf-8", skips_spaces=skips_spaces)
+        told = []
+        for length in (10**6, 50):
+            monkeypatch.setattr("headwater.work.csv_import.reading._LONG_LINE", length)
+            reader = reading.Reader(layout, reading.Point(0, 1))
+            told.append([(one.row, one.cells, one.reason) for one in reader.feed(body) + reader.end()])
+        assert told[0] == told[1]
+        assert len(told[0]) == 6
+
+
 # Killed for real.
 
 

@@ -18,6 +18,7 @@ from headwater.work.csv_import.encodings import UTF_16, bom_bytes
 
 LONGEST_ROW = 128 * 1024 * 1024  # in characters: an image of some 90 MB as base64
 _BLOCK_BYTES = 1024 * 1024
+_LONG_LINE = 1024 * 1024  # in characters
 _MOST_REREAD = 8 * LONGEST_ROW  # characters that are read again because quotes do not fit
 SEPARATORS = (",", ";", "\t", "|")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")  # with its end, and what is behind the last
@@ -77,12 +78,12 @@ class Reader:
     def _take(self, *, is_last: bool) -> list[Record]:
         if self._is_skipping and not self._skip_line(is_last=is_last):
             return []
-        raw = bytes(self._held)
-        length = len(raw) if is_last else _after_last_line(raw, self._layout.encoding)
+        length = len(self._held) if is_last else _after_last_line(self._held, self._layout.encoding)
         if not length:
-            return self._wait_for_more(raw)
-        text = self._decoded(raw[:length], is_last=is_last)
-        del raw, self._held[:length]  # a row may be long, and there are copies enough of it
+            return self._wait_for_more(len(self._held))
+        with memoryview(self._held)[:length] as raw:  # a row may be long, and there are copies enough of it
+            text = self._decoded(raw, is_last=is_last)
+        del self._held[:length]
         records, rest = self._parsed(text, is_last=is_last)
         unused = rest.encode(self._layout.encoding, self._errors)
         self._held[:0] = unused
@@ -91,12 +92,12 @@ class Reader:
         self._wanted_bytes = max(_BLOCK_BYTES, 2 * len(self._held))
         return records
 
-    def _wait_for_more(self, raw: bytes) -> list[Record]:
-        if len(raw) <= self._longest * self._unit:
-            self._wanted_bytes = max(_BLOCK_BYTES, 2 * len(raw))
+    def _wait_for_more(self, held_bytes: int) -> list[Record]:
+        if held_bytes <= self._longest * self._unit:
+            self._wanted_bytes = max(_BLOCK_BYTES, 2 * held_bytes)
             return []
         found = Record(self._point.row, [], self._point, self._too_long())
-        self._point = Point(self._point.byte + len(raw), self._point.row + 1)
+        self._point = Point(self._point.byte + held_bytes, self._point.row + 1)
         self._held.clear()
         self._wanted_bytes = _BLOCK_BYTES
         self._is_skipping = True
@@ -115,10 +116,10 @@ class Reader:
     def _too_long(self) -> str:
         return f"The row is longer than {self._longest:,} characters. Upload what it holds as a file instead."
 
-    def _decoded(self, raw: bytes, *, is_last: bool) -> str:
+    def _decoded(self, raw: memoryview, *, is_last: bool) -> str:
         if is_last and len(raw) % self._unit:
-            return raw[:-1].decode(self._layout.encoding, self._errors) + _CUT_OFF
-        return raw.decode(self._layout.encoding, self._errors)
+            return str(raw[:-1], self._layout.encoding, self._errors) + _CUT_OFF
+        return str(raw, self._layout.encoding, self._errors)
 
     def _parsed(self, text: str, *, is_last: bool) -> tuple[list[Record], str]:
         """The records of these whole lines, and what is left of one that does not end with them."""
@@ -126,6 +127,10 @@ class Reader:
         records: list[Record] = []
         first = 0
         while first < len(lines):
+            if self._is_long_and_plain(lines[first]):
+                records.append(Record(self._point.row + len(records), self._split(lines[first]), self._point))
+                first += 1
+                continue
             start = first
             reader = self._csv(lines, first)
             try:
@@ -137,6 +142,8 @@ class Reader:
                         break
                     records.append(Record(self._point.row + len(records), cells, self._point))
                     start = end
+                    if end < len(lines) and self._is_long_and_plain(lines[end]):
+                        break
             except csv.Error as error:
                 is_open = "unexpected end" in str(error)
                 if is_open and not is_last and sum(map(len, lines[start:])) <= self._longest:
@@ -145,6 +152,14 @@ class Reader:
                 start += 1
             first = start
         return records, ""
+
+    def _is_long_and_plain(self, line: str) -> bool:
+        """Python's reader would take eight times as much memory as the line."""
+        return _LONG_LINE < len(line) <= self._longest and '"' not in line
+
+    def _split(self, line: str) -> list[str]:
+        cells = line.rstrip("\r\n").split(self._layout.separator)
+        return [cell.lstrip(" ") for cell in cells] if self._layout.skips_spaces else cells
 
     def _csv(self, lines: list[str], first: int) -> Any:  # the type of csv.reader has no name of its own
         layout = self._layout
@@ -172,7 +187,7 @@ def _quotes(error: csv.Error) -> str:
     )
 
 
-def _after_last_line(raw: bytes, encoding: str) -> int:
+def _after_last_line(raw: bytes | bytearray, encoding: str) -> int:
     """Behind the last line end that is whole for certain: an LF may follow a CR at the very end. 0: there is none."""
     if encoding not in UTF_16:
         return max(raw.rfind(b"\n"), raw.rfind(b"\r", 0, max(0, len(raw) - 1))) + 1
@@ -184,7 +199,7 @@ def _after_last_line(raw: bytes, encoding: str) -> int:
     )
 
 
-def _aligned(raw: bytes, unit: bytes, end: int) -> int:
+def _aligned(raw: bytes | bytearray, unit: bytes, end: int) -> int:
     at = raw.rfind(unit, 0, end)
     while at > 0 and at % 2:
         at = raw.rfind(unit, 0, at + 1)
