@@ -170,6 +170,47 @@ async def test_what_came_meanwhile_is_not_replaced_without_being_asked(world, ht
     assert await read(store, "a.txt") == b"first"
 
 
+async def backdate_store(world, dataset) -> None:
+    """What lies in the bucket by now is older than any plan."""
+    async with world.connection() as conn:
+        await conn.execute(
+            "UPDATE planned_upload SET planned_at = planned_at + interval '1 h' WHERE dataset_id = %s", [dataset.id]
+        )
+
+
+async def test_an_object_without_an_item_that_was_there_before_becomes_it(world, http, bucket, monkeypatch):
+    """It stays as it is, whatever its size; nobody is told that theirs was written."""
+    monkeypatch.setattr(planned, "LARGEST_PUT_BYTES", 5)
+    dataset, store = bucket
+    for key in ("same", "other", "large"):
+        await store.put(key, b"old", content_type="text/plain")
+    answers = await plan(world, dataset, ("/same", 3), ("/other", 4), ("/large", 9))
+    assert [answer.action for answer in answers] == ["put", "put", "parts"]
+    (part,) = await planned.sign_parts(world.place, dataset, world.owner, answers[2].upload_id, [1])
+    await send(http, part.request, b"new large")
+    await backdate_store(world, dataset)
+    given = [Given(answer.upload_id, user_metadata={"told": 1}) for answer in answers]
+    for _ in range(2):
+        done = await commit(world, dataset, *given)
+        assert [(one.outcome, one.error) for one in done] == [("skip", None)] * 3
+    assert [await read(store, key) for key in ("same", "other", "large")] == [b"old"] * 3
+    found = [await world.item(dataset, path) for path in ("/same", "/other", "/large")]
+    assert [(item.size_bytes, item.user_metadata) for item in found] == [(3, {"told": 1}), (3, None), (3, None)]
+    assert [one async for one in store.list_unfinished()] == []
+    await world.index(dataset)
+
+
+async def test_the_object_of_an_item_that_was_deleted_does_not_come_back_by_a_plan(world, weed):
+    dataset, store = await world.s3_dataset(weed, allow_delete=False)
+    await world.upload(dataset, "/a", b"old")
+    await world.delete(dataset, "/a")
+    (answer,) = await plan(world, dataset, ("/a", 3))
+    await backdate_store(world, dataset)
+    (done,) = await commit(world, dataset, Given(answer.upload_id))
+    assert (done.outcome, "overwrite" in str(done.error)) == ("failed", True)
+    assert await read(store, "a") == b"old"
+
+
 async def test_overwriting_replaces_object_and_row(world, http, bucket):
     dataset, store = bucket
     _, first = await upload(world, http, dataset, "/a.txt", b"first")

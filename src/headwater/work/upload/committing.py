@@ -2,14 +2,15 @@
 
 import asyncio
 import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
 from psycopg import AsyncConnection
 
-from headwater.catalog import drivers, items, planned_uploads
+from headwater.catalog import drivers, items, planned_uploads, tombstones
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Item
@@ -69,9 +70,10 @@ async def commit_uploads(
             seen = Seen(
                 await look_at(store, [planned.path[1:] for planned in known.values() if planned.outcome is None]),
                 await items.find_items_at(conn, dataset.id, paths),
+                await tombstones.etags_of(conn, dataset.id, paths),
             )
             judged = [_judge(one, known.get(one.upload_id), finished.get(one.upload_id), seen) for one in given]
-            answers = await _land(conn, dataset, caller, given, judged)
+            answers = await _land(conn, dataset, caller, given, judged, seen.strangers)
             lies = [
                 info
                 for one, answer in zip(given, answers, strict=True)
@@ -87,11 +89,13 @@ class Seen:
 
     infos: Mapping[str, ObjectInfo]  # by key
     items: Mapping[str, Item]  # by path
+    deleted: Mapping[str, str | None]  # by path: the etags of objects whose items were deleted here
     landing: set[str] = field(default_factory=set[str])  # paths that are about to become items
+    strangers: set[str] = field(default_factory=set[str])  # of them those where another's object lay, and stays
 
 
 async def _finish_all(store: Store, uploads: Sequence[tuple[Planned, Given]]) -> dict[int, HeadwaterError | ObjectInfo]:
-    """By id. An object that came meanwhile, where none was to be replaced, is no error: it will be looked at."""
+    """By id. StoreChanged is no failure: none was to be replaced, and another's object is there."""
     slots = asyncio.Semaphore(_FINISHED_AT_ONCE)
     results: dict[int, HeadwaterError | ObjectInfo] = {}
 
@@ -99,8 +103,10 @@ async def _finish_all(store: Store, uploads: Sequence[tuple[Planned, Given]]) ->
         async with slots:
             try:
                 results[planned.id] = await _finish(store, planned, one)
-            except StoreChanged:
-                await store.abort_parts(planned.path[1:], planned.part_state or {})
+            except StoreChanged as error:
+                results[planned.id] = error
+                with suppress(HeadwaterError):  # the hour's cleaning tries again
+                    await store.abort_parts(planned.path[1:], planned.part_state or {})
             except HeadwaterError as error:
                 results[planned.id] = error
 
@@ -151,13 +157,16 @@ def _judge(
         )
     if planned.outcome is not None:
         return Committed(planned.path, planned.outcome, planned.item_id, planned.size_bytes)
-    if isinstance(finished, HeadwaterError):
+    if isinstance(finished, HeadwaterError) and not isinstance(finished, StoreChanged):
         return Committed(planned.path, "failed", error=str(finished))
     info = seen.infos.get(planned.path[1:])
-    told = one.etag if finished is None else finished.etag
+    told = finished.etag if isinstance(finished, ObjectInfo) else one.etag
+    is_stranger = info is not None and _is_stranger(one, planned, finished, info, seen)
     if info is None:
         reason = "its bytes never came. Send them again"
-    elif info.size_bytes != planned.size_bytes:
+    elif is_stranger and planned.path in seen.deleted and seen.deleted[planned.path] in (None, info.etag):
+        reason = "its item was deleted, but its object still lies in the bucket. Upload it with overwrite to replace it"
+    elif not is_stranger and info.size_bytes != planned.size_bytes:
         item = seen.items.get(planned.path)
         if item is not None and is_kept(item, planned.mode) and item.etag == info.etag:
             return Committed(planned.path, "skip", item.id, item.size_bytes)
@@ -165,23 +174,44 @@ def _judge(
             f"an object of {info.size_bytes:,} bytes lies there, but {planned.size_bytes:,} were planned. If it is "
             "yours, plan it anew with the size it has; if not, a sync makes it an item"
         )
-    elif told is not None and is_other_etag(told, info.etag):
+    elif not is_stranger and told is not None and is_other_etag(told, info.etag):
         reason = "another object was written there meanwhile. Upload it again, with overwrite if yours is to stay"
     elif planned.path in seen.landing:
         reason = "another upload to it is committed with this one. Commit them one after the other"
     else:
         seen.landing.add(planned.path)
-        return Landed(
-            planned.path,
-            planned.mode,
-            None,
-            info,
-            description=one.description,
-            user_metadata=one.user_metadata,
-            system_metadata=one.system_metadata,
-            hold_id=planned.hold_id,
-        )
+        return _landed(one, planned, info, seen, is_stranger=is_stranger)
     return Committed(planned.path, "failed", error=f"{planned.path}: {reason}.")
+
+
+def _landed(one: Given, planned: Planned, info: ObjectInfo, seen: Seen, *, is_stranger: bool) -> Landed:
+    landed = Landed(
+        planned.path,
+        planned.mode,
+        None,
+        info,
+        description=one.description,
+        user_metadata=one.user_metadata,
+        system_metadata=one.system_metadata,
+        hold_id=planned.hold_id,
+    )
+    if not is_stranger:
+        return landed
+    seen.strangers.add(planned.path)
+    sent = replace(landed, info=replace(info, size_bytes=planned.size_bytes))
+    return sent.in_place_of(info)
+
+
+def _is_stranger(
+    one: Given, planned: Planned, finished: HeadwaterError | ObjectInfo | None, info: ObjectInfo, seen: Seen
+) -> bool:
+    """Whether another's object without an item lies where mode `skip` was to replace none."""
+    if planned.mode != "skip" or planned.path in seen.items:
+        return False
+    if isinstance(finished, StoreChanged):
+        return True
+    was_refused = finished is None and one.etag is None  # or its answer was lost: then it is younger than its plan
+    return was_refused and info.modified_at is not None and info.modified_at < planned.planned_at - _CLOCKS_DIFFER
 
 
 def is_other_etag(told: str, known: str) -> bool:
@@ -201,6 +231,7 @@ async def _land(
     caller: Account,
     given: Sequence[Given],
     judged: Sequence[Landed | Committed],
+    strangers: Container[str],
 ) -> list[Committed]:
     landed = [one for one in judged if isinstance(one, Landed)]
     done = iter(await land(conn, dataset, caller, landed) if landed else [])
@@ -212,8 +243,9 @@ async def _land(
             continue
         uploaded = next(done)
         item = uploaded.item
-        answers.append(Committed(item.path, uploaded.outcome, item.id, item.size_bytes))
-        committed.append((one.upload_id, item.id, uploaded.outcome))
+        outcome = "skip" if item.path in strangers else uploaded.outcome
+        answers.append(Committed(item.path, outcome, item.id, item.size_bytes))
+        committed.append((one.upload_id, item.id, outcome))
     await planned_uploads.note_committed(conn, committed)
     return answers
 
