@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from headwater.errors import Unavailable
 from headwater.net import turns
 from headwater.net.turns import LetAlone, Turns
 
@@ -24,6 +25,19 @@ async def test_a_host_has_few_turns_at_once_and_leaves_the_others_to_others():
         assert running == ["slow", "slow", "a", "b", "c"]
         go.set()
     assert running.count("slow") == 50
+    assert shared._hosts == {}
+
+
+async def test_who_waits_long_for_a_slow_host_comes_again_later():
+    shared, running, go = Turns(at_once=5, at_once_of_a_host=1, patience_s=0.01), [], asyncio.Event()
+    slow = asyncio.create_task(fetch(shared, "slow", running, go))
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable, match="slow"):
+        await fetch(shared, "slow", running, go)
+    go.set()
+    await slow
+    await fetch(shared, "slow", running, go)
+    assert running == ["slow", "slow"]
     assert shared._hosts == {}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 from headwater.catalog.items import ETL_FAILED, ETL_WAITING, VIDEO_KEYS, Item
@@ -18,7 +19,8 @@ from headwater.work.links import DeadLink, dead_by, follow, open_url
 from headwater.work.spooling import read_head, spooled, spooled_parts
 from headwater.work.workplace import Workplace
 
-_IMAGE_WITHIN_S = 600
+_IMAGE_WITHIN_S = 300
+_VIDEO_WITHIN_S = 180  # all its parts
 _PART_WITHIN_S = 60
 _TRIED_FOR = timedelta(hours=1)  # a server that is overloaded, or cannot be reached
 _EMPTY = Prepared(problem=Problem("empty", "The file is empty."))
@@ -174,11 +176,13 @@ def _too_large(most_bytes: int) -> Problem:
 
 async def _read_video(place: Workplace, item: Item, mime_type: str, head: bytes, size_bytes: int | None) -> Prepared:
     """Nothing but what tells its length is read, also of one that comes from a server without ranges."""
+    give_up_at_s = monotonic() + _VIDEO_WITHIN_S
 
     async def read(start: int, end: int) -> bytes:
         if end <= len(head):
             return head[start:end]
-        async with open_url(place, item, start, end, within_s=_PART_WITHIN_S) as answer:
+        within_s = max(0.001, min(_PART_WITHIN_S, give_up_at_s - monotonic()))
+        async with open_url(place, item, start, end, within_s=within_s) as answer:
             if not answer.is_range and end > MOST_BYTES:
                 return b""
             return await answer.read()
