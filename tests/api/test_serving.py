@@ -126,6 +126,32 @@ async def test_a_deleted_item_and_a_deleted_dataset_are_gone_at_once(world: Worl
     await refusals(world.owner, second, 404)
 
 
+async def test_a_clone_is_served_to_who_may_read_it_alone_and_outlives_its_original(world: World) -> None:
+    hidden = await world.new_dataset(projects=[await world.new_project()])
+    item_id = await with_bytes(world, hidden)
+    shown = await world.new_dataset()
+    into = {"cloneDatasetParams": {"targetDatasetId": shown}}
+    made = await world.owner.post(f"/datasets/{hidden}/clone", json=into)
+    assert made.json().get("status") == "success", made.text
+    found = await world.owner.post(f"/datasets/{shown}/query", json={"filter": {"type": "file"}})
+    [clone] = found.json()["items"]
+    _, reader = await member(world)
+
+    async def served() -> list[tuple[int, bytes]]:
+        answers = [await reader.get(f"/items/{clone['id']}/{kind}") for kind in KINDS]
+        return [(answer.status_code, answer.content) for answer in answers]
+
+    whole = [(200, b"0123456789")] * 2
+    assert await served() == whole
+    await refusals(reader, item_id, 404)
+    assert (await world.owner.delete(f"/items/{item_id}")).status_code == 200
+    assert await served() == whole
+    assert (await world.owner.delete(f"/datasets/{hidden}")).status_code == 200
+    assert await served() == whole
+    assert (await world.owner.delete(f"/items/{clone['id']}")).status_code == 200
+    await refusals(reader, clone["id"], 404)
+
+
 @pytest.mark.parametrize("item_id", ["no-id", "0" * 23, NOBODY, "f" * 24, "A" * 24])
 async def test_what_is_no_item_is_told_so_and_needs_a_token_like_all_else(world: World, item_id: str) -> None:
     await refusals(world.owner, item_id, 404)

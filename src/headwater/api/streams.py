@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
@@ -60,8 +61,7 @@ class _Direct(APIRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
-            await super().handle(scope, receive, send)  # which refuses it
-            return
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
         request = Request(scope, receive, send)
         response: Response = await self.endpoint(request, **request.path_params)
         await response(scope, receive, send)
@@ -146,7 +146,7 @@ async def read_thumbnail(request: Request, item_id: _ItemId) -> Response:
 def _presented(request: Request, mime_type: str | None) -> tuple[str, bool]:
     """The type to tell, and whether a browser may show it."""
     safe = presenting.safe_type(mime_type)
-    return safe, presenting.is_shown(safe) and request.query_params.get("download") != "true"
+    return safe, presenting.is_shown(safe) and request.query_params.get("download", "").lower() not in ("true", "1")
 
 
 def _headers(name: str, mime_type: str, *, shown: bool) -> dict[str, str]:
