@@ -1,8 +1,11 @@
 """Sidecars: name.ext.json gives name.ext its user metadata, in any order of arrival, and a person's edit wins."""
 
+import asyncio
 import json
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,11 @@ from headwater.catalog.datasets import Dataset
 from headwater.catalog.sync import changes
 from headwater.catalog.sync.changes import Looked, apply_looked
 from headwater.catalog.sync.rules import SyncRules, load_rules, save_rules
+from headwater.storage.stores import ObjectReader
 from headwater.work import sidecars
+from tests.work.scripted import ScriptedStore
 from tests.work.test_verify import differences
-from tests.work.world import World, recount
+from tests.work.world import World, recount, somebody_waits_for
 
 
 async def switch(world: World, dataset: Dataset, *, on: bool, **rules: Any) -> None:
@@ -270,3 +275,47 @@ async def test_metadata_that_comes_with_an_upload_is_an_edit_of_a_person(world: 
     await world.upload(dataset, "/a.txt", b"other text")
     await settled(world, dataset)
     assert await user_metadata(world, dataset, "/a.txt") == {"camera": 5, "night": False}
+
+
+class _Meeting(ScriptedStore):
+    """Answers no read before so many are asked for."""
+
+    def __init__(self, objects: dict[str, bytes], together: int) -> None:
+        super().__init__(objects)
+        self.barrier = asyncio.Barrier(together)
+
+    @asynccontextmanager
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[ObjectReader]:
+        if key.endswith(".json"):
+            await asyncio.wait_for(self.barrier.wait(), 30)
+        async with super().get(key, start=start, end=end) as reader:
+            yield reader
+
+
+async def test_many_are_read_at_once(world: World) -> None:
+    """One behind the other, a million in a far bucket would take a day."""
+    names = [f"{number}.txt" for number in range(16)]
+    objects = dict.fromkeys(names, b"text") | {f"{name}.json": b'{"a": 1}' for name in names}
+    dataset = await world.dataset(_Meeting(objects, together=16))
+    await switch(world, dataset, on=True)
+    await settled(world, dataset)
+    assert [await user_metadata(world, dataset, f"/{name}") for name in names] == [{"a": 1}] * 16
+
+
+@pytest.mark.parametrize("held", ["/1.txt.json", "/2.txt"])
+async def test_who_waits_for_a_row_holds_no_later_one_and_not_the_counter(world: World, held: str) -> None:
+    """Bulk updates lock rows in the order of ids, and uploads the counter after their rows."""
+    dataset, root = await with_sidecars(world)
+    for number in (1, 2):
+        write(root, f"{number}.txt", b"text")
+    await settled(world, dataset)
+    await world.upload(dataset, "/1.txt.json", b"no JSON")
+    await world.upload(dataset, "/2.txt.json", b'{"a": 1}')
+    async with world.connection() as conn:
+        await conn.execute("SELECT FROM item WHERE dataset_id = %s AND path = %s FOR UPDATE", [dataset.id, held])
+        reading = asyncio.create_task(world.preprocess(dataset))
+        await somebody_waits_for(world, conn)
+        await conn.execute("SELECT FROM item WHERE dataset_id = %s FOR UPDATE NOWAIT", [dataset.id])
+        await conn.execute("SELECT FROM dataset_counter WHERE dataset_id = %s FOR UPDATE NOWAIT", [dataset.id])
+    await reading
+    assert await user_metadata(world, dataset, "/2.txt") == {"a": 1}

@@ -3,6 +3,7 @@
 A sidecar that cannot be read is a state of its own item, never a job that hangs.
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from headwater.catalog import preparing, sidecars
 from headwater.catalog.items import ETL_DONE, ETL_FAILED, ETL_WAITING, Item
 from headwater.catalog.preparing import PreparedItem
 from headwater.catalog.sidecars import ReadSidecar
-from headwater.errors import BadRequest, FailedDependency, StoreMissing, Unavailable
+from headwater.errors import BadRequest, HeadwaterError, StoreMissing, Unavailable
 from headwater.storage.stores import Store
 from headwater.wire.items import check_metadata, merged
 from headwater.work.workplace import Workplace
@@ -23,6 +24,7 @@ MARK_TASK = "mark_sidecars"
 LARGEST_BYTES = 1_000_000  # of the file
 _MIME_TYPE = "application/json"
 _PIECE_ITEMS = 5_000
+_READS_AT_ONCE = 16
 
 
 def is_ours(item: Item) -> bool:
@@ -42,32 +44,47 @@ async def settle(place: Workplace, dataset_id: int, found: Sequence[Item]) -> Un
     # side, the later one sees the other.
     paths = [item.path for item in found] + [sidecars.target_of(item.path) for item in ours]
     async with place.pool.connection() as conn:
-        await sidecars.hide(conn, dataset_id, [item.id for item in ours if not item.hidden])
         await sidecars.give(conn, dataset_id, paths)
+    if shown := [item.id for item in ours if not item.hidden]:
+        async with place.pool.connection() as conn:
+            await sidecars.hide(conn, dataset_id, shown)
     return failure
 
 
 async def _read_all(place: Workplace, dataset_id: int, waiting: Sequence[Item]) -> Unavailable | None:
-    """What kept some from being read; each of the others has its state."""
+    """What kept some from being read; each of the others has its state. Some at a time, for they may be large."""
     failure = None
-    read: list[ReadSidecar] = []
-    prepared: list[PreparedItem] = []
     async with place.places.of_dataset(dataset_id) as store:
-        for item in waiting:
-            try:
-                content = await _read(store, item)
-            except Unavailable as error:
-                failure = error
-            except (BadRequest, FailedDependency) as error:
-                prepared.append(_prepared(item, {"state": "failed", "reason": _reason(error), "message": str(error)}))
-            else:
-                if content is not None:
-                    read.append(ReadSidecar(item.id, item.etag, content))
-                    prepared.append(_prepared(item, {"state": "done", "sidecarOf": sidecars.target_of(item.path)}))
-    async with place.pool.connection() as conn:
-        await sidecars.keep(conn, dataset_id, read)
-        await preparing.save_prepared(conn, dataset_id, prepared)
+        for start in range(0, len(waiting), _READS_AT_ONCE):
+            together = waiting[start : start + _READS_AT_ONCE]
+            found = await asyncio.gather(*(_look(store, item) for item in together))
+            failure = next((one for one in found if isinstance(one, Unavailable)), failure)
+            read = [one for one in found if isinstance(one, ReadSidecar)]
+            async with place.pool.connection() as conn:
+                # Its locks are of all rows together, in the order of everybody.
+                await preparing.save_prepared(conn, dataset_id, _states(together, found))
+                await sidecars.keep(conn, dataset_id, read)
     return failure
+
+
+async def _look(store: Store, item: Item) -> ReadSidecar | HeadwaterError | None:
+    """What it holds, or why that is not known; None for an object that has changed: its next event tells."""
+    try:
+        content = await _read(store, item)
+    except HeadwaterError as error:
+        return error
+    return None if content is None else ReadSidecar(item.id, item.etag, content)
+
+
+def _states(looked: Sequence[Item], found: Sequence[ReadSidecar | HeadwaterError | None]) -> list[PreparedItem]:
+    """Of those that need not be tried again."""
+    prepared: list[PreparedItem] = []
+    for item, one in zip(looked, found, strict=True):
+        if isinstance(one, ReadSidecar):
+            prepared.append(_prepared(item, {"state": "done", "sidecarOf": sidecars.target_of(item.path)}))
+        elif one is not None and not isinstance(one, Unavailable):
+            prepared.append(_prepared(item, {"state": "failed", "reason": _reason(one), "message": str(one)}))
+    return prepared
 
 
 def _reason(error: Exception) -> str:
