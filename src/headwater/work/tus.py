@@ -10,7 +10,7 @@ import logging
 import secrets
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -37,6 +37,7 @@ from headwater.work.workplace import Workplace
 CLEAN_TASK = "drop_expired_uploads"
 CLEAN_AT = "17 * * * *"  # cron, in UTC
 _AHEAD_BYTES = 4 * 1024**2  # read while a part is on its way to the store
+_ALL_AHEAD_BYTES = 256 * 1024**2  # of all uploads together
 _PATIENCE_S = 15.0  # for who holds an upload; longer than a lease
 _LOOK_EVERY_S = 1.0  # whether somebody in another process waits for what we hold
 _ASK_EVERY_S = 0.1
@@ -209,7 +210,8 @@ class Receptions:
         self, upload: ResumableUpload, hold: _Hold, dataset: Dataset, caller: Account, arriving: Arriving
     ) -> ResumableUpload:
         async with self._place.places.of_dataset(dataset.id) as store:
-            await _Writer(self._place, store, upload, hold, caller, arriving).run()
+            ahead = _Ahead(arriving.chunks, hold, lambda: _ALL_AHEAD_BYTES // max(1, len(self._holds)))
+            await _Writer(self._place, store, upload, hold, caller, arriving, ahead).run()
             upload = await self._get(dataset, caller, upload.id)
             if upload.is_complete:
                 await _finish(self._place, store, upload, hold, dataset, caller)
@@ -312,9 +314,11 @@ def _too_large(upload: ResumableUpload) -> TooLarge:
 class _Ahead:
     """Reads a request ahead, so that nothing that arrived is lost with its connection while we are busy."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], hold: _Hold) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], hold: _Hold, share_bytes: Callable[[], int]) -> None:
+        """`share_bytes` tells how much may be held where many uploads are received."""
         self._chunks = chunks
         self._hold = hold
+        self._share_bytes = share_bytes
         self._read: deque[bytes] = deque()
         self._read_bytes = 0
         self._has_room = asyncio.Event()
@@ -327,7 +331,7 @@ class _Ahead:
                 self._read.append(chunk)
                 self._read_bytes += len(chunk)
                 self._hold.news.set()
-                while self._read_bytes > _AHEAD_BYTES:
+                while self._read_bytes > min(_AHEAD_BYTES, self._share_bytes()):
                     self._has_room.clear()
                     await self._has_room.wait()
         except Exception as error:  # noqa: BLE001 - raised where the bytes are taken
@@ -376,6 +380,7 @@ class _Writer:
         hold: _Hold,
         caller: Account,
         arriving: Arriving,
+        ahead: _Ahead,
     ) -> None:
         self._place = place
         self._caller = caller
@@ -383,6 +388,7 @@ class _Writer:
         self._upload = upload
         self._hold = hold
         self._arriving = arriving
+        self._ahead = ahead
         self._state = upload.part_state
         self._tail = bytearray()  # what comes after the parts
         self._kept_bytes = 0  # of it in the database
@@ -395,10 +401,9 @@ class _Writer:
         async with self._place.pool.connection() as conn:
             self._tail += await uploads.load_tail(conn, self._upload.id)
         self._kept_bytes = len(self._tail)
-        ahead = _Ahead(self._arriving.chunks, self._hold)
-        reading = asyncio.create_task(ahead.fill())
+        reading = asyncio.create_task(self._ahead.fill())
         try:
-            while (chunk := await ahead.take()) is not None:
+            while (chunk := await self._ahead.take()) is not None:
                 await self._take(chunk)
             if self._arriving.checksum is not None:
                 self._arriving.checksum.check()
@@ -433,12 +438,15 @@ class _Writer:
         """The tail as the next part."""
         state = await self._begun()
         number = max(1, -(-self._offset_bytes // self._upload.part_bytes))
+        body = bytes(self._tail)
+        self._tail = bytearray()  # one copy of it is enough
         try:
-            part = await self._store.put_part(self._upload.object_key, state, number, bytes(self._tail))
-        except StoreMissing as missing:
-            await self._check_lost(missing)
+            part = await self._store.put_part(self._upload.object_key, state, number, body)
+        except BaseException as error:
+            self._tail = bytearray(body)
+            if isinstance(error, StoreMissing):
+                await self._check_lost(error)
             raise
-        self._tail.clear()
         self._kept_bytes = 0
         self._unsaved.append(part)
         if self._arriving.checksum is None:
