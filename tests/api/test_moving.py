@@ -2,6 +2,7 @@
 
 import pytest
 
+from headwater.api import folders
 from tests.api.world import World, message, unique
 
 
@@ -72,6 +73,36 @@ async def test_a_folder_is_renamed(world, dataset_id):
     assert set(folders) == {"/z", "/z/y", "/z/y/b"} == await tree(world, dataset_id) - {"/"}
     assert "into itself" in message(await patch(world, folders["/z"], "/z/y/x"), 400)
     message(await world.owner.get(f"/items/{folder_id}"), 404)
+
+
+async def test_no_connection_is_held_while_a_folder_is_moved(world, dataset_id, monkeypatch):
+    """Or a few moves would take all there are, and wait for one more."""
+    real, held = folders._done, []
+
+    async def done(server, job):
+        held.extend(
+            await world.execute(
+                "SELECT query FROM pg_stat_activity "
+                "WHERE datname = current_database() AND state LIKE 'idle in transaction%%'"
+            )
+        )
+        return await real(server, job)
+
+    monkeypatch.setattr(folders, "_done", done)
+    folder_id = (await find(world, dataset_id, "dir"))["/a"]
+    assert (await patch(world, folder_id, "/moved")).json()["filename"] == "/moved"
+    assert held == []
+
+
+async def test_folders_of_others_are_not_known(world, dataset_id):
+    folder_id = (await find(world, dataset_id, "dir"))["/a"]
+    answer = await world.callers["stranger"].patch(f"/items/{folder_id}", json={"filename": "/mine"})
+    assert message(answer, 404) == f"No item with id {folder_id}."
+
+
+async def test_a_name_that_it_has_already_moves_nothing(world, dataset_id):
+    item_id = (await find(world, dataset_id, "file"))["/a/1.txt"]
+    assert (await patch(world, item_id, "a/1.txt")).json()["filename"] == "/a/1.txt"
 
 
 async def test_a_folder_whose_items_clash_stays_whole(world, dataset_id):

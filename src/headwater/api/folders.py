@@ -158,5 +158,6 @@ async def move_folder(server: Server, caller: Account, folder: Folder, filename:
     _raise_for(await _done(server, job))
     async with server.place.pool.connection() as conn:
         moved = await folders.find_folder_at(conn, folder.dataset_id, to or "/")
-    assert moved is not None
+    if moved is None:
+        raise Conflict(f"{folder.path} was not moved: what was in it was deleted or moved meanwhile.")
     return wire_items.directory(moved, dataset.project_id, base)

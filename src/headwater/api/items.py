@@ -63,20 +63,25 @@ class ItemPatch(BaseModel):
 
 @router.patch("/{item_id}", openapi_extra=needs("write_items"))
 async def update_item(
-    item_id: ItemId,
-    body: ItemPatch,
-    caller: Caller,
-    conn: Connection,
-    server: ServerDep,
-    base: Base,
-    system: bool = False,
+    item_id: ItemId, body: ItemPatch, caller: Caller, server: ServerDep, base: Base, system: bool = False
 ) -> wire.ItemJson:
     """Change user metadata and description; system metadata only with `?system=true`. A new `filename` moves it.
 
     A folder has nothing but its filename: it is moved with all that is in it.
     """
-    if body.filename is not None and (folder := await folders.find_folder(conn, item_id)) is not None:
-        return await move_folder(server, caller, folder, body.filename, base)
+    async with server.place.pool.connection() as conn:
+        folder = None if body.filename is None else await folders.find_folder(conn, item_id)
+        if folder is None:
+            return wire.item(await _update_file(conn, caller, item_id, body, with_system=system), base)
+    try:
+        return await move_folder(server, caller, folder, body.filename or "", base)
+    except NotFound:
+        raise NotFound(f"No item with id {item_id:024x}.") from None
+
+
+async def _update_file(
+    conn: AsyncConnection[Any], caller: Account, item_id: int, body: ItemPatch, *, with_system: bool
+) -> Item:
     seen = await get_item(conn, caller, item_id, "write_items")
     new_path = None
     if body.filename is not None and body.filename != seen.path:
@@ -92,15 +97,14 @@ async def update_item(
     user = {} if clears_user else wire.merged(item.user_metadata or {}, patch.user or {})
     if patch.user:
         wire.check_metadata(user, "metadata.user")
-    changed = await items.update_item(
+    return await items.update_item(
         conn,
         item,
         user_metadata=user,
-        system_metadata=wire.merged(item.system_metadata or {}, patch.system if system else {}),
+        system_metadata=wire.merged(item.system_metadata or {}, patch.system if with_system else {}),
         description=body.description if "description" in body.model_fields_set else item.description,
         updated_by_id=caller.id,
     )
-    return wire.item(changed, base)
 
 
 @router.delete("/{item_id}", openapi_extra=needs("write_items"))

@@ -69,6 +69,8 @@ def _check_item(item: Item) -> None:
 
 async def move_locked(conn: AsyncConnection[Any], item: Item, new_path: str, *, caller_id: int) -> None:
     """Raises Conflict when there is another item, or this one has moved meanwhile."""
+    if item.path == new_path:
+        return
     moved, _ = await moving.move_items(
         conn, item.dataset_id, [Move(item.id, item.path, new_path)], updated_by_id=caller_id
     )
