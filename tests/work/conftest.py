@@ -1,6 +1,6 @@
 """One database, one workplace and its stores for all tests of work."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from psycopg_pool import AsyncConnectionPool
@@ -8,6 +8,7 @@ from psycopg_pool import AsyncConnectionPool
 from headwater.catalog import organizations
 from headwater.settings import Settings
 from headwater.workplace import load_vault, open_workplace
+from tests import servers
 from tests.work.faults import lane_pool
 from tests.work.scripted import FaultyConnection, FaultyCursor
 from tests.work.world import World
@@ -24,6 +25,18 @@ async def world(
         async with place.pool.connection() as conn:
             owner = await organizations.get_owner(conn)
         yield World(place, owner, tmp_path_factory.mktemp("folders"), load_vault(settings).local)
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.AzureServer]:
+    with servers.azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.GcsServer]:
+    with servers.fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
