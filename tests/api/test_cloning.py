@@ -143,6 +143,9 @@ async def test_the_audit_log_of_both_projects_tells(world, source):
 async def test_a_clone_of_a_bucket_is_not_synced(world):
     made = (await clone(world, world.bucket_dataset_id, name=unique("clone"))).json()["spec"]["returnedModelId"]
     assert "is a clone of other datasets" in message(await world.owner.post(f"/datasets/{made}/sync"), 400)
+    rules = f"/datasets/{made}/sync-rules"
+    assert "Switch them on there" in message(await world.owner.patch(rules, json={"sidecars": True}), 400)
+    assert (await world.owner.patch(rules, json={"brakeItems": 5})).status_code == 200  # deletions ask it, too
     shown = (await world.owner.get(f"/datasets/{made}")).json()
     assert (shown["driver"], shown["isSyncing"]) == (world.driver_id, False)
     own = await world.new_dataset()

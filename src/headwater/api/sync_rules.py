@@ -77,4 +77,10 @@ async def _patched(
     dataset = await datasets.get_dataset(conn, caller, dataset_id, "manage_datasets")
     if dataset.driver_id is None:
         raise BadRequest(f"Dataset {dataset.name!r} is in Headwater's own storage: there is no bucket to sync with.")
-    return dataset, wire.patched(await load_rules(conn, dataset.id), body)
+    rules = wire.patched(await load_rules(conn, dataset.id), body)
+    if rules.sidecars and dataset.origin is not None:
+        raise BadRequest(
+            f"sidecars: dataset {dataset.name!r} is a {dataset.origin['kind']} of other datasets, whose items have their "
+            "metadata from these. Switch them on there, and clone again."
+        )
+    return dataset, rules
