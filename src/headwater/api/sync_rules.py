@@ -80,7 +80,7 @@ async def _patched(
     rules = wire.patched(await load_rules(conn, dataset.id), body)
     if rules.sidecars and dataset.origin is not None:
         raise BadRequest(
-            f"sidecars: dataset {dataset.name!r} is a {dataset.origin['kind']} of other datasets, whose items have their "
-            "metadata from these. Switch them on there, and clone again."
+            f"sidecars: dataset {dataset.name!r} is a {dataset.origin['kind']} of other datasets, and its items have "
+            "their metadata from these. Switch them on there, and clone again."
         )
     return dataset, rules
