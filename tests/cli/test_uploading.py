@@ -296,6 +296,16 @@ def test_a_server_that_is_killed_and_started_again_is_waited_for(
     assert files_of(tmp_path / "back") == tree
 
 
+def test_names_that_are_no_text_are_told_in_json(upload, run: Run, server: RunningServer, token_of, tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    fill(folder, {"a.jpg": b"a", "a.jpg.json": b"["})
+    dataset = own_dataset(server, token_of(), f"names-{tmp_path.name}")
+    told = upload(f"{folder}/", "--dataset", dataset, "--sidecars")
+    assert "caf\\xe9/a.jpg.json is not JSON" in told["failures"][0]["reason"]
+    rehearsed = run("upload", f"{folder}/a.jpg", "--dataset", dataset, "--dry-run", "--json")
+    assert json.loads(rehearsed.stdout)["examples"][0]["file"].endswith("caf\\xe9/a.jpg")
+
+
 def test_replacing_goes_on_where_it_was_interrupted(
     run: Run, server: RunningServer, token_of, weed: S3Server, bucket: Bucket, s3_environment, tmp_path: Path, state
 ):

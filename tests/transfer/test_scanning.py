@@ -47,6 +47,8 @@ def test_what_is_excluded_is_left_out_with_all_below(pics: Path):
         "/pics/a.jpg",
         "/pics/deep/.hidden",
     ]
+    named = [str(pics / "a.jpg"), str(pics / ".DS_Store"), str(pics / "deep")]
+    assert paths(Scan(named, exclude=[".*", "deep"])) == ["/a.jpg"]
 
 
 def test_links_are_followed_but_not_in_circles(pics: Path):
@@ -83,6 +85,18 @@ def test_sidecars_belong_to_their_files(pics: Path):
     assert "/pics/a.jpg.json" not in found
     assert found["/pics/alone.json"] is None
     assert "/pics/a.jpg.json" in paths(Scan([str(pics)]))
+    named = [str(pics / name) for name in ("a.jpg", "a.jpg.json", "alone.json")]
+    found = {one.path: one.sidecar for one in Scan(named, with_sidecars=True) if isinstance(one, Found)}
+    assert found == {"/a.jpg": str(pics / "a.jpg.json"), "/alone.json": None}
+
+
+def test_what_is_named_like_a_sidecar_but_is_none_is_sent(pics: Path):
+    (pics / "deep.json").write_text("{}")  # beside a folder
+    (pics / "a.jpg.json").mkdir()
+    (pics / "a.jpg.json/inside.txt").touch()
+    found = {one.path: one.sidecar for one in Scan([str(pics)], with_sidecars=True) if isinstance(one, Found)}
+    assert {"/pics/deep.json", "/pics/a.jpg.json/inside.txt"} <= set(found)
+    assert set(found.values()) == {None}
 
 
 def test_two_that_would_become_one_are_refused_and_so_is_what_is_not_there(pics: Path):

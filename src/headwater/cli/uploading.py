@@ -4,6 +4,7 @@ import asyncio
 import threading
 from typing import Annotated, Any
 
+import orjson
 import typer
 from platformdirs import user_state_path
 
@@ -15,7 +16,7 @@ from headwater.cli.transferring import facts, link_of, report, run_async, shown
 from headwater.transfer.journal import Journal
 from headwater.transfer.progress import Progress
 from headwater.transfer.reading import read_metadata
-from headwater.transfer.scanning import Found, Scan, Unusable
+from headwater.transfer.scanning import Found, Scan, Unusable, printable
 from headwater.transfer.sending import PARALLEL, Mode, Sending
 
 _SHOWN_FILES = 20
@@ -75,7 +76,7 @@ def upload_command(
         if dry_run:
             _rehearse(client, found, scan, mode, as_json=as_json)
             return
-        goal = f"{client.url}\0{found['id']}\0{mode}"
+        goal = f"{client.url}\0{found['id']}\0{mode}\0{orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode()}"
         journal = Journal(user_state_path("headwater", appauthor=False) / "uploads", goal, is_replacing=overwrite)
         run_async(_upload(client, found, scan, journal, mode, given, parallel, as_json=as_json))
 
@@ -146,7 +147,7 @@ def _rehearse(client: Client, dataset: dict[str, Any], scan: Scan, mode: Mode, *
                 "dataset_id": dataset["id"],
                 "files": files,
                 "size_bytes": size_bytes,
-                "examples": [{"file": one.file, "path": one.path} for one in examples],
+                "examples": [{"file": printable(one.file), "path": one.path} for one in examples],
                 "failures": [{"path": one.file, "reason": one.reason} for one in unusable],
             }
         )

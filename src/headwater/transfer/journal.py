@@ -5,6 +5,7 @@ what this has been done for: a server cannot tell that. It holds no secret; what
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class Entry:
 
     def write(self, known: Mapping[str, Any]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        written = self.file.with_suffix(".new")
+        written = self.file.with_suffix(f".{os.getpid()}.new")  # the same may be sent by two at once
         written.write_bytes(orjson.dumps(known))
         written.replace(self.file)
 
@@ -45,7 +46,7 @@ class Entry:
 @dataclass(slots=True)
 class Journal:
     folder: Path
-    goal: str  # server, dataset and mode
+    goal: str  # server, dataset, mode and metadata
     is_replacing: bool
     _done: set[bytes] = field(default_factory=set)
     _log: BinaryIO | None = None

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from headwater.errors import BadRequest, HeadwaterError
-from headwater.transfer.scanning import Found
+from headwater.transfer.scanning import Found, printable
 
 LARGEST_METADATA_BYTES = 1024 * 1024
 
@@ -38,14 +38,16 @@ def read_metadata(file: str) -> dict[str, Any]:
     """User metadata: one JSON object. Raises BadRequest."""
     try:
         if Path(file).stat().st_size > LARGEST_METADATA_BYTES:
-            raise BadRequest(f"{file} is larger than {LARGEST_METADATA_BYTES:,} bytes, the most that metadata may be.")
+            raise BadRequest(
+                f"{printable(file)} is larger than {LARGEST_METADATA_BYTES:,} bytes, the most that metadata may be."
+            )
         metadata = orjson.loads(Path(file).read_bytes())
     except OSError as error:
-        raise BadRequest(f"{file} cannot be read: {error.strerror}.") from None
+        raise BadRequest(f"{printable(file)} cannot be read: {error.strerror}.") from None
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f'{file} is not JSON ({error}). Write an object such as {{"camera": 3}}.') from None
+        raise BadRequest(f'{printable(file)} is not JSON ({error}). Write an object such as {{"camera": 3}}.') from None
     if not isinstance(metadata, dict):
-        raise BadRequest(f'{file} holds no JSON object. Write one such as {{"camera": 3}}.')
+        raise BadRequest(f'{printable(file)} holds no JSON object. Write one such as {{"camera": 3}}.')
     return metadata
 
 

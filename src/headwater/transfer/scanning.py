@@ -51,11 +51,11 @@ class Scan:
         taken: dict[str, str] = {}
         for root in self.roots:
             if not Path(root).exists():
-                raise BadRequest(f"There is no file or folder {_printable(root)}.")
+                raise BadRequest(f"There is no file or folder {printable(root)}.")
             name = _name_of(root)
             if name and (other := taken.get(name)) is not None:
                 raise BadRequest(
-                    f"{_printable(other)} and {_printable(root)} would both become {self._start}{_printable(name)}. "
+                    f"{printable(other)} and {printable(root)} would both become {self._start}{printable(name)}. "
                     "Upload them one after the other, with another --to."
                 )
             taken[name] = root
@@ -68,16 +68,19 @@ class Scan:
     def __iter__(self) -> Iterator[Found | Unusable]:
         for root in self.roots:
             name = _name_of(root)
+            if name and self._is_excluded(name, name):
+                continue
             try:
                 status = Path(root).stat()
             except OSError as error:
-                yield Unusable(_printable(root), _why(error))
+                yield Unusable(printable(root), _why(error))
                 continue
             if stat.S_ISDIR(status.st_mode):
                 path = f"{self._start}{name}/" if name else self._start
                 yield from self._below(_Folder(root, path, "", None))
-            else:
-                yield _judged(root, self._start + name, status, None)
+            elif not (self.with_sidecars and _is_sidecar(root)):
+                sidecar = root + SIDECAR if self.with_sidecars and Path(root + SIDECAR).is_file() else None
+                yield _judged(root, self._start + name, status, sidecar)
 
     def _below(self, folder: _Folder) -> Iterator[Found | Unusable]:
         waiting = [folder]
@@ -87,19 +90,19 @@ class Scan:
                 own = Path(now.file).stat()
                 above = ((own.st_dev, own.st_ino), now.above)
                 if _is_in(now.above, above[0]):
-                    yield Unusable(_printable(now.file), "It is a link to a folder that it lies in.")
+                    yield Unusable(printable(now.file), "It is a link to a folder that it lies in.")
                     continue
                 with os.scandir(now.file) as entries:
                     yield from self._entries(now, entries, above, waiting)
             except OSError as error:
-                yield Unusable(_printable(now.file), _why(error))
+                yield Unusable(printable(now.file), _why(error))
 
     def _entries(
         self, folder: _Folder, entries: Iterator[os.DirEntry[str]], above: object, waiting: list[_Folder]
     ) -> Iterator[Found | Unusable]:
         if self.with_sidecars:
             listed = list(entries)
-            names = {entry.name for entry in listed}
+            names = {entry.name for entry in listed if _is_file(entry)}
             sidecars = {name + SIDECAR for name in names} & names
             entries = iter([entry for entry in listed if entry.name not in sidecars])
         else:
@@ -114,7 +117,7 @@ class Scan:
                     continue
                 status = entry.stat()
             except OSError as error:
-                yield Unusable(_printable(entry.path), _why(error))
+                yield Unusable(printable(entry.path), _why(error))
                 continue
             sidecar = entry.path + SIDECAR if entry.name + SIDECAR in sidecars else None
             yield _judged(entry.path, folder.path + entry.name, status, sidecar)
@@ -125,6 +128,17 @@ class Scan:
             fnmatchcase(inside if "/" in pattern else name, pattern.strip("/") if "/" in pattern else pattern)
             for pattern in self.exclude
         )
+
+
+def _is_sidecar(root: str) -> bool:
+    return root.endswith(SIDECAR) and Path(root.removesuffix(SIDECAR)).is_file()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # it will be told
+        return False
 
 
 def _is_in(above: object, folder: tuple[int, int]) -> bool:
@@ -144,15 +158,15 @@ def _name_of(root: str) -> str:
 
 def _judged(file: str, path: str, status: os.stat_result, sidecar: str | None) -> Found | Unusable:
     if not stat.S_ISREG(status.st_mode):
-        return Unusable(_printable(file), "It is no file: a socket, a pipe or a device.")
+        return Unusable(printable(file), "It is no file: a socket, a pipe or a device.")
     try:
         path.encode()
     except UnicodeEncodeError:
-        return Unusable(_printable(file), "Its name is not UTF-8. Rename it.")
+        return Unusable(printable(file), "Its name is not UTF-8. Rename it.")
     return Found(file, path, status.st_size, status.st_mtime_ns, sidecar)
 
 
-def _printable(file: str) -> str:
+def printable(file: str) -> str:
     return os.fsencode(file).decode(errors="backslashreplace")
 
 

@@ -85,8 +85,9 @@ class Sending:
             if committing.done():  # it failed
                 self._stages.cancel()
             await asyncio.wait([self._stages])
-            if not committing.done():
-                await self._landed.put(None)
+            ending = asyncio.create_task(self._landed.put(None))  # waits while there is much to be committed
+            await asyncio.wait([ending, committing], return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
             await asyncio.wait([committing])
         except asyncio.CancelledError:
             self._stages.cancel()
@@ -343,6 +344,7 @@ class Sending:
     def _settle_all(self, jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> None:
         for job, result in zip(jobs, results, strict=True):
             if result["outcome"] == "failed":
+                self._drop_entry(job)  # what was sent is of no use any more
                 self._fail(job, result["error"] or "The server did not say why.")
             else:
                 self._settle(job, result["outcome"])
@@ -355,6 +357,9 @@ class Sending:
     def _settle(self, job: Job, outcome: str) -> None:
         self.progress.settle(outcome, job.found.size_bytes - job.counted_bytes)
         self.journal.note_done(job.found)
+        self._drop_entry(job)
+
+    def _drop_entry(self, job: Job) -> None:
         if job.found.size_bytes >= _LARGE_BYTES:
             self.journal.entry(job.found).drop()
 
