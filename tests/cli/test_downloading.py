@@ -195,6 +195,36 @@ def test_ctrl_c_keeps_what_has_come_and_the_next_run_goes_on_there(
     assert files_of(here) == {"big.bin": BIG[::-1], "a.txt": b"a"}
 
 
+def test_two_downloads_at_once_never_write_the_same_file(
+    run: Run, server: RunningServer, token_of, shelf, tmp_path: Path
+):
+    place, _ = shelf({"big.bin": BIG})
+    here = tmp_path / "here"
+    arguments = ("download", place, "--to", str(here))
+    with gate(server.url, down_bytes=12_000_000) as slow:
+        first = start(server, token_of(), slow, *arguments)
+        slow.wait_until_halted()
+        second = run(*arguments)
+        assert second.returncode == 1
+        assert "Another download fetches it just now" in second.stderr
+        assert not (here / "big.bin").exists()
+        slow.open()
+        _, said = first.communicate(timeout=60)
+        assert first.returncode == 0, said
+    assert files_of(here) == {"big.bin": BIG}
+
+
+def test_what_cannot_be_gone_on_with_is_not_left_behind(server: RunningServer, token_of, shelf, tmp_path: Path):
+    place, _ = shelf({"small.bin": BIG[:5_000_000]})
+    here = tmp_path / "here"
+    with gate(server.url, down_bytes=2_000_000) as slow:
+        running = start(server, token_of(), slow, "download", place, "--to", str(here))
+        slow.wait_until_halted()
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=60)
+    assert list(here.iterdir()) == []
+
+
 def test_a_connection_that_is_cut_costs_little(server: RunningServer, token_of, shelf, tmp_path: Path):
     place, _ = shelf({"big.bin": BIG})
     here = tmp_path / "here"

@@ -6,7 +6,10 @@ they are still the same. A file gets its name when all of it is there.
 
 import asyncio
 import hashlib
+import os
+import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -162,24 +165,52 @@ class _Fetch:
 
     async def run(self) -> None:
         """Raises OSError, HeadwaterError."""
+        with self._part.open("ab") as file:
+            self._hold(file)
+            try:
+                await self._fetch(file)
+                if os.name == "nt":  # where nothing that is open gets another name
+                    file.close()
+                self._part.replace(self.target)
+                self._state.drop()
+            except BaseException:
+                if self._resumable(file) is None:
+                    with suppress(OSError):
+                        self._part.unlink()
+                raise
+
+    def _hold(self, file: BinaryIO) -> None:
+        """Two that write one file would leave holes in it. Raises Conflict."""
+        try:
+            if sys.platform != "win32":
+                import fcntl  # noqa: PLC0415 - not on Windows
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = os.path.samestat(os.fstat(file.fileno()), self._part.stat())
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:
+            raise Conflict("Another download fetches it just now.")
+
+    async def _fetch(self, file: BinaryIO) -> None:
         tries = self.link.tries()
-        seen = self._resumable()
+        seen = self._resumable(file)
         restarts = 0
         while True:
+            if seen is None:
+                file.seek(0)
+                file.truncate()
             try:
-                with self._part.open("ab" if seen is not None else "wb") as file:
-                    seen, is_whole = await self._go_on(file, seen, tries)
+                seen, is_whole = await self._go_on(file, seen, tries)
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                 await self.link.wait(tries, self.link.url, error)
-                seen = self._resumable()
+                seen = self._resumable(file)
                 continue
             if is_whole:
-                break
+                return
             restarts += 1
             if restarts > _RESTARTS:
                 raise Conflict("It changes while it is fetched. Try again later.")
-        self._part.replace(self.target)
-        self._state.drop()
 
     async def _go_on(self, file: BinaryIO, seen: str | None, tries: Tries) -> tuple[str | None, bool]:
         """Fetch what is left. Not whole: it is another object than before, and has to be begun anew."""
@@ -225,9 +256,9 @@ class _Fetch:
         self.progress.settled_bytes += there_bytes - self.counted_bytes
         self.counted_bytes = there_bytes
 
-    def _resumable(self) -> str | None:
+    def _resumable(self, file: BinaryIO) -> str | None:
         """The ETag under which a part of this very version was fetched; None when there is nothing to go on with."""
-        if (self.wanted.size_bytes or 0) < _LARGE_BYTES or not self._part.exists():
+        if (self.wanted.size_bytes or 0) < _LARGE_BYTES or file.closed or not file.tell():
             return None
         known = self._state.read() or {}
         is_same = {key: known.get(key) for key in self.wanted.version} == self.wanted.version
