@@ -121,7 +121,7 @@ async def test_what_is_not_of_the_dataset_is_not_found(world, dataset_id):
     command = (await send(world, dataset_id)).json()
     other = await world.new_dataset()
     for url in (f"/datasets/{other}/imports/{command['id']}", f"/datasets/{dataset_id}/imports/{world.command_id}"):
-        assert message(await world.owner.get(f"{url}/results"), 404)
+        assert "has no import" in message(await world.owner.get(f"{url}/results"), 404)
         assert message(await world.owner.post(f"{url}/resume"), 404)
 
 

@@ -452,6 +452,7 @@ async def test_what_may_not_be_imported_leaves_nothing(world):
     for options, said in (
         ({"most_bytes": 10}, "longer than 10 bytes"),
         ({"folder": "a/../b"}, "cannot be an item's path"),
+        ({"folder": ".dataloop/thumbnails"}, "keeps its own files"),
         ({"encoding": "utf-8", "separator": "|"}, "has to name the columns"),
     ):
         with pytest.raises(BadRequest, match=said):

@@ -97,11 +97,15 @@ async def add(conn: AsyncConnection[Any], new: CsvImport) -> None:
     )
 
 
-async def get(conn: AsyncConnection[Any], command_id: int) -> CsvImport:
-    """Raises NotFound."""
+async def find(conn: AsyncConnection[Any], command_id: int) -> CsvImport | None:
     cursor = conn.cursor(row_factory=class_row(CsvImport))
     await cursor.execute(_SELECT + "WHERE csv_import.command_id = %s", [command_id])
-    found = await cursor.fetchone()
+    return await cursor.fetchone()
+
+
+async def get(conn: AsyncConnection[Any], command_id: int) -> CsvImport:
+    """Raises NotFound."""
+    found = await find(conn, command_id)
     if found is None:
         raise NotFound(f"The command {command_id:024x} is no import of a CSV file.")
     return found

@@ -199,7 +199,9 @@ def _is_of(name: str, cell: str) -> bool:
 
 def _text(given: dict[str, str], column: str, *, strip: bool = True) -> str:
     """Raises Refused for what is no text."""
-    text = given.get(column, "")
+    text = given.get(column)
+    if not text:
+        return ""
     if text.isascii():
         if "\0" not in text:
             return text.strip(_EDGES) if strip else text

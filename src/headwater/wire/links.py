@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from json.encoder import encode_basestring
 from typing import Any
 
 from headwater.catalog.links import Kind, Link
@@ -80,9 +81,9 @@ def system_metadata(row: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def link_info(link: Link) -> dict[str, Any]:
+def link_info(link: Link) -> dict[str, str]:
     """As files and items have it."""
-    info: dict[str, Any] = {"type": link.kind, "ref": link.ref}
+    info: dict[str, str] = {"type": link.kind, "ref": link.ref}
     if link.mime_type is not None:
         info["mimetype"] = link.mime_type
     if link.dataset_id is not None:
@@ -91,6 +92,7 @@ def link_info(link: Link) -> dict[str, Any]:
 
 
 def link_body(link: Link) -> bytes:
-    """The file that the SDK would write; the same link gives the same bytes."""
-    metadata = {"dltype": "link", "linkInfo": link_info(link)}
-    return json.dumps({"type": "link", "shebang": "dataloop", "metadata": metadata}, ensure_ascii=False).encode()
+    """The file that the SDK would write; the same link gives the same bytes. Many are made: `json` is slower."""
+    info = ", ".join([f'"{name}": {encode_basestring(value)}' for name, value in link_info(link).items()])
+    metadata = f'{{"dltype": "link", "linkInfo": {{{info}}}}}'
+    return f'{{"type": "link", "shebang": "dataloop", "metadata": {metadata}}}'.encode()

@@ -72,7 +72,7 @@ async def request_import(
     Returns the command's id and whether it is new. Raises BadRequest for what is no CSV file of an import, and leaves
     nothing behind then.
     """
-    (await check_writable(place, dataset)).check(new.target + "/x.jpg")
+    (await check_writable(place, dataset)).check(checked_path(new.target + "/x.jpg"))
     key = f"imports/{uuid4().hex}"
     census = Census()
     is_kept = False
@@ -204,8 +204,8 @@ async def resume_import(conn: AsyncConnection[Any], dataset: Dataset, command_id
 
 async def get_import(conn: AsyncConnection[Any], dataset: Dataset, command_id: int) -> CsvImport:
     """Raises NotFound for one that is none of this dataset."""
-    found = await csv_imports.get(conn, command_id)
-    if found.dataset_id != dataset.id:
+    found = await csv_imports.find(conn, command_id)
+    if found is None or found.dataset_id != dataset.id:
         raise NotFound(f"Dataset {dataset.name!r} has no import {to_wire(command_id)}.")
     return found
 
