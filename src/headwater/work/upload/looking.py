@@ -10,11 +10,12 @@ from psycopg import AsyncConnection
 
 from headwater.catalog import tombstones
 from headwater.catalog.datasets import Dataset
-from headwater.errors import StoreMissing
+from headwater.errors import StoreMissing, Unavailable
 from headwater.storage.stores import ListingPage, ObjectInfo, Store
 
 _WORTH_LISTING = 50  # keys: a page of a listing costs as much as some requests
 _AT_ONCE = 16
+_WITHIN_S = 60.0  # less than clients wait for an answer
 
 
 async def find_strangers(
@@ -37,10 +38,18 @@ async def find_strangers(
 
 
 async def look_at(store: Store, keys: Sequence[str]) -> dict[str, ObjectInfo]:
-    """Those that are there; raises what the store does.
+    """Those that are there; raises what the store does, and Unavailable when it takes long: locks are held meanwhile.
 
     Keys that lie close together are found in a listing, the others one by one.
     """
+    try:
+        async with asyncio.timeout(_WITHIN_S):
+            return await _look_at(store, keys)
+    except TimeoutError:  # some stores answer nothing of an object while it is being written
+        raise Unavailable(f"The bucket did not tell within {_WITHIN_S:.0f} s what lies in it. Try again.") from None
+
+
+async def _look_at(store: Store, keys: Sequence[str]) -> dict[str, ObjectInfo]:
     found = await _listed(store, sorted(keys, key=str.encode)) if len(keys) >= _WORTH_LISTING else {}
     slots = asyncio.Semaphore(_AT_ONCE)
 
