@@ -11,8 +11,8 @@ import pytest
 from google.auth.crypt.rsa import RSASigner
 from yarl import URL
 
-from headwater.catalog import quotas
-from headwater.errors import BadRequest, NotFound
+from headwater.catalog import planned_uploads, quotas
+from headwater.errors import BadRequest, NotFound, Unavailable
 from headwater.storage.azure.signing import AccountKey
 from headwater.storage.gcs.requests import GcsCredentials, UrlSigner
 from headwater.storage.gcs.store import GcsStore
@@ -23,6 +23,7 @@ from headwater.work.upload import committing, planned
 from headwater.work.upload.committing import Given, is_other_etag
 from headwater.work.upload.planned import Wanted
 from tests import google, servers
+from tests.work.test_verify import differences
 
 
 @pytest.fixture(scope="session")
@@ -307,6 +308,41 @@ async def test_what_nobody_commits_is_forgotten_with_its_parts_and_places(world,
         cursor = await conn.execute("SELECT count(*) FROM planned_upload WHERE dataset_id = %s", [dataset.id])
         assert await cursor.fetchone() == (0,)
         await quotas.set_limit(conn, organization_id, None)
+
+
+async def test_parts_that_a_store_does_not_let_go_are_found_and_tried_again(world, http, weed, monkeypatch):
+    monkeypatch.setattr(planned, "LARGEST_PUT_BYTES", 1024)
+    dataset, store = await world.s3_dataset(weed)
+    answers = await plan(world, dataset, ("/1", 9 * 1024**2), ("/2", 9 * 1024**2), ("/small", 1))
+    for answer in answers[:2]:
+        await planned.sign_parts(world.place, dataset, world.owner, answer.upload_id, [1])
+    await expire(world, dataset)
+    await planned.sign_parts(world.place, dataset, world.owner, answers[1].upload_id, [1])  # goes on
+    with monkeypatch.context() as patched:
+
+        async def fails(*_given):
+            raise Unavailable("The store is down.")
+
+        patched.setattr(type(store), "abort_parts", fails)
+        await planned.forget_expired(world.place)
+    assert await paths_of(world, dataset) == {"/1", "/2"}
+    assert (await differences(world, dataset))["abandonedUploads"] == ["/1"]
+    assert (await differences(world, dataset, repair=True))["abandonedUploads"] == ["/1"]
+    assert [one.key async for one in store.list_unfinished()] == ["2"]
+    await expire(world, dataset)
+    await planned.forget_expired(world.place)
+    assert [one async for one in store.list_unfinished()] == []
+    assert await paths_of(world, dataset) == set()
+
+
+async def expire(world, dataset) -> None:
+    async with world.connection() as conn:
+        await conn.execute("UPDATE planned_upload SET expires_at = now() WHERE dataset_id = %s", [dataset.id])
+
+
+async def paths_of(world, dataset) -> set[str]:
+    async with world.connection() as conn:
+        return {one.path for one in await planned_uploads.find_open(conn, dataset.id)}
 
 
 async def limit(world, dataset, *, more: int) -> tuple[int, int]:

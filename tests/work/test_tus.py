@@ -202,6 +202,36 @@ async def test_when_the_store_takes_no_part_what_came_is_kept(
     assert await content_of(world, dataset, "a/large.bin") == body
 
 
+async def test_a_store_that_is_down_keeps_nobody_else_from_being_cleaned(
+    world, receptions: Receptions, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tus, "_CLEANED_AT_ONCE", 2)
+    down, _ = await world.local_dataset()
+    sound, _ = await world.own_dataset()
+    asks = []
+    for n, dataset in enumerate([down, down, down, sound, sound, sound]):
+        upload = await receptions.create(dataset, world.owner, asked(2 * SMALLEST_PART_BYTES, f"/{n}"))
+        coming = arriving(0, bytes(SMALLEST_PART_BYTES + 1), breaks=True)
+        with pytest.raises(Interrupted):
+            await receptions.receive(dataset, world.owner, upload.id, coming)
+    async with world.connection() as conn:
+        await conn.execute("UPDATE tus_upload SET expires_at = now() WHERE dataset_id = ANY(%s)", [[down.id, sound.id]])
+    of_dataset = type(world.place.places).of_dataset
+
+    def fails(places, dataset_id: int):
+        if dataset_id == down.id:
+            asks.append(dataset_id)
+            raise Unavailable("The store is down.")
+        return of_dataset(places, dataset_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(world.place.places), "of_dataset", fails)
+        await tus.drop_expired(world.place)
+    assert (len(await unfinished(world, down)), len(await unfinished(world, sound)), len(asks)) == (3, 0, 1)
+    await tus.drop_expired(world.place)
+    assert await unfinished(world, down) == []
+
+
 @pytest.mark.parametrize("bucket", ["local", "seaweedfs", "gcs"], indirect=True)
 async def test_parts_that_somebody_aborted_end_the_upload(world, bucket, receptions: Receptions):
     dataset, _ = bucket

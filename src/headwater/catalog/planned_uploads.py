@@ -21,12 +21,13 @@ class Planned:
     part_state: dict[str, Any] | None
     hold_id: int | None
     planned_at: datetime
+    expires_at: datetime
     item_id: int | None
     outcome: Literal["created", "overwrite", "skip"] | None
 
 
 _COLUMNS = """
-id, dataset_id, path, mode, size_bytes, part_bytes, part_state, hold_id, planned_at, item_id, outcome
+id, dataset_id, path, mode, size_bytes, part_bytes, part_state, hold_id, planned_at, expires_at, item_id, outcome
 """
 
 
@@ -92,6 +93,11 @@ async def begin(conn: AsyncConnection[Any], upload_id: int, part_state: dict[str
     return bool(cursor.rowcount)
 
 
+async def keep_until(conn: AsyncConnection[Any], upload_id: int, expires_at: datetime) -> None:
+    """Somebody is at work on it."""
+    await conn.execute("UPDATE planned_upload SET expires_at = %s WHERE id = %s", [expires_at, upload_id])
+
+
 async def note_committed(conn: AsyncConnection[Any], committed: Sequence[tuple[int, int, str]]) -> None:
     """For each (id, item's id, outcome)."""
     await conn.execute(
@@ -105,10 +111,12 @@ async def note_committed(conn: AsyncConnection[Any], committed: Sequence[tuple[i
     )
 
 
-async def find_expired(conn: AsyncConnection[Any], *, limit: int) -> list[Planned]:
+async def find_expired(conn: AsyncConnection[Any], *, after_id: int, limit: int) -> list[Planned]:
+    """In the order of ids, those behind `after_id`."""
     cursor = conn.cursor(row_factory=class_row(Planned))
     await cursor.execute(
-        f"SELECT {_COLUMNS} FROM planned_upload WHERE expires_at < now() ORDER BY expires_at LIMIT %s", [limit]
+        f"SELECT {_COLUMNS} FROM planned_upload WHERE id > %s AND expires_at < now() ORDER BY id LIMIT %s",
+        [after_id, limit],
     )
     return await cursor.fetchall()
 

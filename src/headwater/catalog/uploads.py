@@ -279,21 +279,24 @@ async def find_ended(conn: AsyncConnection[Any], dataset_id: int) -> list[Resuma
     return await cursor.fetchall()
 
 
-async def find_left(conn: AsyncConnection[Any], most: int) -> list[ResumableUpload]:
-    """Expired ones and those that were given up, of which something may be left in the store, or a place held."""
+async def find_left(conn: AsyncConnection[Any], *, after_id: int, most: int) -> list[ResumableUpload]:
+    """Expired ones and those that were given up, of which something may be left in the store, or a place held.
+
+    In the order of ids, those behind `after_id`.
+    """
     cursor = conn.cursor(row_factory=class_row(ResumableUpload))
     await cursor.execute(
         _SELECT
         + """
-        WHERE (expires_at < now() OR ended_at IS NOT NULL) AND (held_until IS NULL OR held_until < now())
+        WHERE id > %s AND (expires_at < now() OR ended_at IS NOT NULL) AND (held_until IS NULL OR held_until < now())
             AND CASE
                 WHEN item_id IS NULL THEN part_state IS NOT NULL OR hold_id IS NOT NULL OR ended_at IS NULL
                 ELSE outcome = 'skip' AND part_state IS NOT NULL
             END
-        ORDER BY expires_at
+        ORDER BY id
         LIMIT %s
         """,
-        [most],
+        [after_id, most],
     )
     return await cursor.fetchall()
 

@@ -13,7 +13,8 @@ A client plans up to 1,000 files at once, does for each what the answer says, an
 - `tus`: send them by `tus` (resumable, one at a time); nothing to commit;
 - `refused`: `error` says why.
 
-What is planned and not committed until `expiresAt` is forgotten. Requests are secrets: whoever has one may write that
+What is planned and not committed until `expiresAt` is forgotten; to ask for parts puts that off by a day. Requests are
+secrets: whoever has one may write that
 object.
 """
 

@@ -629,14 +629,19 @@ async def _clean(place: Workplace, upload: ResumableUpload) -> None:
 
 async def drop_expired(place: Workplace) -> None:
     """Clean up what nobody went on with in time, and what was given up while its store was down."""
-    async with place.pool.connection() as conn:
-        left = await uploads.find_left(conn, _CLEANED_AT_ONCE)
-    for upload in left:
-        await drop_abandoned(place, upload)
+    after_id = 0
+    away: set[int] = set()  # datasets whose store is not asked again in this run
+    while True:
+        async with place.pool.connection() as conn:
+            left = await uploads.find_left(conn, after_id=after_id, most=_CLEANED_AT_ONCE)
+        if not left:
+            break
+        after_id = left[-1].id
+        for upload in left:
+            if upload.dataset_id not in away and not await drop_abandoned(place, upload):
+                away.add(upload.dataset_id)
     async with place.pool.connection() as conn:
         await uploads.delete_forgotten(conn)
-    if len(left) == _CLEANED_AT_ONCE:
-        _log.info("More uploads have expired than are cleaned in one run; the next goes on.")
 
 
 async def drop_all(place: Workplace, dataset_id: int) -> None:

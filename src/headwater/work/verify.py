@@ -18,7 +18,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from headwater import queue
-from headwater.catalog import commands, datasets, items, quotas, tombstones, uploads, verifying
+from headwater.catalog import commands, datasets, items, planned_uploads, quotas, tombstones, uploads, verifying
 from headwater.catalog.commands import Command
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import HIDDEN_FOLDER, Item, Written
@@ -35,6 +35,7 @@ from headwater.work.preprocess import TASK as PREPROCESS_TASK
 from headwater.work.preprocess import thumbnail_key
 from headwater.work.selection import Selection
 from headwater.work.sync.batches import KeyRange, Unordered, batches, is_no_item
+from headwater.work.upload import planned
 from headwater.work.workplace import Workplace
 
 TASK = "verify_dataset"
@@ -514,6 +515,13 @@ async def _check_uploads(run: _Run, store: Store) -> None:
             run.found("abandonedUploads", upload.path)
             if run.repairs:
                 run.repaired["abandonedUploads"] += await tus.drop_abandoned(run.place, upload)
+    async with run.place.pool.connection() as conn:
+        open_plans = await planned_uploads.find_open(conn, run.dataset_id)
+    for plan in open_plans:
+        if plan.part_state is not None and plan.expires_at < datetime.now(UTC):
+            run.found("abandonedUploads", plan.path)
+            if run.repairs:
+                run.repaired["abandonedUploads"] += await planned.drop_abandoned(run.place, plan)
     if not run.is_own:
         return
     ours = {state["id"] for upload in known if (state := upload.part_state) is not None}

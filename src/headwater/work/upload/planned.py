@@ -27,6 +27,7 @@ Action = Literal["skip", "put", "parts", "batch", "tus", "refused"]
 LARGEST_PUT_BYTES = 32 * 1024**2  # larger ones go in parts, which can be sent again one by one
 LARGEST_BATCH_FILE_BYTES = 4 * 1024**2
 LIFETIME = timedelta(days=1)
+_TRIED_FOR = timedelta(days=7)  # to remove the parts of an expired one
 _SIGNED_FOR_S = 6 * 3600
 _SIGNED_AT_ONCE = 50  # then others have their turn
 _EXPIRED_AT_ONCE = 100
@@ -180,6 +181,8 @@ async def sign_parts(
             f"numbers: {planned.path} has {parts:,} parts of {part_bytes:,} bytes, and none {excess[0]:,}."
         )
     signed: list[PartRequest] = []
+    async with place.pool.connection() as conn:  # however long it takes, it lasts while its parts are asked for
+        await planned_uploads.keep_until(conn, upload_id, datetime.now(UTC) + LIFETIME)
     async with place.places.of_dataset(dataset.id) as store:
         for number in numbers:
             size_bytes = min(part_bytes, planned.size_bytes - (number - 1) * part_bytes)
@@ -238,24 +241,37 @@ async def forget_all(place: Workplace, dataset_id: int) -> None:
 
 async def forget_expired(place: Workplace) -> None:
     """A job: what nobody committed in time, and what is kept of those that were. Safe to repeat."""
+    after_id = 0
     while True:
         async with place.pool.connection() as conn:
-            expired = await planned_uploads.find_expired(conn, limit=_EXPIRED_AT_ONCE)
+            expired = await planned_uploads.find_expired(conn, after_id=after_id, limit=_EXPIRED_AT_ONCE)
+        if not expired:
+            return
+        after_id = expired[-1].id
         for dataset_id in {planned.dataset_id for planned in expired}:
             await _forget(place, dataset_id, [planned for planned in expired if planned.dataset_id == dataset_id])
-        if len(expired) < _EXPIRED_AT_ONCE:
-            return
+
+
+async def drop_abandoned(place: Workplace, planned: Planned) -> bool:
+    """Forget an expired one. False when its store does not let its parts go now."""
+    await _forget(place, planned.dataset_id, [planned])
+    async with place.pool.connection() as conn:
+        return planned.id not in {one.id for one in await planned_uploads.find_open(conn, planned.dataset_id)}
 
 
 async def _forget(place: Workplace, dataset_id: int, uploads: Sequence[Planned]) -> None:
+    """Those whose parts the store does not let go now stay, to be tried again, but not for ever."""
+    forgotten = {planned.id for planned in uploads}
     begun = [planned for planned in uploads if planned.part_state is not None and planned.outcome is None]
     if begun:
         try:
             async with place.places.of_dataset(dataset_id) as store:
                 for planned in begun:
                     await store.abort_parts(planned.path[1:], planned.part_state or {})
-        except HeadwaterError as error:  # `headwater verify` lists what stays
+        except HeadwaterError as error:
             _log.warning("Dataset %024x: parts of unfinished uploads stay in its bucket: %s", dataset_id, error)
+            given_up = datetime.now(UTC) - _TRIED_FOR
+            forgotten -= {planned.id for planned in begun if planned.expires_at > given_up}
     async with place.pool.connection() as conn:
         await quotas.release_places(conn, [planned.hold_id for planned in uploads if planned.hold_id is not None])
-        await planned_uploads.forget(conn, [planned.id for planned in uploads])
+        await planned_uploads.forget(conn, sorted(forgotten))
