@@ -67,8 +67,11 @@ class Turns:
 
     def _check(self, host: str) -> None:
         silence = self._silent.get(host)
-        if silence is not None and silence.times >= _SILENT_TIMES and monotonic() < silence.until_s:
+        if silence is None or silence.times < _SILENT_TIMES:
+            return
+        if monotonic() < silence.until_s:
             raise LetAlone(f"{host} did not answer the last times. It is asked again in a minute.")
+        silence.until_s = monotonic() + _LET_ALONE_S  # one tries it for all
 
     def note_silence(self, host: str) -> None:
         silence = self._silent.setdefault(host, _Silence())
