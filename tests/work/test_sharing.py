@@ -4,16 +4,22 @@ At every moment each item streams the bytes that it was given, and its thumbnail
 run, no object and no thumbnail is left that no item names.
 """
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.errors import ForeignKeyViolation
 
 from headwater.catalog import items, preparing
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.preparing import PreparedItem
-from headwater.work import cloning, deletion
+from headwater.errors import HeadwaterError
+from headwater.work import cloning, deletion, moving
 from headwater.work.cloning import Options
 from headwater.work.preprocess import thumbnail_key
 from tests.work.test_cloning import clone, contents, purge, target_for
@@ -159,11 +165,14 @@ class History:
                 named.add((origin_id, item.key))
                 if item.thumbnail_type is not None:
                     named.add((origin_id, thumbnail_key(item.thumbnail_number, item.thumbnail_type)))
-        stored = set()
+        assert self.stored() == named
+
+    def stored(self) -> set[tuple[int, str]]:
+        found = set()
         for dataset in self.made:
             folder = self.world.place.places._settings.data_dir / "storage" / f"{dataset.id:024x}"
-            stored |= {(dataset.id, str(file.relative_to(folder))) for file in folder.rglob("*") if file.is_file()}
-        assert stored == named
+            found |= {(dataset.id, str(file.relative_to(folder))) for file in folder.rglob("*") if file.is_file()}
+        return found
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -188,3 +197,88 @@ async def test_shared_objects_go_with_the_last_that_names_them(world, monkeypatc
     history.alive.clear()
     history.expected.clear()
     await history.check_nothing_is_left_over()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_side_by_side_nothing_is_lost_or_left_and_nobody_waits_for_ever(world, monkeypatch, seed):
+    """Uploads, clones, moves, deletions, purges and their jobs by several at once; a deadlock is an error here."""
+    monkeypatch.setattr(cloning, "_PIECE_ITEMS", 3)
+    monkeypatch.setattr(moving, "_PIECE_ITEMS", 3)
+    monkeypatch.setattr(deletion, "_PURGE_ROWS", 3)
+    history, chance = History(world), Random(seed)
+    for _ in range(4):
+        source, _folder = await world.own_dataset()
+        history.add(source)
+        for n in range(4):
+            await upload_known(history, source, f"/f/{n}")
+    await asyncio.gather(*(act(history, Random(chance.random())) for _ in range(5)))
+    await history.jobs()
+    named = set()
+    for dataset in history.alive:
+        for path, body in (await contents(world, dataset)).items():
+            item = await world.item(dataset, path)
+            assert item is not None
+            assert body.decode() == (item.user_metadata or {})["body"]
+            named.add((item.origin_dataset_id or dataset.id, item.key))
+        await world.index(dataset)  # its counters are right
+    assert history.stored() == named
+
+
+async def act(history: History, chance: Random) -> None:
+    for _ in range(14):
+        source, target = chance.choice(history.alive), chance.choice(history.alive)
+        with suppress(HeadwaterError, ForeignKeyViolation):  # somebody has purged it, or took the name
+            await chance.choice([act_upload, act_clone, act_clone_one, act_move, act_delete, act_purge])(
+                history, chance, source, target
+            )
+        await history.world.run_jobs(source)
+
+
+async def upload_known(history: History, dataset: Dataset, path: str) -> None:
+    """Its metadata goes with it wherever it goes, and tells what it streams."""
+    history.uploads += 1
+    body = f"{history.uploads}"
+    await history.world.upload(dataset, path, body.encode(), user_metadata={"body": body})
+
+
+async def act_upload(history: History, chance: Random, source: Dataset, _: Dataset) -> None:
+    for _again in range(3):
+        await upload_known(history, source, f"/{chance.choice('fg')}/{chance.randrange(6)}")
+
+
+async def act_clone(history: History, chance: Random, source: Dataset, target: Dataset) -> None:
+    await clone(history.world, source, into=target, folder=chance.choice(["", "/g"]))
+
+
+async def act_clone_one(history: History, chance: Random, source: Dataset, target: Dataset) -> None:
+    item = await history.world.item(source, f"/f/{chance.randrange(6)}")
+    if item is not None:
+        async with history.world.connection() as conn:
+            await cloning.clone_item(
+                conn, history.world.owner, item, source, target, "/f/1", Options(), may_be_another=True
+            )
+
+
+async def act_move(history: History, chance: Random, source: Dataset, _: Dataset) -> None:
+    folder, to = chance.sample(["/f", "/g", "/g/h"], 2)
+    if folder == "/g":
+        to = "/f"
+    world = history.world
+    async with world.connection() as conn:
+        job = await moving.request_move(conn, source, {"folder": folder}, to, caller_id=world.owner.id)
+    await moving.move_items(world.place, **job)
+
+
+async def act_delete(history: History, chance: Random, source: Dataset, _: Dataset) -> None:
+    world = history.world
+    paths = [f"/{folder}/{n}" for folder in "fg" for n in chance.sample(range(6), 3)]
+    async with world.connection() as conn:
+        found = await items.find_items_at(conn, source.id, paths)
+        await deletion._delete_rows(conn, source.id, [(item.id, item.path) for item in found.values()])
+
+
+async def act_purge(history: History, chance: Random, source: Dataset, _: Dataset) -> None:
+    if len(history.alive) > 3 and source in history.alive:
+        history.alive.remove(source)
+        history.add((await history.world.own_dataset())[0])
+        await purge(history.world, source)
