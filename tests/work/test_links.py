@@ -91,9 +91,7 @@ async def thumbnail_of(linked: World, item) -> bytes:
 # Files
 
 
-@pytest.mark.parametrize(
-    "link", [Link("url", 'https://a.b/c?"é\\'), Link("id", f"{7:024x}", "image/png", f"{9:024x}")]
-)
+@pytest.mark.parametrize("link", [Link("url", 'https://a.b/c?"é\\'), Link("id", f"{7:024x}", "image/png", f"{9:024x}")])
 def test_the_canonical_file_is_read_back(link: Link):
     assert parse_link(link_body(link)) == link
     assert link_body(link) == json.dumps(json.loads(link_body(link)), ensure_ascii=False).encode()
