@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.storage.parts import InFlight, PartBuffer
+from headwater.storage.parts import InFlight, PartBuffer, Room
 
 
 @given(st.lists(st.integers(0, 70_000), max_size=12), st.lists(st.integers(1, 50_000), min_size=1, max_size=3))
@@ -28,7 +28,7 @@ def test_parts_are_what_was_written_in_the_sizes_asked_for(chunks: list[int], si
 
 
 async def test_requests_wait_for_room_and_large_ones_go_alone():
-    in_flight, under_way, most = InFlight(20), set[int](), 0
+    in_flight, under_way, most = InFlight(20, Room(100)), set[int](), 0
     going = asyncio.Event()
 
     async def send(number: int, size: int) -> None:
@@ -51,8 +51,29 @@ async def test_requests_wait_for_room_and_large_ones_go_alone():
     assert most == 50
 
 
+async def test_all_share_a_room_and_each_may_always_send_one():
+    room, going, begun = Room(10), asyncio.Event(), []
+    first, second = InFlight(30, room), InFlight(30, room)
+
+    async def send(name: str) -> None:
+        begun.append(name)
+        await going.wait()
+
+    for name in ("a", "b"):
+        await first.add(10, send(name))
+    await second.add(10, send("c"))
+    waiting = asyncio.create_task(second.add(10, send("d")))
+    await asyncio.sleep(0)
+    assert begun == ["a", "b", "c"]
+    await first.drop()  # gives back what it took
+    going.set()
+    await waiting
+    await second.land()
+    assert (begun, room.take(10), room.take(1)) == (["a", "b", "c", "d"], True, False)
+
+
 async def test_what_fails_is_told_at_the_next_step_and_the_others_end_when_dropped():
-    in_flight, cancelled = InFlight(100), asyncio.Event()
+    in_flight, cancelled = InFlight(100, Room(100)), asyncio.Event()
 
     async def fail() -> None:
         raise OSError("lost")

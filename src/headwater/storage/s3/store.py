@@ -10,6 +10,7 @@ import aiohttp
 
 from headwater.errors import FailedDependency, HeadwaterError, StoreDenied, StoreMissing, Unavailable
 from headwater.storage.multipart import Multipart, MultipartStore, part_request
+from headwater.storage.parts import Room
 from headwater.storage.progress import ParsedPage, pages_ahead
 from headwater.storage.reading import info_of, unbroken_chunks
 from headwater.storage.requests import Request
@@ -23,6 +24,7 @@ from headwater.storage.sending import CredentialsProvider, Sender
 from headwater.storage.stores import (
     FEW_KEYS,
     PAGE_KEYS,
+    SMALLEST_PART_BYTES,
     Doomed,
     ListingPage,
     ObjectInfo,
@@ -37,6 +39,8 @@ from headwater.storage.stores import (
     delete_each,
     first_after,
 )
+
+_PARTS_ON_THEIR_WAY = 8  # of all uploads together, beyond one of each
 
 
 class S3Store(MultipartStore):
@@ -62,6 +66,7 @@ class S3Store(MultipartStore):
         is_standard = (storage_class or "STANDARD").upper() == "STANDARD"
         self._class_header = {} if is_standard else {"x-amz-storage-class": str(storage_class).upper()}
         self._multipart = Multipart(self._sender, self._class_header)
+        self._room = Room(_PARTS_ON_THEIR_WAY * SMALLEST_PART_BYTES)
 
     @property
     def credentials(self) -> CredentialsProvider[S3Credentials]:
@@ -126,7 +131,7 @@ class S3Store(MultipartStore):
         return self._upload(key, content_type)
 
     def _upload(self, key: str, content_type: str) -> S3Upload:
-        return S3Upload(self._multipart, self.put, key, content_type)
+        return S3Upload(self._multipart, self.put, key, content_type, self._room)
 
     async def sign_part(
         self, key: str, state: PartState, number: int, *, size_bytes: int, expires_s: int

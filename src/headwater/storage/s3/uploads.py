@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 
 from headwater.errors import BadRequest, StoreMissing
 from headwater.storage.multipart import Multipart
-from headwater.storage.parts import InFlight, PartBuffer
+from headwater.storage.parts import InFlight, PartBuffer, Room
 from headwater.storage.stores import MOST_PARTS, SMALLEST_PART_BYTES, ObjectInfo, Part, Upload, lost_parts
 
 _PARTS_OF_ONE_SIZE = 1_000
-_IN_FLIGHT_BYTES = SMALLEST_PART_BYTES  # while the next part is filled; a second one would cost 24 MB
+_IN_FLIGHT_BYTES = 2 * SMALLEST_PART_BYTES  # while the next part is filled: some 40 MB for a large file
 
 
 def part_bytes(part: int) -> int:
@@ -21,7 +21,12 @@ def part_bytes(part: int) -> int:
 
 class S3Upload(Upload):
     def __init__(
-        self, multipart: Multipart, put: Callable[..., Awaitable[ObjectInfo]], key: str, content_type: str
+        self,
+        multipart: Multipart,
+        put: Callable[..., Awaitable[ObjectInfo]],
+        key: str,
+        content_type: str,
+        room: Room,
     ) -> None:
         self._multipart = multipart
         self._put = put
@@ -31,7 +36,7 @@ class S3Upload(Upload):
         self._upload_id: str | None = None
         self._parts: dict[int, Part] = {}
         self._begun_parts = 0
-        self._in_flight = InFlight(_IN_FLIGHT_BYTES)
+        self._in_flight = InFlight(_IN_FLIGHT_BYTES, room)
         self._is_over = False
 
     async def begin(self) -> str:
