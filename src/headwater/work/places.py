@@ -3,7 +3,7 @@
 import os
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -71,28 +71,26 @@ class Places:
         async with self.of_thumbnails(item.dataset_id, item.origin_dataset_id) as store:
             yield store
 
-    @asynccontextmanager
-    async def of_kept(self, kept: Kept) -> AsyncGenerator[Store]:
-        """As `of_item`, without a look at the database while the store is open."""
-        async with self._kept_in(kept, kept.driver_id) as store:
-            yield store
+    def of_kept(self, kept: Kept) -> AbstractAsyncContextManager[Store]:
+        """As `of_item`, without a look at the database while the store is open. Enter it at once."""
+        return self._kept_in(kept, kept.driver_id)
 
-    @asynccontextmanager
-    async def of_kept_thumbnail(self, kept: Kept) -> AsyncGenerator[Store]:
-        """As `of_thumbnail`, without a look at the database while the store is open."""
-        async with self._kept_in(kept, kept.driver_id if kept.keeps_thumbnails else None) as store:
-            yield store
+    def of_kept_thumbnail(self, kept: Kept) -> AbstractAsyncContextManager[Store]:
+        """As `of_thumbnail`, without a look at the database while the store is open. Enter it at once."""
+        return self._kept_in(kept, kept.driver_id if kept.keeps_thumbnails else None)
 
-    @asynccontextmanager
-    async def _kept_in(self, kept: Kept, driver_id: int | None) -> AsyncGenerator[Store]:
+    def _kept_in(self, kept: Kept, driver_id: int | None) -> AbstractAsyncContextManager[Store]:
         dataset_id = kept.origin_dataset_id or kept.dataset_id
-        driver = None
-        if driver_id is not None and kept.driver_changed_at is not None:
+        if driver_id is None or kept.driver_changed_at is None:
+            name = _name_of_own(dataset_id)
+        else:
             name = _name_of_driver(driver_id, kept.driver_changed_at)
-            if name in self._open:
-                async with self._using(name) as store:
-                    yield store
-                return
+        return self._using(name) if name in self._open else self._opened(dataset_id, driver_id)
+
+    @asynccontextmanager
+    async def _opened(self, dataset_id: int, driver_id: int | None) -> AsyncGenerator[Store]:
+        driver = None
+        if driver_id is not None:
             async with self._pool.connection() as conn:
                 driver = await drivers.get_driver(conn, driver_id)
         async with self._used(dataset_id, driver) as store:
@@ -120,7 +118,7 @@ class Places:
     @asynccontextmanager
     async def _used(self, dataset_id: int, driver: Driver | None) -> AsyncGenerator[Store]:
         # A driver that was changed is opened anew; who still uses the old store keeps it to the end.
-        name = f"own:{dataset_id}" if driver is None else _name_of_driver(driver.id, driver.changed_at)
+        name = _name_of_own(dataset_id) if driver is None else _name_of_driver(driver.id, driver.changed_at)
         if name not in self._open:
             opened = self._open_own(dataset_id) if driver is None else await self.open(driver)
             if name in self._open:  # another was quicker
@@ -167,6 +165,10 @@ class Places:
             await store.close()
         self._open.clear()
         await self._session.close()
+
+
+def _name_of_own(dataset_id: int) -> str:
+    return f"own:{dataset_id}"
 
 
 def _name_of_driver(driver_id: int, changed_at: datetime) -> str:
