@@ -45,6 +45,7 @@ def test_rules_are_shown_set_and_cleared(run, dataset):
         "exclude": ["x/"],
         "ghosts": "flag",
         "follow_moves": True,
+        "sidecars": False,
         "brake_items": 100,
         "brake_share": 0.5,
     }
