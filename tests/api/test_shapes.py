@@ -86,10 +86,11 @@ async def test_every_noun_has_all_its_keys(world: World) -> None:
 
 
 async def test_types_that_the_sdk_leans_on(world: World) -> None:
-    item = await got(world, f"/items/{world.item_id}")
+    item = await world.upload(await world.new_dataset(), "/first.txt", b"x")
+    item = await got(world, f"/items/{item['id']}")
     assert item["metadata"]["system"].keys() >= {"originalname", "size", "encoding", "mimetype", "annotationStatus"}
     assert (item["filename"], item["dir"], item["name"], item["type"]) == ("/first.txt", "/", "first.txt", "file")
-    assert item["stream"] == f"http://headwater.test/api/v1/items/{world.item_id}/stream"
+    assert item["stream"] == f"http://headwater.test/api/v1/items/{item['id']}/stream"
     assert (item["spec"], item["srcItem"], item["hidden"], item["annotated"]) == (None, None, False, False)
     project = await got(world, f"/projects/{world.project_id}")
     assert project["org"] == {"id": world.organization_id, "name": "Test"}
