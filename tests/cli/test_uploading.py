@@ -75,7 +75,7 @@ def counts(told: dict[str, Any]) -> dict[str, int]:
 
 def random_tree(seed: int) -> dict[str, bytes]:
     chance = random.Random(seed)
-    letters = "aZ0 .-_+%&#?=;,()[]{}'\"!~$@^`é字🌊\\*|<>:"
+    letters = "aZ0 .-_+%&#?=;,()[]{}'\"!~$@^`é字🌊*|<>:"
     tree: dict[str, bytes] = {}
     for _ in range(120):
         names = [
