@@ -76,7 +76,7 @@ def test_a_bucket_is_cloned_without_a_byte_and_never_synced(run_sdk, bucket):
 def test_items_are_moved_and_folders_made(run_sdk):
     found = run_sdk(
         """
-        project = dl.projects.create("moving")
+        project = dl.projects.create("moving items")
         dataset = project.datasets.create("moving")
         for path in ("/a/1.txt", "/a/2.txt", "/b/3.txt"):
             with open("file.txt", "w") as file:
