@@ -30,6 +30,7 @@ from headwater.errors import Conflict, FailedDependency, HeadwaterError, StoreMi
 from headwater.ids import to_wire
 from headwater.storage.stores import Doomed, ListingPage, ObjectInfo, Store
 from headwater.work import tus
+from headwater.work.aborting import Aborted, until_aborted
 from headwater.work.deletion import delete_own_unnamed, drop_replaced
 from headwater.work.preprocess import TASK as PREPROCESS_TASK
 from headwater.work.preprocess import thumbnail_key
@@ -75,10 +76,6 @@ _OF_DIFFERENCE: dict[Difference, str] = {
     "changed": "changedObjects",
     "returned": "returnedGhosts",
 }
-
-
-class _Aborted(Exception):
-    """The command's abort was requested."""
 
 
 @dataclass
@@ -177,8 +174,8 @@ async def verify_dataset(place: Workplace, command_id: int, *, is_last_try: bool
             return
         run = await _begin(conn, place, command, command.dataset_id)
     try:
-        await _until_aborted(run)
-    except _Aborted:
+        await until_aborted(_verify(run), _abort_requested(run))
+    except Aborted:
         await _end(run, "aborted", error="The verification was aborted. What it had repaired stays repaired.")
     except HeadwaterError as error:
         if isinstance(error, Unavailable) and not is_last_try:
@@ -233,22 +230,6 @@ def _warning(run: _Run) -> str | None:
     if run.repairs:
         return said + f" Repaired: {run.repaired.total():,}."
     return said + " The guide tells what to do about each; headwater verify DATASET --repair removes nothing."
-
-
-async def _until_aborted(run: _Run) -> None:
-    """Stops within a second of an abort, even while a store keeps a page to itself."""
-    work = asyncio.create_task(_verify(run))
-    watch = asyncio.create_task(_abort_requested(run))
-    try:
-        await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            watch.result()  # raises when it could not watch
-            raise _Aborted
-        await work
-    finally:
-        for task in (work, watch):
-            task.cancel()
-        await asyncio.gather(work, watch, return_exceptions=True)
 
 
 async def _abort_requested(run: _Run) -> None:
@@ -377,7 +358,7 @@ async def _tell(conn: AsyncConnection[Any], run: _Run) -> None:
     percent = 80.0 * run.compared / max(run.present, run.compared + _BATCH_KEYS)
     told = {"verify": {"listed": run.compared}}
     if await commands.note_progress(conn, run.command.id, progress_percent=percent, spec=told):
-        raise _Aborted
+        raise Aborted
 
 
 async def _look_again(run: _Run, store: Store) -> None:

@@ -26,6 +26,7 @@ from headwater.storage.stores import ObjectInfo, Store
 from headwater.wire import csv_rows
 from headwater.wire.csv_rows import Columns, Refused, Row
 from headwater.wire.links import link_body
+from headwater.work.aborting import Aborted, until_aborted
 from headwater.work.csv_import.reading import Layout, Point, Reader, Record
 from headwater.work.csv_import.requests import told
 from headwater.work.csv_import.results import Verdict, piece_key, source_key, written
@@ -47,10 +48,6 @@ _ABORT_POLL_S = 0.3
 _HEARTBEAT_S = 20.0
 _EXAMPLES = 10  # refused rows that the command tells itself
 _LINK_SUFFIX = "_link.json"  # of the SDK: what reads the bucket sees that it is no picture
-
-
-class _Aborted(Exception):
-    """The command's abort was requested."""
 
 
 class _Stays(Exception):
@@ -136,10 +133,10 @@ async def import_rows(place: Workplace, command_id: int) -> None:
     if run is None:
         return
     try:
-        await _until_aborted(run)
+        await until_aborted(_import(run), _abort_requested(run))
     except _Overtaken:
         return
-    except _Aborted:
+    except Aborted:
         error = f"The import was aborted. {run.found.rows:,} rows have their verdict; what was created stays."
         await _end(run, "aborted", error=error)
     else:
@@ -185,22 +182,6 @@ def _warning(run: _Run) -> str | None:
     if (unknown := run.columns.warning()) is not None:
         said.append(unknown)
     return " ".join(said) or None
-
-
-async def _until_aborted(run: _Run) -> None:
-    """Stops within a second of an abort, whatever it waits for."""
-    work = asyncio.create_task(_import(run))
-    watch = asyncio.create_task(_abort_requested(run))
-    try:
-        await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            watch.result()  # raises when it could not watch
-            raise _Aborted
-        await work
-    finally:
-        for task in (work, watch):
-            task.cancel()
-        await asyncio.gather(work, watch, return_exceptions=True)
 
 
 async def _abort_requested(run: _Run) -> None:

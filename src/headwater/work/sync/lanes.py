@@ -15,6 +15,7 @@ from headwater.catalog.sync.scans import Scan
 from headwater.catalog.sync.shards import Shard, Superseded
 from headwater.errors import HeadwaterError, Unavailable
 from headwater.storage.stores import Store
+from headwater.work.aborting import Aborted, until_aborted
 from headwater.work.selection import Selection
 from headwater.work.sync import batches
 from headwater.work.sync.batches import KeyRange, Unordered
@@ -28,10 +29,6 @@ WORTH_SHARING = 20_000  # objects of one range that were listed while more follo
 _ABORT_POLL_S = 0.3
 _PAUSE_S = 60
 _ABORTED = "The sync was aborted. What it had found stays; sync again, or go on where it was: sync with resume."
-
-
-class Aborted(Exception):
-    """The command's abort was requested."""
 
 
 async def run_scan(
@@ -48,7 +45,7 @@ async def run_scan(
         return
     work = _Lane(place, scan, lane)
     try:
-        await _until_aborted(place, scan, work)
+        await until_aborted(work.run(), _abort_requested(place, scan.command_id))
     except Superseded:
         return
     except Aborted:
@@ -82,22 +79,6 @@ async def abort_before_it_begins(conn: AsyncConnection[Any], command_id: int) ->
     if scan is not None:
         await scans.end_scan(conn, scan, "stopped")
         await commands.end_command(conn, command_id, "aborted", error=_ABORTED)
-
-
-async def _until_aborted(place: Workplace, scan: Scan, work: "_Lane") -> None:
-    """Stops within a second of an abort, even while a store keeps a page to itself."""
-    working = asyncio.create_task(work.run())
-    watch = asyncio.create_task(_abort_requested(place, scan.command_id))
-    try:
-        await asyncio.wait([working, watch], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            watch.result()  # raises when it could not watch
-            raise Aborted
-        await working
-    finally:
-        for task in (working, watch):
-            task.cancel()
-        await asyncio.gather(working, watch, return_exceptions=True)
 
 
 async def _abort_requested(place: Workplace, command_id: int) -> None:
