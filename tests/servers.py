@@ -75,12 +75,17 @@ def moto() -> Iterator[S3Server]:
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    (port,) = free_ports(1)
+    endpoint = f"http://127.0.0.1:{port}"
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     server.start()
     try:
-        host, port = server.get_host_and_port()
+        with requests.Session() as session:
+            session.trust_env = False
+            session.post(f"{endpoint}/moto-api/reset-auth", data=b"Infinity", timeout=60).raise_for_status()
+            session.put(f"{endpoint}/loads-what-s3-needs", timeout=60).raise_for_status()
         keys = Keys("moto-id", "moto-secret")
-        yield S3Server(f"http://{host}:{port}", keys, keys)
+        yield S3Server(endpoint, keys, keys)
     finally:
         server.stop()
 

@@ -179,7 +179,7 @@ def test_ctrl_c_keeps_what_has_come_and_the_next_run_goes_on_there(
         starts = [asked for _, path, asked in slow.asked if path.endswith("/stream") and asked]
     assert files_of(here) == {"big.bin": BIG, "a.txt": b"a"}
     begun_at = int(starts[-1].removeprefix("bytes=").rstrip("-"))
-    assert begun_at > 6_000_000  # the rest of what passed was in buffers of sockets
+    assert begun_at > 1_000_000  # the rest of what passed was in buffers of sockets, which are large
     assert "1 downloaded" in told
 
     # Begun anew when it is another file by now.
