@@ -7,7 +7,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from headwater.catalog import datasets, folders, items, removals
+from headwater.catalog import datasets, finding, folders, items, removals
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Written
 from headwater.catalog.sync import ghosts, listings, scans, verdicts
@@ -55,7 +55,7 @@ async def at(conn: AsyncConnection, dataset: Dataset, path: str) -> items.Item:
 async def shown(conn: AsyncConnection, dataset: Dataset) -> list[str]:
     """What the SDK's default query finds, which the counters have to agree with."""
     asked = parse_items_query({"filter": {"$and": [{"hidden": False}, {"type": "file"}]}})
-    found = await items.find_page(conn, dataset.id, asked.files, asked.dirs, asked.page)
+    found = await finding.find_page(conn, dataset.id, asked.files, asked.dirs, asked.page)
     assert (await datasets.load_dataset(conn, dataset.id)).shown_items == len(found.rows)
     return sorted(row.path for row in found.rows)
 

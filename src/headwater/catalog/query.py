@@ -34,6 +34,17 @@ from headwater.catalog.fields import (
     shown,
     truth_of,
 )
+from headwater.catalog.wildcards import (
+    ANY,
+    BELOW,
+    Parts,
+    after_all_with,
+    as_like,
+    as_regex,
+    is_pattern,
+    path_parts,
+    text_parts,
+)
 from headwater.errors import BadRequest
 
 Operator = Literal["eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists"]
@@ -85,8 +96,6 @@ class Page:
 Compiled = tuple[sql.Composed, dict[str, object]]
 
 _MOST_CONDITIONS = 1_000
-_MOST_WILDCARDS = 20  # in one text
-_LONGEST_PATTERN = 4_000
 
 
 def compile_filter(tree: Tree, *, dataset_id: int, fields: FieldTable = ITEM_FIELDS) -> Compiled:
@@ -201,75 +210,6 @@ _TRUE = sql.SQL("TRUE")
 _FALSE = sql.SQL("FALSE")
 
 
-# Wildcards.
-
-_ANY, _SEGMENT, _FOLDERS, _BELOW = object(), object(), object(), object()
-_REGEX = {_ANY: ".*", _SEGMENT: "[^/]*", _FOLDERS: "(?:.*/)?", _BELOW: "(?:/.*)?"}
-_Parts = list[str | object]  # of a pattern: literal texts, and the marks above
-
-
-def _is_pattern(value: Any) -> bool:
-    return isinstance(value, str) and "*" in value
-
-
-def _split_pattern(text: str) -> list[str]:
-    """Literal, stars, literal, stars, …, literal."""
-    pieces = re.split(r"(\*+)", text)
-    if len(pieces) // 2 > _MOST_WILDCARDS or len(text) > _LONGEST_PATTERN:
-        raise BadRequest(
-            f"The pattern {shown(text)} is too long: at most {_MOST_WILDCARDS} wildcards"
-            f" and {_LONGEST_PATTERN:,} characters go."
-        )
-    return pieces
-
-
-def _like(parts: _Parts) -> str:
-    return "".join(re.sub(r"([\\%_])", r"\\\1", part) if isinstance(part, str) else "%" for part in parts)
-
-
-def _regex(parts: _Parts) -> str:
-    escaped = (
-        re.sub(r"([][\\^$.|?*+(){}])", r"\\\1", part) if isinstance(part, str) else _REGEX[part] for part in parts
-    )
-    return f"^{''.join(escaped)}$"
-
-
-def _text_parts(text: str) -> _Parts:
-    return [_ANY if piece.startswith("*") else piece for piece in _split_pattern(text) if piece]
-
-
-def _path_parts(text: str, *, folder_itself: bool) -> _Parts:
-    """`*` stays between two slashes, but for one that begins or ends the text; `**` crosses them.
-
-    `/**/` also stands for `/`, and a `/**` at the end for nothing; for folders `/*` at the end does, too.
-    """
-    pieces = _split_pattern(text)
-    parts: _Parts = []
-    for at in range(1, len(pieces), 2):
-        before, stars, after = pieces[at - 1 : at + 2]
-        first, last = at == 1 and not before, at == len(pieces) - 2 and not after
-        many = len(stars) > 1
-        if last and before.endswith("/") and (many or folder_itself):
-            parts += [before[:-1], _BELOW]
-        elif many and before.endswith("/") and after.startswith("/"):
-            parts += [before, _FOLDERS]
-            pieces[at + 1] = after[1:]
-        else:
-            parts += [before, _ANY if many or first or last else _SEGMENT]
-    return [part for part in [*parts, pieces[-1]] if part != ""]
-
-
-def _after_all_with(prefix: str) -> str | None:
-    """The first text, in byte order, after every text that starts with `prefix`; None if there is none."""
-    for end in range(len(prefix) - 1, -1, -1):
-        point = ord(prefix[end]) + 1
-        if point == 0xD800:  # no text holds surrogates
-            point = 0xE000
-        if point <= 0x10FFFF:
-            return prefix[:end] + chr(point)
-    return None
-
-
 class _Compiler:
     """Gathers the parameters while a tree becomes SQL."""
 
@@ -350,7 +290,7 @@ class _Compiler:
     def _column_equals(self, field: Field, name: str, values: list[Any]) -> sql.Composable:
         column = sql.SQL(field.sql)
         has_text = field.kind in ("text", "path", "timestamp")
-        patterns = [value for value in values if has_text and _is_pattern(value)]
+        patterns = [value for value in values if has_text and is_pattern(value)]
         self._count(len(patterns))
         tests = [self._matches(field, pattern) for pattern in patterns]
         converted = (column_value(field, name, value) for value in values if value not in patterns)
@@ -386,37 +326,37 @@ class _Compiler:
     def _matches(self, field: Field, pattern: str) -> sql.Composable:
         column = sql.SQL(field.sql)
         if field.kind == "path":
-            return self._path_matches(column, _path_parts(pattern, folder_itself=field.folder_itself))
+            return self._path_matches(column, path_parts(pattern, folder_itself=field.folder_itself))
         if field.kind == "timestamp":
             text = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
             return self._text_matches(sql.SQL(text).format(column), pattern)
         return self._text_matches(column, pattern)
 
     def _text_matches(self, text: sql.Composable, pattern: str) -> sql.Composable:
-        return sql.SQL("{} LIKE {}").format(text, self._param(_like(_text_parts(pattern)), "{}::text"))
+        return sql.SQL("{} LIKE {}").format(text, self._param(as_like(text_parts(pattern)), "{}::text"))
 
-    def _path_matches(self, column: sql.SQL, parts: _Parts) -> sql.Composable:
+    def _path_matches(self, column: sql.SQL, parts: Parts) -> sql.Composable:
         """As ranges of the index as far as the pattern begins with a literal, for plans that do not know it, too."""
         match parts:
-            case [str(folder), mark] if mark is _BELOW:
+            case [str(folder), mark] if mark is BELOW:
                 itself = sql.SQL("{} = {}").format(column, self._param(folder, "{}::text"))
                 return _any_of([itself, self._starts_with(column, folder + "/")])
-            case [mark] if mark is _BELOW:  # every path begins with a slash
+            case [mark] if mark is BELOW:  # every path begins with a slash
                 return self._starts_with(column, "/")
-            case [str(prefix), mark] if mark is _ANY:
+            case [str(prefix), mark] if mark is ANY:
                 return self._starts_with(column, prefix)
             case _:
                 pass
-        if all(isinstance(part, str) or part is _ANY for part in parts):
-            test = sql.SQL("{} LIKE {}").format(column, self._param(_like(parts), "{}::text"))
+        if all(isinstance(part, str) or part is ANY for part in parts):
+            test = sql.SQL("{} LIKE {}").format(column, self._param(as_like(parts), "{}::text"))
         else:
-            test = sql.SQL("{} ~ {}").format(column, self._param(_regex(parts), "{}::text"))
+            test = sql.SQL("{} ~ {}").format(column, self._param(as_regex(parts), "{}::text"))
         prefix = parts[0]
         return _all_of([self._starts_with(column, prefix), test]) if isinstance(prefix, str) else test
 
     def _starts_with(self, column: sql.SQL, prefix: str) -> sql.Composable:
         from_here = sql.SQL("{} >= {}").format(column, self._param(prefix, "{}::text"))
-        upper = _after_all_with(prefix)
+        upper = after_all_with(prefix)
         if upper is None:
             return from_here
         return _all_of([from_here, sql.SQL("{} < {}").format(column, self._param(upper, "{}::text"))])
@@ -468,7 +408,7 @@ class _Compiler:
             return self._path_exists(document, path, {})
         if operator == "in":
             return self._json_in(document, path, list_of(value, "$in"))
-        if operator == "eq" and (value is None or isinstance(value, list | dict) or _is_pattern(value)):
+        if operator == "eq" and (value is None or isinstance(value, list | dict) or is_pattern(value)):
             return self._json_in(document, path, [value])
         if operator != "eq" and (isinstance(value, bool) or not isinstance(value, str | int | float)):
             return _FALSE
@@ -478,9 +418,9 @@ class _Compiler:
     def _json_in(self, document: sql.Composable, path: str, values: list[Any]) -> sql.Composable:
         name = self._new_element()
         element = sql.Identifier(name, "value")
-        patterns = [value for value in values if _is_pattern(value)]
+        patterns = [value for value in values if is_pattern(value)]
         lists = [value for value in values if isinstance(value, list)]
-        plain = [value for value in values if not isinstance(value, list) and not _is_pattern(value)]
+        plain = [value for value in values if not isinstance(value, list) and not is_pattern(value)]
         self._count(len(patterns) + len(lists))
         tests: list[sql.Composable] = []
         if patterns:
