@@ -18,7 +18,8 @@ CREATE TABLE annotation (
     coordinates jsonb, -- NULL: this type has none
     attributes jsonb,
     system_metadata jsonb NOT NULL DEFAULT '{}', -- frames, status, parentId, objectId, attributes, …
-    user_metadata jsonb NOT NULL DEFAULT '{}',
+    user_metadata jsonb NOT NULL DEFAULT '{}', -- whatever JSON people put there
+    extra jsonb, -- what else clients sent and want back: labelSuggestions
     PRIMARY KEY (dataset_id, id)
 );
 CREATE INDEX annotation_id ON annotation (id); -- GET /annotations/{id} knows no dataset
