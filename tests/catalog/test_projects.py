@@ -157,7 +157,8 @@ async def test_a_role_in_one_project_is_none_in_another(conn, dataset):
 async def test_a_deleted_project_is_out_of_sight_with_all_it_has(conn, dataset, command_id):
     owner = await organizations.get_owner(conn)
     project = await projects.get_project(conn, owner, dataset.project_id)
-    assert await projects.delete_project(conn, project) == [dataset.id]
+    binaries = await datasets.get_binaries(conn, project.id)
+    assert sorted(await projects.delete_project(conn, project)) == sorted([binaries.id, dataset.id])
     async for question in questions(conn, owner, dataset, command_id, "read"):
         with pytest.raises(NotFound):
             await question
@@ -165,7 +166,8 @@ async def test_a_deleted_project_is_out_of_sight_with_all_it_has(conn, dataset, 
     assert again.id != project.id
     await projects.forget_project(conn, project.id)  # not while it has a dataset
     assert await datasets.find_deleted(conn, dataset.id) is not None
-    await datasets.forget_dataset(conn, dataset.id)
+    for dataset_id in (dataset.id, binaries.id):
+        await datasets.forget_dataset(conn, dataset_id)
     await projects.forget_project(conn, project.id)
     cursor = await conn.execute("SELECT FROM project WHERE id = %s", [project.id])
     assert await cursor.fetchone() is None

@@ -89,3 +89,38 @@ async def test_the_built_in_trigger_is_there_once(empty_url):
             "SELECT task, actions FROM trigger JOIN service ON service.id = trigger.service_id ORDER BY trigger.id"
         )
         assert await cursor.fetchall() == [("preprocess_items", ["Created", "Updated"])]
+
+
+async def test_projects_from_before_get_their_binaries_and_no_dataset_of_people_is_lost(empty_url, monkeypatch):
+    scripts = module._scripts
+    monkeypatch.setattr(
+        module,
+        "_scripts",
+        lambda **given: [script for script in scripts(**given) if not script[0].startswith("0029_")],
+    )
+    await run(empty_url)
+    async with await AsyncConnection.connect(empty_url) as conn:
+        await conn.execute(
+            """
+            INSERT INTO account (email) VALUES ('ann@x.org');
+            INSERT INTO organization (name) VALUES ('x');
+            INSERT INTO project (organization_id, name, creator_id, deleted_at)
+            VALUES (1, 'without', 1, NULL), (1, 'of a client', 1, NULL), (1, 'cloned', 1, NULL), (1, 'gone', 1, now());
+            INSERT INTO dataset (project_id, name, creator_id, origin)
+            VALUES (2, 'Binaries', 1, NULL), (3, 'Binaries', 1, '{"kind": "clone", "datasets": [1]}');
+            INSERT INTO dataset_counter (dataset_id) SELECT id FROM dataset
+            """
+        )
+    monkeypatch.undo()
+    await run(empty_url)
+    async with await AsyncConnection.connect(empty_url) as conn:
+        cursor = await conn.execute(
+            "SELECT project_id, id, name, is_system, items FROM dataset JOIN dataset_counter ON dataset_id = id "
+            "ORDER BY id"
+        )
+        assert await cursor.fetchall() == [
+            (2, 1, "Binaries", True, 0),
+            (3, 2, "Binaries (2)", False, 0),
+            (1, 3, "Binaries", True, 0),
+            (3, 4, "Binaries", True, 0),
+        ]

@@ -69,4 +69,4 @@ def test_a_sync_in_ranges_ends_as_if_neither_worker_nor_database_had_been_killed
     assert [path for _, path in items] == [f"/{number:05}.dat" for number in range(FILES)]
     events = query(data_dir, "SELECT action, item_id FROM kept_event, unnest(item_ids) AS item_id")
     assert Counter(events) == Counter(("Created", item_id) for item_id, _ in items)
-    assert query(data_dir, "SELECT items, missing_items FROM dataset_counter") == [(FILES, 0)]
+    assert query(data_dir, "SELECT max(items), max(missing_items) FROM dataset_counter") == [(FILES, 0)]

@@ -39,11 +39,20 @@ async def create_dataset(body: wire.NewDatasetBody, caller: Caller, conn: Connec
 async def query_datasets(
     caller: Caller, conn: Connection, base: Base, body: Annotated[dict[str, Any], Body(default_factory=dict)]
 ) -> dict[str, Any]:
-    """By name and by project (`context.projects`), as the SDK lists datasets."""
+    """By name and by project (`context.projects`), as the SDK lists datasets.
+
+    Each project's own Binaries is found by its name, and with `systemSpace`.
+    """
     asked = wire.parse_query(body)
     offset = asked.page * asked.page_size
     found, total = await datasets.find_datasets(
-        conn, caller, project_ids=asked.project_ids, name=asked.name, offset=offset, limit=asked.page_size
+        conn,
+        caller,
+        project_ids=asked.project_ids,
+        name=asked.name,
+        with_system=asked.with_system,
+        offset=offset,
+        limit=asked.page_size,
     )
     return {
         "totalItemsCount": total,

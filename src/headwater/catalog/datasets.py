@@ -39,6 +39,7 @@ class Dataset:
     failed_items: int
     synced_at: datetime | None
     is_syncing: bool
+    is_system: bool  # Binaries, which every project has: in no list, and goes with the project
     role: rights.Role  # of the account that asked, in the project
 
     @property
@@ -55,6 +56,7 @@ SELECT
     counter.items, counter.hidden_items, counter.missing_items, counter.trashed_items, counter.bytes,
     counter.prepared_items, counter.failed_items, counter.synced_at,
     EXISTS (SELECT FROM scan WHERE scan.dataset_id = dataset.id AND scan.state = 'running') AS is_syncing,
+    dataset.is_system,
 """
 
 _JOINS = """
@@ -130,6 +132,25 @@ async def load_dataset(conn: AsyncConnection[Any], dataset_id: int) -> Dataset:
     return dataset
 
 
+async def get_binaries(conn: AsyncConnection[Any], project_id: int) -> Dataset:
+    """The project's own dataset for what is no data: saved filters, exports, artifacts. For our own work.
+
+    Raises NotFound for a project that is no more.
+    """
+    cursor = conn.cursor(row_factory=class_row(Dataset))
+    await cursor.execute(
+        _COLUMNS
+        + "'owner' AS role"
+        + _JOINS
+        + "WHERE dataset.project_id = %s AND dataset.is_system AND dataset.deleted_at IS NULL",
+        [project_id],
+    )
+    dataset = await cursor.fetchone()
+    if dataset is None:
+        raise NotFound(f"No project with id {project_id:024x}.")
+    return dataset
+
+
 async def get_syncable(conn: AsyncConnection[Any], caller: Account, dataset_id: int) -> Dataset:
     """Raises NotFound, Forbidden, BadRequest for a dataset in our own storage."""
     dataset = await get_dataset(conn, caller, dataset_id, "sync")
@@ -152,14 +173,17 @@ async def find_datasets(
     name: str | None,
     offset: int,
     limit: int,
+    with_system: bool = False,
 ) -> tuple[list[Dataset], int]:
-    """One page in the order of ids, and how many there are in all."""
+    """One page in the order of ids, and how many there are in all; the project's own Binaries only if asked for."""
     conditions = "AND (%(project_ids)s::bigint[] IS NULL OR dataset.project_id = ANY(%(project_ids)s)) "
     conditions += "AND (%(name)s::text IS NULL OR dataset.name = %(name)s) "
+    conditions += "AND (NOT dataset.is_system OR %(with_system)s) "
     parameters: dict[str, Any] = {
         "account_id": caller.id,
         "project_ids": None if project_ids is None else list(project_ids),
         "name": name,
+        "with_system": with_system,
         "offset": offset,
         "limit": limit,
     }
@@ -182,6 +206,11 @@ async def update_dataset(
     readonly: bool | None = None,
 ) -> None:
     """Raises Conflict, BadRequest."""
+    if dataset.is_system and (name not in (None, dataset.name) or readonly):
+        raise BadRequest(
+            f"{dataset.name!r} is where the project keeps saved filters, exports and artifacts: it keeps its name and "
+            "can be written to."
+        )
     try:
         async with conn.transaction():
             await conn.execute(
@@ -204,7 +233,12 @@ async def update_dataset(
 
 
 async def delete_dataset(conn: AsyncConnection[Any], dataset: Dataset) -> None:
-    """Out of sight at once; its rows go in a job. Objects in the bucket are not touched."""
+    """Out of sight at once; its rows go in a job. Objects in the bucket are not touched. Raises BadRequest."""
+    if dataset.is_system:
+        raise BadRequest(
+            f"{dataset.name!r} is where the project keeps saved filters, exports and artifacts: it goes with the "
+            "project. Delete the items in it instead."
+        )
     await conn.execute("UPDATE dataset SET deleted_at = now() WHERE id = %s", [dataset.id])
 
 

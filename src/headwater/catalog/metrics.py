@@ -57,6 +57,7 @@ async def dataset_figures(conn: AsyncConnection[Any]) -> list[DatasetFigures]:
             LIMIT 1
         ) AS last ON true
         WHERE dataset.deleted_at IS NULL AND project.deleted_at IS NULL
+            AND (NOT dataset.is_system OR counter.items > 0)
         ORDER BY dataset.id
         """
     )

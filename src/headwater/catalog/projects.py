@@ -86,8 +86,23 @@ async def create_project(
     await conn.execute(
         "INSERT INTO project_member (project_id, account_id, role) VALUES (%s, %s, 'owner')", [row[0], caller.id]
     )
+    await _create_binaries(conn, row[0], caller)
     await record(conn, caller, row[0], "project.created", name, owner=caller.email)
     return await get_project(conn, caller, row[0])
+
+
+async def _create_binaries(conn: AsyncConnection[Any], project_id: int, creator: Account) -> None:
+    """The dataset of what is no data: see `datasets.get_binaries`."""
+    await conn.execute(
+        """
+        WITH made AS (
+            INSERT INTO dataset (project_id, name, creator_id, is_system) VALUES (%s, 'Binaries', %s, true)
+            RETURNING id
+        )
+        INSERT INTO dataset_counter (dataset_id) SELECT id FROM made
+        """,
+        [project_id, creator.id],
+    )
 
 
 async def _organization_for_project(

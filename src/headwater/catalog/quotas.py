@@ -295,7 +295,7 @@ async def _uses(
     """In the order of ids; projects and datasets that have none as well."""
     cursor = await conn.execute(
         """
-        SELECT project.id, project.name, dataset.id, dataset.name, counter.items
+        SELECT project.id, project.name, dataset.id, dataset.name, counter.items, dataset.is_system
         FROM project
         LEFT JOIN dataset ON dataset.project_id = project.id AND dataset.deleted_at IS NULL
         LEFT JOIN dataset_counter AS counter ON counter.dataset_id = dataset.id
@@ -305,8 +305,8 @@ async def _uses(
         [organization_id, project_id],
     )
     found: dict[int, ProjectUse] = {}
-    for found_id, project_name, dataset_id, dataset_name, used in await cursor.fetchall():
+    for found_id, project_name, dataset_id, dataset_name, used, is_system in await cursor.fetchall():
         project = found.setdefault(found_id, ProjectUse(found_id, project_name))
-        if dataset_id is not None:
+        if dataset_id is not None and (used or not is_system):
             project.datasets.append(DatasetUse(dataset_id, dataset_name, used))
     return list(found.values())

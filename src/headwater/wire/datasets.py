@@ -33,6 +33,7 @@ class NewDatasetBody(BaseModel):
 class DatasetsQuery:
     name: str | None
     project_ids: list[int] | None
+    with_system: bool
     page: int
     page_size: int
 
@@ -53,6 +54,7 @@ def parse_query(body: dict[str, Any]) -> DatasetsQuery:
     return DatasetsQuery(
         name=name,
         project_ids=None if projects is None else [from_wire(str(project), "project") for project in projects],
+        with_system=name == "Binaries" or _boolean(body, "systemSpace"),
         page=_number(body, "page", default=0, most=10**9),
         page_size=_number(body, "pageSize", default=1000, most=1000),
     )
@@ -74,6 +76,13 @@ def _number(body: dict[str, Any], name: str, *, default: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise BadRequest(f"{name} is a number from 0, not {value!r}.")
     return min(value, most)
+
+
+def _boolean(body: dict[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if not isinstance(value, bool | None):
+        raise BadRequest(f"{name} is true or false, not {value!r}.")
+    return bool(value)
 
 
 class DatasetJson(TypedDict):
@@ -156,6 +165,8 @@ def _source(found: Dataset) -> str | None:
 def _metadata(found: Dataset) -> dict[str, Any]:
     """With the rules of its sync, which are changed by a route of their own."""
     metadata = {"system": {}, "user": {}} | found.metadata
+    if found.is_system:
+        metadata["system"] = {**metadata["system"], "scope": "system"}
     if found.driver_id is not None:
         metadata["system"] = {**metadata["system"], _RULES: rules(rules_of(found.sync_rules))}
     return metadata
