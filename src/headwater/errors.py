@@ -7,6 +7,7 @@ HeadwaterError
 ├── Forbidden 403          we know, and may not
 │   └── QuotaExceeded          not before there is room for it; the SDK knows 403, and not 402
 ├── NotFound 404           no such thing, or none that the caller may know of
+├── QueryTooSlow 408       it was stopped; the sentence says what would make it quick; the SDK repeats a 503, not this
 ├── Conflict 409           it exists already, or is in use
 ├── TooManyRequests 429    too often; the sentence says when again
 ├── FailedDependency 424   an outside service (a bucket) said no
@@ -53,6 +54,10 @@ class QuotaExceeded(Forbidden):
 
 class NotFound(HeadwaterError):
     status = 404
+
+
+class QueryTooSlow(HeadwaterError):
+    status = 408
 
 
 class Conflict(HeadwaterError):
