@@ -37,6 +37,8 @@ class Dataset:
     bytes: int
     prepared_items: int
     failed_items: int
+    annotations: int
+    annotated_items: int  # with at least one
     synced_at: datetime | None
     is_syncing: bool
     is_system: bool  # Binaries, which every project has: in no list, and goes with the project
@@ -54,7 +56,7 @@ SELECT
     dataset.readonly, dataset.origin, creator.email AS creator, dataset.created_at, dataset.updated_at,
     updater.email AS updated_by,
     counter.items, counter.hidden_items, counter.missing_items, counter.trashed_items, counter.bytes,
-    counter.prepared_items, counter.failed_items, counter.synced_at,
+    counter.prepared_items, counter.failed_items, counter.annotations, counter.annotated_items, counter.synced_at,
     EXISTS (SELECT FROM scan WHERE scan.dataset_id = dataset.id AND scan.state = 'running') AS is_syncing,
     dataset.is_system,
 """
@@ -252,6 +254,8 @@ class CounterChange:
     bytes: int = 0
     prepared_items: int = 0
     failed_items: int = 0
+    annotations: int = 0
+    annotated_items: int = 0
 
 
 async def count(conn: AsyncConnection[Any], dataset_id: int, change: CounterChange) -> None:
@@ -263,7 +267,7 @@ async def count(conn: AsyncConnection[Any], dataset_id: int, change: CounterChan
         UPDATE dataset_counter
         SET items = items + %s, hidden_items = hidden_items + %s, missing_items = missing_items + %s,
             trashed_items = trashed_items + %s, bytes = bytes + %s, prepared_items = prepared_items + %s,
-            failed_items = failed_items + %s
+            failed_items = failed_items + %s, annotations = annotations + %s, annotated_items = annotated_items + %s
         WHERE dataset_id = %s
         """,
         [
@@ -274,6 +278,8 @@ async def count(conn: AsyncConnection[Any], dataset_id: int, change: CounterChan
             change.bytes,
             change.prepared_items,
             change.failed_items,
+            change.annotations,
+            change.annotated_items,
             dataset_id,
         ],
     )

@@ -58,6 +58,7 @@ class Item:
     thumbnail_id: int | None  # the number in its thumbnail's name; None: its own id
     link: dict[str, Any] | None  # what a linked item leads to
     metadata_edited_at: datetime | None
+    annotations_count: int
 
     @property
     def thumbnail_number(self) -> int:
@@ -96,7 +97,7 @@ SELECT
     item.modified_at, item.created_at, item.updated_at, item.missing_since, item.trashed_at, creator.email AS creator,
     updater.email AS updated_by, item.width_px, item.height_px, item.etl_state, item.hidden, item.thumbnail_type,
     item.mime_type, item.description, item.user_metadata, item.system_metadata, item.origin_dataset_id,
-    item.thumbnail_id, item.link, item.metadata_edited_at
+    item.thumbnail_id, item.link, item.metadata_edited_at, item.annotations_count
 FROM item
 JOIN dataset ON dataset.id = item.dataset_id AND dataset.deleted_at IS NULL
 LEFT JOIN account AS creator ON creator.id = item.creator_id

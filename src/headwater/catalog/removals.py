@@ -7,7 +7,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from headwater.catalog import tombstones
+from headwater.catalog import annotations, tombstones
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.items import ETL_DONE, ETL_FAILED, Item
 
@@ -32,7 +32,7 @@ class Deleted:
 async def delete_items(
     conn: AsyncConnection[Any], dataset_id: int, doomed: Sequence[tuple[int, str]], *, is_object_asked: bool
 ) -> list[Deleted]:
-    """Remove the rows of these (id, path) and leave tombstones, so that a scan does not bring them back.
+    """Remove the rows of these (id, path) with their annotations, and leave tombstones: no scan brings them back.
 
     Returns those that were still there. Call it under `lock_paths`. The objects are the caller's next step, where they
     may be deleted at all: `is_object_asked`. Who deletes a ghost has seen no object: one that returns is not to go.
@@ -54,7 +54,7 @@ async def delete_items(
         WHERE item.dataset_id = %(dataset_id)s AND item.id = doomed.id
         RETURNING item.id, item.path, item.object_key, item.size_bytes, item.thumbnail_type, item.origin_dataset_id,
             item.thumbnail_id, item.etag, item.etl_state, item.missing_since IS NOT NULL,
-            item.trashed_at IS NOT NULL, item.hidden,
+            item.trashed_at IS NOT NULL, item.hidden, item.annotations_count,
             item.object_key IS NULL AND (SELECT driver_id IS NULL FROM dataset WHERE dataset.id = item.dataset_id)
         """,
         {
@@ -67,7 +67,8 @@ async def delete_items(
     deleted: list[Deleted] = []
     etags: list[str] = []
     without_object: set[str] = set()
-    for *facts, etag, etl_state, is_missing, is_trashed, is_hidden, has_no_object in await cursor.fetchall():
+    annotated: list[int] = []
+    for *facts, etag, etl_state, is_missing, is_trashed, is_hidden, number, has_no_object in await cursor.fetchall():
         gone = Deleted(*facts)
         deleted.append(gone)
         if has_no_object:
@@ -80,7 +81,12 @@ async def delete_items(
         change.trashed_items -= is_trashed
         change.prepared_items -= etl_state == ETL_DONE
         change.failed_items -= etl_state == ETL_FAILED
+        if number:
+            annotated.append(gone.id)
+            change.annotations -= number
+            change.annotated_items -= 1
     if deleted:
+        await annotations.delete_of_items(conn, dataset_id, annotated)
         left = [
             (gone.path, gone.object_key, etag)
             for gone, etag in zip(deleted, etags, strict=True)
@@ -134,3 +140,4 @@ async def purge(conn: AsyncConnection[Any], dataset_id: int, last_id: int) -> li
 async def purge_rest(conn: AsyncConnection[Any], dataset_id: int) -> None:
     """Remove what a scan has added to a deleted dataset since its rows went."""
     await conn.execute("DELETE FROM item WHERE dataset_id = %s", [dataset_id])
+    await conn.execute("DELETE FROM annotation WHERE dataset_id = %s", [dataset_id])

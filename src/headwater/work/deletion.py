@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 
 from headwater import queue
 from headwater.catalog import (
+    annotations,
     commands,
     datasets,
     drivers,
@@ -479,6 +480,10 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
     while True:
         async with place.pool.connection() as conn:
             if not await _purge_next(conn, place, dataset_id, doomed.driver_id):
+                break
+    while True:
+        async with place.pool.connection() as conn:
+            if not await annotations.purge(conn, dataset_id, limit=_PURGE_ROWS):
                 break
     await _delete_imports(place, dataset_id)
     async with place.pool.connection() as conn:

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Composable, Composed
 
+from headwater.catalog import annotations
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.items import ETL_DONE, ETL_FAILED, lock_paths
 from headwater.catalog.removals import Deleted
@@ -133,7 +134,9 @@ async def set_trashed(conn: AsyncConnection[Any], dataset_id: int, ghosts: Seque
 
 
 async def forget(conn: AsyncConnection[Any], dataset_id: int, ghosts: Sequence[Ghost]) -> list[Deleted]:
-    """Remove their rows for good, without a tombstone. Returns those that still were ghosts, where they were.
+    """Remove their rows for good, with their annotations. Returns those that still were ghosts, where they were.
+
+    They leave no tombstone.
 
     What is derived of them is the caller's to remove. At most 1,000 in one transaction.
     """
@@ -153,7 +156,7 @@ async def forget(conn: AsyncConnection[Any], dataset_id: int, ghosts: Sequence[G
         USING doomed
         WHERE item.dataset_id = %(dataset_id)s AND item.id = doomed.id
         RETURNING item.id, item.path, item.object_key, item.size_bytes, item.thumbnail_type, item.etl_state,
-            item.trashed_at IS NOT NULL, item.hidden
+            item.trashed_at IS NOT NULL, item.hidden, item.annotations_count
         """,
         {
             "dataset_id": dataset_id,
@@ -163,7 +166,8 @@ async def forget(conn: AsyncConnection[Any], dataset_id: int, ghosts: Sequence[G
     )
     change = CounterChange()
     gone: list[Deleted] = []
-    for *facts, etl_state, was_trashed, was_hidden in await cursor.fetchall():
+    annotated: list[int] = []
+    for *facts, etl_state, was_trashed, was_hidden, number in await cursor.fetchall():
         one = Deleted(*facts)
         gone.append(one)
         change.items -= 1
@@ -173,6 +177,11 @@ async def forget(conn: AsyncConnection[Any], dataset_id: int, ghosts: Sequence[G
         change.hidden_items -= was_hidden
         change.prepared_items -= etl_state == ETL_DONE
         change.failed_items -= etl_state == ETL_FAILED
+        if number:
+            annotated.append(one.id)
+            change.annotations -= number
+            change.annotated_items -= 1
+    await annotations.delete_of_items(conn, dataset_id, annotated)
     await count(conn, dataset_id, change)
     return gone
 

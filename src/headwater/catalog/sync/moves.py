@@ -69,7 +69,7 @@ async def _pair(conn: AsyncConnection[Any], scan: Scan) -> None:
             WHERE scan_candidate.scan_id = %(scan_id)s AND missing_since IS NULL AND changed_at < %(started_at)s
             UNION ALL
             SELECT id, etag, size_bytes, false, creator_id IS NULL AND missing_since IS NULL AND NOT hidden
-                AND coalesce(user_metadata, '{}') = '{}' AND coalesce(description, '') = ''
+                AND coalesce(user_metadata, '{}') = '{}' AND coalesce(description, '') = '' AND annotations_count = 0
             FROM item
             WHERE dataset_id = %(dataset_id)s AND id >= %(first_item_id)s AND NOT EXISTS (
                 SELECT FROM scan_candidate WHERE scan_id = %(scan_id)s AND item_id = item.id
@@ -178,7 +178,7 @@ class _Place:
     etl_state: int
     thumbnail_type: str | None
     is_missing: bool
-    is_bare: bool  # nobody has described it
+    is_bare: bool  # nobody has described or annotated it
 
 
 async def _lock_places(conn: AsyncConnection[Any], dataset_id: int, item_ids: list[int]) -> dict[int, _Place]:
@@ -187,7 +187,7 @@ async def _lock_places(conn: AsyncConnection[Any], dataset_id: int, item_ids: li
         """
         SELECT id, path, folder_id, size_bytes, etag, modified_at, changed_at, mime_type, etl_state, thumbnail_type,
             missing_since IS NOT NULL AS is_missing,
-            coalesce(user_metadata, '{}') = '{}' AND coalesce(description, '') = '' AS is_bare
+            coalesce(user_metadata, '{}') = '{}' AND coalesce(description, '') = '' AND annotations_count = 0 AS is_bare
         FROM item
         WHERE dataset_id = %s AND id = ANY(%s)
         ORDER BY id

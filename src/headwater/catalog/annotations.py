@@ -1,0 +1,347 @@
+"""Annotations: what people and models say of items. They are rows of ours alone and go with their item, nothing else.
+
+Whoever adds or removes some keeps `item.annotations_count` and the dataset's counters right, in the same transaction:
+the item's row is locked before its annotations, the counters come last. No event of the item: its bytes are the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+from psycopg.sql import SQL, Composed
+from psycopg.types.json import Jsonb
+
+from headwater.catalog.datasets import CounterChange, count
+from headwater.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What clients say; JSON values are as they sent them."""
+
+    type: str
+    label: str
+    source: str | None
+    hash: str | None
+    description: str | None
+    coordinates: Any  # None: this type has none
+    attributes: Any
+    system_metadata: dict[str, Any]
+    user_metadata: Any
+    extra: dict[str, Any] | None  # what else was sent and is given back
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation(Content):
+    id: int
+    dataset_id: int
+    item_id: int
+    creator: str
+    created_at: datetime
+    updated_at: datetime
+    updated_by: str
+
+
+# The emails of accounts, which are never removed; looked up a row, so that a page reads as few as it has.
+_SELECT: LiteralString = """
+SELECT
+    annotation.id, annotation.dataset_id, annotation.item_id, annotation.type, annotation.label, annotation.source,
+    annotation.hash, annotation.description, annotation.coordinates, annotation.attributes,
+    annotation.system_metadata, annotation.user_metadata, annotation.extra, creator.email AS creator,
+    annotation.created_at, annotation.updated_at, updater.email AS updated_by
+FROM annotation
+JOIN account AS creator ON creator.id = annotation.creator_id
+JOIN account AS updater ON updater.id = annotation.updated_by_id
+"""
+
+
+async def find_annotation(conn: AsyncConnection[Any], annotation_id: int) -> Annotation | None:
+    """Whether the caller may see it is a question to its dataset, which may be deleted."""
+    cursor = conn.cursor(row_factory=class_row(Annotation))
+    await cursor.execute(_SELECT + "WHERE annotation.id = %s", [annotation_id])
+    return await cursor.fetchone()
+
+
+async def lock_annotation(conn: AsyncConnection[Any], annotation_id: int) -> Annotation:
+    """As it is now, and nobody else changes it before this transaction ends. Raises NotFound."""
+    cursor = conn.cursor(row_factory=class_row(Annotation))
+    await cursor.execute(_SELECT + "WHERE annotation.id = %s FOR UPDATE OF annotation", [annotation_id])
+    found = await cursor.fetchone()
+    if found is None:
+        raise NotFound(f"No annotation with id {annotation_id:024x}.")
+    return found
+
+
+async def find_annotations(
+    conn: AsyncConnection[Any], where: Composed, order: Composed, parameters: Mapping[str, object]
+) -> list[Annotation]:
+    """Those that a compiled filter asks for: `where` and `order` of catalog/query.py over the table annotation."""
+    cursor = conn.cursor(row_factory=class_row(Annotation))
+    await cursor.execute(SQL(_SELECT) + SQL("WHERE ") + where + SQL(" ") + order, parameters, prepare=False)
+    return await cursor.fetchall()
+
+
+async def count_annotations(conn: AsyncConnection[Any], where: Composed, parameters: Mapping[str, object]) -> int:
+    """How many a compiled filter asks for. Reads them all."""
+    cursor = await conn.execute(SQL("SELECT count(*) FROM annotation WHERE ") + where, parameters, prepare=False)
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def next_annotations(
+    conn: AsyncConnection[Any],
+    where: Composed,
+    parameters: Mapping[str, object],
+    *,
+    after_id: int,
+    last_id: int,
+    limit: int,
+) -> list[int]:
+    """Ids of the next ones of a compiled filter, in their order."""
+    bounds = SQL(
+        " AND annotation.id > %(after_id)s AND annotation.id <= %(last_id)s ORDER BY annotation.id LIMIT %(limit)s"
+    )
+    cursor = await conn.execute(
+        SQL("SELECT annotation.id FROM annotation WHERE ") + where + bounds,
+        {**parameters, "after_id": after_id, "last_id": last_id, "limit": limit},
+        prepare=False,
+    )
+    return [annotation_id for (annotation_id,) in await cursor.fetchall()]
+
+
+async def of_items(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int]) -> dict[int, list[Annotation]]:
+    """The annotations of these items, in the order they came; items without have no entry."""
+    cursor = conn.cursor(row_factory=class_row(Annotation))
+    await cursor.execute(
+        _SELECT
+        + "WHERE annotation.dataset_id = %s AND annotation.item_id = ANY(%s)"
+        + " ORDER BY annotation.item_id, annotation.id",
+        [dataset_id, list(item_ids)],
+    )
+    found: dict[int, list[Annotation]] = {}
+    for annotation in await cursor.fetchall():
+        found.setdefault(annotation.item_id, []).append(annotation)
+    return found
+
+
+async def reserve_ids(conn: AsyncConnection[Any], number: int) -> list[int]:
+    """Ids for annotations that are to be added now, in their order."""
+    cursor = await conn.execute("SELECT nextval('annotation_id_seq') FROM generate_series(1, %s)", [number])
+    return [annotation_id for (annotation_id,) in await cursor.fetchall()]
+
+
+async def add_annotations(
+    conn: AsyncConnection[Any],
+    dataset_id: int,
+    item_id: int,
+    ids: Sequence[int],
+    contents: Sequence[Content],
+    *,
+    creator_id: int,
+) -> datetime:
+    """Add them to an item, with ids of `reserve_ids`. Returns when. Raises NotFound when the item is gone."""
+    cursor = await conn.execute(
+        """
+        UPDATE item
+        SET annotations_count = annotations_count + %(number)s
+        WHERE dataset_id = %(dataset_id)s AND id = %(item_id)s
+        RETURNING annotations_count, now()
+        """,
+        {"number": len(contents), "dataset_id": dataset_id, "item_id": item_id},
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise NotFound(f"No item with id {item_id:024x}.")
+    now_there, at = row
+    await conn.execute(
+        """
+        INSERT INTO annotation (
+            dataset_id, item_id, creator_id, updated_by_id, id, type, label, source, hash, description, coordinates,
+            attributes, system_metadata, user_metadata, extra
+        )
+        SELECT
+            %(dataset_id)s, %(item_id)s, %(creator_id)s, %(creator_id)s, id, type, label, source, hash, description,
+            coordinates::jsonb, attributes::jsonb, system_metadata::jsonb, user_metadata::jsonb, extra::jsonb
+        FROM unnest(
+            -- Texts in binary: otherwise each is looked through for what is to be escaped.
+            %(ids)s::bigint[], %(types)b::text[], %(labels)b::text[], %(sources)b::text[], %(hashes)b::text[],
+            %(descriptions)b::text[], %(coordinates)b::text[], %(attributes)b::text[], %(system)b::text[],
+            %(user)b::text[], %(extras)b::text[]
+        ) AS given (
+            id, type, label, source, hash, description, coordinates, attributes, system_metadata, user_metadata, extra
+        )
+        """,
+        {
+            "dataset_id": dataset_id,
+            "item_id": item_id,
+            "creator_id": creator_id,
+            "ids": list(ids),
+            "types": [one.type for one in contents],
+            "labels": [one.label for one in contents],
+            "sources": [one.source for one in contents],
+            "hashes": [one.hash for one in contents],
+            "descriptions": [one.description for one in contents],
+            "coordinates": [_json(one.coordinates) for one in contents],
+            "attributes": [_json(one.attributes) for one in contents],
+            "system": [_json(one.system_metadata) for one in contents],
+            "user": [_json(one.user_metadata) for one in contents],
+            "extras": [_json(one.extra) for one in contents],
+        },
+    )
+    newly_annotated = now_there == len(contents)
+    await count(conn, dataset_id, CounterChange(annotations=len(contents), annotated_items=int(newly_annotated)))
+    return at
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+async def update_annotation(
+    conn: AsyncConnection[Any], annotation: Annotation, content: Content, *, updated_by_id: int
+) -> None:
+    """Give an annotation of `lock_annotation` its new content."""
+    await conn.execute(
+        """
+        UPDATE annotation
+        SET type = %(type)s, label = %(label)s, source = %(source)s, hash = %(hash)s, description = %(description)s,
+            coordinates = %(coordinates)s, attributes = %(attributes)s, system_metadata = %(system)s,
+            user_metadata = %(user)s, extra = %(extra)s, updated_at = now(), updated_by_id = %(updated_by_id)s
+        WHERE dataset_id = %(dataset_id)s AND id = %(id)s
+        """,
+        {
+            "type": content.type,
+            "label": content.label,
+            "source": content.source,
+            "hash": content.hash,
+            "description": content.description,
+            "coordinates": _jsonb(content.coordinates),
+            "attributes": _jsonb(content.attributes),
+            "system": Jsonb(content.system_metadata),
+            "user": Jsonb(content.user_metadata),
+            "extra": _jsonb(content.extra),
+            "updated_by_id": updated_by_id,
+            "dataset_id": annotation.dataset_id,
+            "id": annotation.id,
+        },
+    )
+
+
+def _jsonb(value: Any) -> Jsonb | None:
+    return None if value is None else Jsonb(value)
+
+
+async def patch_annotations(
+    conn: AsyncConnection[Any],
+    dataset_id: int,
+    ids: Sequence[int],
+    *,
+    label: str | None,
+    user: dict[str, Any],
+    system: dict[str, Any],
+    updated_by_id: int | None,
+) -> int:
+    """Put the same patch over many, deeply; null removes a key. Returns how many it changed. Repeatable."""
+    cursor = await conn.execute(
+        """
+        WITH chosen AS (
+            SELECT id, label, user_metadata, system_metadata
+            FROM annotation
+            WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s)
+            ORDER BY id
+            FOR UPDATE
+        ), merged AS MATERIALIZED (
+            SELECT
+                id, coalesce(%(label)s::text COLLATE "C", label) AS label_after,
+                CASE
+                    WHEN %(user)s::jsonb = '{}' THEN user_metadata
+                    ELSE jsonb_deep_merge(
+                        CASE jsonb_typeof(user_metadata) WHEN 'object' THEN user_metadata ELSE '{}' END, %(user)s
+                    )
+                END AS user_after,
+                jsonb_deep_merge(system_metadata, %(system)s) AS system_after
+            FROM chosen
+        )
+        UPDATE annotation
+        SET label = label_after, user_metadata = user_after, system_metadata = system_after, updated_at = now(),
+            updated_by_id = coalesce(%(updated_by_id)s, annotation.updated_by_id)
+        FROM merged
+        WHERE annotation.dataset_id = %(dataset_id)s AND annotation.id = merged.id
+            AND (label <> label_after OR user_metadata <> user_after OR system_metadata <> system_after)
+        """,
+        {
+            "dataset_id": dataset_id,
+            "ids": list(ids),
+            "label": label,
+            "user": Jsonb(user),
+            "system": Jsonb(system),
+            "updated_by_id": updated_by_id,
+        },
+    )
+    return cursor.rowcount
+
+
+async def delete_annotations(conn: AsyncConnection[Any], dataset_id: int, ids: Sequence[int]) -> int:
+    """Returns how many of them were still there."""
+    items = await conn.execute(
+        """
+        SELECT id
+        FROM item
+        WHERE dataset_id = %(dataset_id)s AND id IN (
+            SELECT item_id FROM annotation WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s)
+        )
+        ORDER BY id
+        FOR NO KEY UPDATE
+        """,
+        {"dataset_id": dataset_id, "ids": list(ids)},
+    )
+    await items.fetchall()
+    cursor = await conn.execute(
+        """
+        WITH gone AS (
+            DELETE FROM annotation WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s) RETURNING item_id
+        ), per_item AS (
+            SELECT item_id, count(*) AS number FROM gone GROUP BY item_id
+        ), changed AS (
+            UPDATE item
+            SET annotations_count = annotations_count - number
+            FROM per_item
+            WHERE item.dataset_id = %(dataset_id)s AND item.id = per_item.item_id
+            RETURNING annotations_count
+        )
+        SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM changed WHERE annotations_count = 0)
+        """,
+        {"dataset_id": dataset_id, "ids": list(ids)},
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    number, emptied = row
+    await count(conn, dataset_id, CounterChange(annotations=-number, annotated_items=-emptied))
+    return number
+
+
+async def delete_of_items(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int]) -> None:
+    """Remove the annotations of items whose rows went in this transaction; the caller counts them off."""
+    if item_ids:
+        await conn.execute(
+            "DELETE FROM annotation WHERE dataset_id = %s AND item_id = ANY(%s)", [dataset_id, list(item_ids)]
+        )
+
+
+async def purge(conn: AsyncConnection[Any], dataset_id: int, *, limit: int) -> int:
+    """Remove some of what is left in a deleted dataset. Returns how many: 0 at the end."""
+    cursor = await conn.execute(
+        """
+        DELETE FROM annotation
+        WHERE dataset_id = %(dataset_id)s AND id IN (
+            SELECT id FROM annotation WHERE dataset_id = %(dataset_id)s ORDER BY id LIMIT %(limit)s
+        )
+        """,
+        {"dataset_id": dataset_id, "limit": limit},
+    )
+    return cursor.rowcount
