@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from psycopg import AsyncConnection
 
 from headwater.api.bulk_metadata import update_matching
@@ -12,6 +12,7 @@ from headwater.api.deletions import delete_matching
 from headwater.catalog import datasets, finding, items
 from headwater.catalog.accounts import Account
 from headwater.wire import items as wire_items
+from headwater.wire.answers import as_json
 from headwater.wire.query import ItemsQuery, parse_items_query, single_slashed
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -35,7 +36,8 @@ async def query_items(
     if asked.update is not None:
         return JSONResponse(dict(await update_matching(server, caller, dataset_id, asked, body["filter"], base)))
     async with server.place.pool.connection() as conn:
-        return await _page(conn, caller, dataset_id, asked, base)
+        page = await _page(conn, caller, dataset_id, asked, base)
+    return Response(as_json(page), media_type="application/json")
 
 
 async def _as_meant(server: Server, caller: Account, dataset_id: int, body: dict[str, Any]) -> dict[str, Any]:

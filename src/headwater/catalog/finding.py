@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Composed
 from headwater.catalog import query
 from headwater.catalog.fields import DIR_FIELDS
 from headwater.catalog.folders import Folder, load_folders
-from headwater.catalog.items import SELECT_ITEM, Item, load_items, with_targets
+from headwater.catalog.items import SELECT_ITEM, Item, fetch_page, load_items
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,8 @@ async def find_page(
     elif files is not None:
         where, parameters = query.compile_filter(files, dataset_id=dataset_id)
         order, limits = query.compile_page(page, lookahead=1)
-        cursor = conn.cursor(row_factory=class_row(Item))
-        await cursor.execute(
-            SQL(SELECT_ITEM) + SQL("WHERE ") + where + SQL(" ") + order, parameters | limits, prepare=False
-        )
-        rows = await with_targets(conn, await cursor.fetchall(), reader_id)
+        statement = SQL(SELECT_ITEM) + SQL("WHERE ") + where + SQL(" ") + order
+        rows = await fetch_page(conn, statement, parameters | limits, reader_id=reader_id)
     else:
         rows = []
     return Found(rows[: page.page_size], has_next=len(rows) > page.page_size)

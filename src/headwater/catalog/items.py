@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
-from psycopg import AsyncConnection
-from psycopg.rows import class_row
-from psycopg.sql import SQL
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.rows import RowMaker, class_row
+from psycopg.sql import SQL, Composed
 from psycopg.types.json import Jsonb
 
 from headwater.catalog import events
@@ -29,8 +31,7 @@ DERIVED_KEYS = ["exif", "channels", "etl", *VIDEO_KEYS]
 _LOCK_CLASS = 0x17E0  # advisory locks of single paths
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):  # and no dataclass: a page of 1,000 takes a third less time
     id: int
     dataset_id: int
     project_id: int
@@ -59,6 +60,7 @@ class Item:
     link: dict[str, Any] | None  # what a linked item leads to
     metadata_edited_at: datetime | None
     annotations_count: int
+    user_json: bytes | None = None  # in a page, instead of `user_metadata`: as the database writes it
 
     @property
     def thumbnail_number(self) -> int:
@@ -176,6 +178,45 @@ async def load_items(
     return await with_targets(conn, await cursor.fetchall(), reader_id)
 
 
+async def fetch_page(
+    conn: AsyncConnection[Any],
+    statement: Composed,
+    parameters: Mapping[str, object],
+    *,
+    reader_id: int | None = None,
+) -> list[Item]:
+    """What a statement that begins with SELECT_ITEM finds, read as fast as answers want it.
+
+    User metadata is in `user_json`, not in `user_metadata`: reading it would take most of the time of a page, and
+    answers only pass it on.
+    """
+    cursor = conn.cursor(row_factory=_page_row)
+    cursor.adapters.register_loader("jsonb", _Unread)
+    await cursor.execute(statement, parameters, prepare=False)
+    return await with_targets(conn, await cursor.fetchall(), reader_id)
+
+
+class _Unread(Loader):
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+
+def _page_row(cursor: AsyncCursor[Any]) -> RowMaker[Item]:
+    """Columns are in the order of the fields, but for the last one."""
+    names = [column.name for column in cursor.description or []]
+    user, system, link = (names.index(name) for name in ("user_metadata", "system_metadata", "link"))
+
+    def make(values: Sequence[Any]) -> Item:
+        read = [*values, values[user]]
+        read[user] = None
+        for place in (system, link):
+            if (text := read[place]) is not None:
+                read[place] = json.loads(text)
+        return Item._make(read)
+
+    return make
+
+
 MOST_LINKS = 5  # from one linked item to the next
 
 
@@ -222,7 +263,7 @@ async def with_targets(conn: AsyncConnection[Any], found: Sequence[Item], reader
         },
     )
     sizes = dict(await cursor.fetchall())
-    return [replace(item, link=_sized(item, sizes.get(item.id))) if item.id in linked else item for item in found]
+    return [item._replace(link=_sized(item, sizes.get(item.id))) if item.id in linked else item for item in found]
 
 
 def _sized(item: Item, size_bytes: int | None) -> dict[str, Any]:

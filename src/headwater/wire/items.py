@@ -76,39 +76,44 @@ def page(found: list[ItemJson], *, total: int, page_size: int, has_next: bool) -
 
 
 def item(found: Item, base: str) -> ItemJson:
-    url = f"{base}/items/{to_wire(found.id)}"
-    return ItemJson(
-        id=to_wire(found.id),
-        datasetId=to_wire(found.dataset_id),
-        projectId=to_wire(found.project_id),
-        url=url,
-        dataset=f"{base}/datasets/{to_wire(found.dataset_id)}",
-        type="file",
-        filename=found.path,
-        name=name_of(found.path),
-        dir=folder_of(found.path),
-        hidden=found.hidden or found.trashed_at is not None,
-        annotated=found.annotations_count > 0,
-        annotationsCount=found.annotations_count,
-        annotations=f"{url}/annotations",
-        thumbnail=f"{url}/thumbnail",
-        stream=f"{url}/stream",
-        creator=found.creator,
-        createdAt=times.to_wire(found.created_at),
-        updatedAt=times.to_wire(found.updated_at),
-        updatedBy=found.updated_by,
-        description=found.description,
-        spec=None,
-        srcItem=None,
-        metadata=_metadata(found),
-    )
+    """In a page the user metadata is JSON already: bytes, which `answers.as_json` passes on."""
+    number, dataset = to_wire(found.id), to_wire(found.dataset_id)
+    url = f"{base}/items/{number}"
+    created_at = times.to_wire(found.created_at)
+    return {
+        "id": number,
+        "datasetId": dataset,
+        "projectId": to_wire(found.project_id),
+        "url": url,
+        "dataset": f"{base}/datasets/{dataset}",
+        "type": "file",
+        "filename": found.path,
+        "name": name_of(found.path),
+        "dir": folder_of(found.path),
+        "hidden": found.hidden or found.trashed_at is not None,
+        "annotated": found.annotations_count > 0,
+        "annotationsCount": found.annotations_count,
+        "annotations": f"{url}/annotations",
+        "thumbnail": f"{url}/thumbnail",
+        "stream": f"{url}/stream",
+        "creator": found.creator,
+        "createdAt": created_at,
+        "updatedAt": created_at if found.updated_at == found.created_at else times.to_wire(found.updated_at),
+        "updatedBy": found.updated_by,
+        "description": found.description,
+        "spec": None,
+        "srcItem": None,
+        "metadata": _metadata(found),
+    }
 
 
 def _metadata(found: Item) -> dict[str, Any]:
     """The SDK reads the frame rate of a video beside `user` and `system`."""
     system = system_metadata(found)
-    fps = {"fps": system["fps"]} if isinstance(system.get("fps"), int | float) else {}
-    return {"user": found.user_metadata or {}, "system": system} | fps
+    metadata = {"user": found.user_json or found.user_metadata or {}, "system": system}
+    if isinstance(system.get("fps"), int | float):
+        metadata["fps"] = system["fps"]
+    return metadata
 
 
 def system_metadata(found: Item) -> dict[str, Any]:

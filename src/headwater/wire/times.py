@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 
 
 def to_wire(at: datetime) -> str:
-    utc = at.astimezone(UTC)
-    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"  # instead of +00:00
 
 
 def aware(at: datetime) -> datetime:
