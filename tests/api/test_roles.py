@@ -220,6 +220,13 @@ async def _csv_import(world: World) -> tuple[dict[str, str], dict[str, Any]]:
     return {"dataset_id": dataset_id, "command_id": command.json()["id"]}, {}
 
 
+async def _collected(world: World) -> str:
+    """A dataset with the collection `team/app`."""
+    dataset_id = await world.new_dataset()
+    await world.owner.post(f"/datasets/{dataset_id}/items/collections", json={"name": "team/app"})
+    return dataset_id
+
+
 async def _new_bucket_dataset(world: World) -> str:
     return await world.new_dataset(driver=world.driver_id, sync=False)
 
@@ -400,6 +407,20 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/datasets/{dataset_id}/items/bulk-update-metadata"): Route(
         sends(json={"query": {"filter": {}}, "updateQuery": {"update": {"metadata": {"user": {"by": "role"}}}}})
     ),
+    ("GET", "/api/v1/datasets/{dataset_id}/items/collections"): Route(sends()),
+    ("POST", "/api/v1/datasets/{dataset_id}/items/collections"): Route(
+        about("dataset_id", World.new_dataset, json={"name": "best"})
+    ),
+    ("PATCH", "/api/v1/datasets/{dataset_id}/items/collections/{name}"): Route(
+        about("dataset_id", _collected, json={"name": "better"})
+    ),
+    ("DELETE", "/api/v1/datasets/{dataset_id}/items/collections/{name}"): Route(about("dataset_id", _collected)),
+    ("POST", "/api/v1/datasets/{dataset_id}/items/collections/bulk-add"): Route(
+        sends(json={"query": {"filter": {}}, "collections": ["best"]})
+    ),
+    ("POST", "/api/v1/datasets/{dataset_id}/items/collections/bulk-remove"): Route(
+        about("dataset_id", _collected, json={"query": {"filter": {}}, "collections": ["team/app"]})
+    ),
     ("POST", "/api/v1/datasets/{dataset_id}/split"): Route(
         sends(json={"itemsQuery": {"filter": {}}, "MLSplitList": {"train": 60, "test": 40}})
     ),
@@ -476,6 +497,7 @@ UNREADABLE = {
     ("DELETE", "/api/v1/invitations/{invitation_id}"),
     ("DELETE", "/api/v1/apiKeys/{key_id}"),
     ("DELETE", "/api/v1/datasets/{dataset_id}/tus/{upload_id}"),
+    ("DELETE", "/api/v1/datasets/{dataset_id}/items/collections/{name}"),
 }
 # Routes whose dataset is in a bucket.
 IN_BUCKET = {

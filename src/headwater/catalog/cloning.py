@@ -25,7 +25,7 @@ from headwater.errors import Conflict, NotFound
 LONGEST_PATH_BYTES = 1_025  # as of an upload, the slash in front included
 _MOST_NUMBERS = 10_000  # behind names
 # What is of people and their tasks in `system_metadata`; what the bytes say goes along in any case.
-_OF_PEOPLE = ["tags", "collections", "modalities"]
+_OF_PEOPLE = ["tags", "modalities"]
 _OF_TASKS = ["refs", "annotationStatus"]
 
 
@@ -39,6 +39,7 @@ class Wish:
     with_metadata: bool
     with_task_status: bool
     creator_id: int | None
+    with_collections: bool = False  # the target has the same ones, in the same slots
 
 
 @dataclass(slots=True)
@@ -270,6 +271,7 @@ FROM added
 def _wished(wish: Wish) -> dict[str, object]:
     left_out = [] if wish.with_metadata else _OF_PEOPLE
     left_out = left_out if wish.with_metadata and wish.with_task_status else left_out + _OF_TASKS
+    left_out = left_out if wish.with_metadata and wish.with_collections else [*left_out, "collections"]
     return {
         "clone_target": wish.target_id,
         "clone_folder": wish.folder,

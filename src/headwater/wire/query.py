@@ -41,6 +41,7 @@ _COMPARISONS: dict[str, Operator] = {
     "$exists": "exists",
 }
 _OPERATORS = [*_COMPARISONS, "$match", "$not", "$and", "$or"]
+_SHORT_NAMES = {f"collections{slot}": f"metadata.system.collections.c{slot}" for slot in range(10)}
 _DIRECTIONS = {"ascending": False, "descending": True}
 
 
@@ -183,7 +184,7 @@ def _condition(key: str, value: object, where: str, depth: int) -> Tree:
         case _ if key.startswith("$"):
             raise BadRequest(f'{place}: between conditions stand "$and", "$or" and "$not".')
         case _:
-            return _field(key, value, place, depth)
+            return _field(_SHORT_NAMES.get(key, key), value, place, depth)
 
 
 def _field(name: str, value: object, where: str, depth: int) -> Tree:

@@ -21,6 +21,7 @@ from headwater.work.workplace import Workplace
 TASK = "change_items"
 UPDATE_KIND, SPLIT_KIND = "UpdateItems", "SplitItems"
 _PIECE_ITEMS = 1_000
+_SUBSETS = ("train", "validation", "test")
 
 
 def selection_of(wanted: Mapping[str, Any]) -> Selection:
@@ -139,10 +140,10 @@ async def _end(conn: AsyncConnection[Any], command_id: int, told: Mapping[str, A
 async def _split(
     conn: AsyncConnection[Any], dataset_id: int, parts: Mapping[str, Sequence[int]], caller_id: int
 ) -> Patched:
-    """Each item is in its subset, and in none of the others."""
+    """Each item is in its subset, and in none of the others, nor of those that the SDK knows."""
     changed = too_large = 0
     for name, ids in parts.items():
-        tags = {other: True if other == name else None for other in parts}
+        tags = {other: True if other == name else None for other in {*parts, *_SUBSETS}}
         patched = await bulk_metadata.patch_items(
             conn, dataset_id, ids, user={}, system={"tags": tags}, updated_by_id=caller_id
         )

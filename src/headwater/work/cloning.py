@@ -5,13 +5,13 @@ are asked for when a clone is made; from then on it belongs to its dataset.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from psycopg import AsyncConnection
 
 from headwater import queue
-from headwater.catalog import cloning, commands, datasets, quotas
+from headwater.catalog import cloning, commands, datasets, item_collections, quotas
 from headwater.catalog.accounts import Account
 from headwater.catalog.cloning import Wish
 from headwater.catalog.commands import Command
@@ -34,6 +34,7 @@ class Options:
     folder: str = ""  # of the target, in front of every path
     with_metadata: bool = True
     with_task_status: bool = False
+    with_collections: bool = False  # settled when a clone is asked for: the target has those of its one source
     with_annotations: bool = True  # there are none yet: they are to be copied in `_clone_next`, with each piece
 
 
@@ -104,6 +105,7 @@ def _wish(target_id: int, driver_id: int | None, options: Options, creator_id: i
         with_metadata=options.with_metadata,
         with_task_status=options.with_task_status,
         creator_id=creator_id,
+        with_collections=options.with_collections,
     )
 
 
@@ -178,6 +180,9 @@ async def request_clone(
         }
     else:
         spec["returnedModelId"] = to_wire(target.id)
+    if len(sources) == 1 and options.with_metadata:
+        is_same = await item_collections.copy_all(conn, sources[0].id, target.id)
+        options = replace(options, with_collections=is_same)
     command_id = await commands.start_command(
         conn,
         project_id=target.project_id,

@@ -17,6 +17,7 @@ from headwater.work import (
     csv_import,
     deletion,
     ghosts,
+    item_collections,
     moving,
     preprocess,
     purging,
@@ -141,6 +142,18 @@ def _register_metadata(app: App, place: Workplace, retry: BaseRetryStrategy) -> 
         except Exception:
             _log.exception("Change %s failed", command_id)
             await bulk_metadata.give_up(place, command_id, "Headwater failed in this change; its log says where.")
+            raise
+
+    @app.task(name=item_collections.TASK, retry=retry)
+    async def mark_items(command_id: int, **arguments: Any) -> None:
+        try:
+            await item_collections.mark_items(place, command_id=command_id, **arguments)
+        except OperationalError:
+            raise
+        except Exception:
+            _log.exception("Command %s failed", command_id)
+            error = "Headwater failed in this; its log says where."
+            await item_collections.give_up(place, command_id, error, **arguments)
             raise
 
     @app.task(name=sidecars.MARK_TASK, retry=retry)
