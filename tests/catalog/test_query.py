@@ -59,6 +59,7 @@ def db(database: psycopg.Connection) -> Iterator[psycopg.Connection]:
 
 Document = dict[str, Any]
 CREATED = datetime(2024, 3, 1, 12, 0, 0, 123456, UTC)
+SHOWN_IN_ALL: Document = {"encoding": "7bit", "refs": [], "annotationStatus": []}
 
 
 def document(path: str, number: int = 1, *, created: datetime = CREATED, **more: Any) -> Document:
@@ -71,9 +72,12 @@ def document(path: str, number: int = 1, *, created: datetime = CREATED, **more:
         "missingSince": CREATED if more.get("missing") else None,
         "originalname": path.rpartition("/")[2],
         "etag": "e" + str(number),
+        **SHOWN_IN_ALL,
     }
     system = {key: value for key, value in system.items() if value is not None}
-    metadata: Document = {"user": more.get("user") or {}, "system": {**system, **(more.get("system") or {})}}
+    metadata: Document = {"system": {**system, **(more.get("system") or {})}}
+    if more.get("user"):
+        metadata["user"] = more["user"]
     found: Document = {
         "id": to_wire(number),
         "datasetId": to_wire(DATASET),
@@ -83,6 +87,7 @@ def document(path: str, number: int = 1, *, created: datetime = CREATED, **more:
         "dir": folder_of(path),
         "hidden": more.get("hidden", False),
         "annotated": False,
+        "annotationsCount": 0,
         "createdAt": created,
         "updatedAt": created,
         "creator": more.get("creator"),
@@ -102,9 +107,10 @@ def directory(path: str, number: int) -> Document:
         "dir": parent_of(path),
         "hidden": path == "/.dataloop" or path.startswith("/.dataloop/"),
         "annotated": False,
+        "annotationsCount": 0,
         "createdAt": CREATED,
         "updatedAt": CREATED,
-        "metadata": {"user": {}, "system": {}},
+        "metadata": {"system": {}},
     }
 
 
@@ -139,10 +145,11 @@ def _row(item: Document, dataset: int, folders: dict[str, int], accounts: dict[s
     size, mimetype = system.pop("size"), system.pop("mimetype", None)
     width, missing_since = system.pop("width", None), system.pop("missingSince", None)
     del system["missing"]
+    system = {key: value for key, value in system.items() if SHOWN_IN_ALL.get(key) != value}
     etag, original = system.pop("etag"), system.pop("originalname")
     if original != item["name"]:
         system["originalname"] = original
-    user = item["metadata"]["user"]
+    user = item["metadata"].get("user")
     return (
         dataset,
         int(item["id"], 16),
@@ -261,6 +268,9 @@ def elements_at(item: Any, name: str) -> list[Any]:
 def equals(name: str, operand: Any, item: Any) -> bool:
     values = values_at(item, name.split("."))
     elements = elements_at(item, name)
+    is_folder = name == "dir" and isinstance(operand, str) and operand.endswith("/")
+    if is_folder and operand != "/" and equals(name, operand.rstrip("/") or "/", item):
+        return True
     if operand is None:
         return not values or any(element is None for element in elements)
     if isinstance(operand, list):

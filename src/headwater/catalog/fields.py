@@ -1,8 +1,8 @@
-"""The fields that items and folders can be filtered and sorted by, and the values they compare with.
+"""The fields that items, folders and annotations can be filtered and sorted by, and the values they compare with.
 
 Nothing outside these tables can be read.
 
-To add one: a line in ITEM_FIELDS, one in DIR_FIELDS (NULL for no value), one in docs/reference/queries.md.
+To add one of items: a line in ITEM_FIELDS, one in DIR_FIELDS (NULL for no value), one in docs/reference/queries.md.
 """
 
 import math
@@ -27,7 +27,8 @@ LARGEST_ID = 2**63 - 1
 class Field:
     """One SQL expression and how it compares.
 
-    `path`: text whose `*` stops at slashes. `json`: whatever lies at `keys` in the document `sql`.
+    `path`: text whose `*` stops at slashes. `json`: whatever lies at `keys` in the document `sql`. With `within`, a
+    condition holds for a row when some row of the other table fulfils it: an item has several labels.
     """
 
     sql: LiteralString
@@ -83,7 +84,17 @@ ITEM_FIELDS = FieldTable(
         ),
         "type": Field("'file'::text", "text"),
         "hidden": Field("(item.hidden OR item.trashed_at IS NOT NULL)", "boolean"),
-        "annotated": Field("FALSE::boolean", "boolean"),
+        "annotated": Field("(item.annotations_count > 0)", "boolean"),
+        "annotationsCount": Field("item.annotations_count", "integer"),
+        "label": Field(
+            "annotation.label",
+            "text",
+            sort_sql="(SELECT min(annotation.label) FROM annotation"
+            " WHERE annotation.dataset_id = item.dataset_id AND annotation.item_id = item.id)",
+            within="EXISTS (SELECT FROM annotation"
+            " WHERE annotation.dataset_id = %(dataset_id)s AND annotation.item_id = item.id AND {})",
+            nullable=True,
+        ),
         "createdAt": Field("date_trunc('milliseconds', item.created_at)", "timestamp", "item.created_at"),
         "updatedAt": Field("date_trunc('milliseconds', item.updated_at)", "timestamp", "item.updated_at"),
         "creator": Field(
@@ -94,7 +105,13 @@ ITEM_FIELDS = FieldTable(
             nullable=True,
         ),
         "description": Field('item.description COLLATE "C"', "text", nullable=True),
-        "metadata.user": Field("COALESCE(item.user_metadata, '{}')", "json"),
+        "metadata.user": Field("NULLIF(item.user_metadata, '{}')", "json", nullable=True),
+        # Shown as empty lists in items that have none.
+        "metadata.system.refs": Field("COALESCE(item.system_metadata -> 'refs', '[]')", "json"),
+        "metadata.system.annotationStatus": Field("COALESCE(item.system_metadata -> 'annotationStatus', '[]')", "json"),
+        "metadata.system.encoding": Field(
+            "COALESCE(item.system_metadata ->> 'encoding', '7bit') COLLATE \"C\"", "text"
+        ),
         "metadata.system.size": Field("item.size_bytes", "integer"),
         "metadata.system.mimetype": Field('item.mime_type COLLATE "C"', "text", nullable=True),
         "metadata.system.width": Field("item.width_px", "integer", nullable=True),
@@ -170,11 +187,16 @@ DIR_FIELDS = FieldTable(
             "boolean",
         ),
         "annotated": Field("FALSE::boolean", "boolean"),
+        "annotationsCount": Field("0::integer", "integer"),
+        "label": _NO_TEXT,
         "createdAt": Field("date_trunc('milliseconds', folder.created_at)", "timestamp", "folder.created_at"),
         "updatedAt": Field("date_trunc('milliseconds', folder.created_at)", "timestamp", "folder.created_at"),
         "creator": _NO_TEXT,
         "description": _NO_TEXT,
-        "metadata.user": Field("'{}'::jsonb", "json"),
+        "metadata.user": Field("NULL::jsonb", "json", nullable=True),
+        "metadata.system.refs": Field("NULL::jsonb", "json", nullable=True),
+        "metadata.system.annotationStatus": Field("NULL::jsonb", "json", nullable=True),
+        "metadata.system.encoding": _NO_TEXT,
         "metadata.system.size": _NO_NUMBER,
         "metadata.system.mimetype": _NO_TEXT,
         "metadata.system.width": _NO_NUMBER,
@@ -188,6 +210,43 @@ DIR_FIELDS = FieldTable(
         "metadata.system.trashedAt": Field("NULL::timestamptz", "timestamp", nullable=True),
     },
     documents={"metadata.user": "NULL::jsonb", "metadata.system": "NULL::jsonb"},
+)
+
+ANNOTATION_FIELDS = FieldTable(
+    base="annotation.dataset_id = %(dataset_id)s",
+    named={
+        "id": Field("annotation.id", "id", unique=True),
+        "datasetId": Field("annotation.dataset_id", "id"),
+        "itemId": Field("annotation.item_id", "id"),
+        "type": Field("annotation.type", "text"),
+        "label": Field("annotation.label", "text"),
+        "createdAt": Field("date_trunc('milliseconds', annotation.created_at)", "timestamp", "annotation.created_at"),
+        "updatedAt": Field("date_trunc('milliseconds', annotation.updated_at)", "timestamp", "annotation.updated_at"),
+        "creator": Field(
+            'account.email COLLATE "C"',
+            "text",
+            sort_sql='(SELECT account.email COLLATE "C" FROM account WHERE account.id = annotation.creator_id)',
+            within="annotation.creator_id IN (SELECT account.id FROM account WHERE {})",
+        ),
+        "updatedBy": Field(
+            'account.email COLLATE "C"',
+            "text",
+            sort_sql='(SELECT account.email COLLATE "C" FROM account WHERE account.id = annotation.updated_by_id)',
+            within="annotation.updated_by_id IN (SELECT account.id FROM account WHERE {})",
+        ),
+        "source": Field('annotation.source COLLATE "C"', "text", nullable=True),
+        "hash": Field('annotation.hash COLLATE "C"', "text", nullable=True),
+        "description": Field('annotation.description COLLATE "C"', "text", nullable=True),
+        "attributes": Field("annotation.attributes", "json", nullable=True),
+        "coordinates": Field("annotation.coordinates", "json", nullable=True),
+        "metadata.user": Field("NULLIF(annotation.user_metadata, '{}')", "json", nullable=True),
+    },
+    documents={
+        "attributes": "annotation.attributes",
+        "coordinates": "annotation.coordinates",
+        "metadata.user": "annotation.user_metadata",
+        "metadata.system": "annotation.system_metadata",
+    },
 )
 
 # What JSON values may be.
@@ -261,7 +320,9 @@ CASTS: dict[str, tuple[LiteralString, LiteralString]] = {
 }
 
 
-def column_value(field: Field, name: str, value: Any) -> object | None:
+def column_value(  # noqa: PLR0911 - one case a type
+    field: Field, name: str, value: Any
+) -> object | None:
     """The value as the column's type has it; None if nothing in the column can equal it."""
     match field.kind, value:
         case ("text" | "path", str()) | ("boolean", bool()):
@@ -270,6 +331,8 @@ def column_value(field: Field, name: str, value: Any) -> object | None:
             return None
         case ("integer", int() | float()):
             return Decimal(repr(value))
+        case ("integer", str()) if re.fullmatch(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", value, re.ASCII):
+            return Decimal(value)  # the tutorials of the SDK write sizes in quotes
         case ("timestamp", str()):
             return _time_of(name, value)
         case ("id", str()):

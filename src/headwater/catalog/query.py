@@ -2,6 +2,9 @@
 
 A condition on what a row does not have is false, and its negation true: SQL's third value never shows.
 
+Trees of items and of annotations have the same nodes, over the fields of a table of their own; HasAnnotation leads from
+one to the other, OfItem back. Sets of queries need no node: an intersection is And, a difference And with Not.
+
 operator              a column                    a path in a JSON document (lists: any element)
 eq                    =, wildcards in text        @ == $value, wildcards in text, whole lists and objects
 in                    = ANY, or a wildcard        = ANY, or a wildcard
@@ -20,8 +23,10 @@ from typing import Any, Literal, LiteralString, assert_never
 from psycopg import sql
 
 from headwater.catalog.fields import (
+    ANNOTATION_FIELDS,
     CASTS,
     DEEPEST,
+    DIR_FIELDS,
     ITEM_FIELDS,
     LARGEST_ID,
     Field,
@@ -80,7 +85,24 @@ class ElementMatch:
     part: "Tree"
 
 
-Tree = And | Or | Not | Condition | ElementMatch
+@dataclass(frozen=True, slots=True)
+class HasAnnotation:
+    """Of items: at least one annotation of the item fulfils `part`, a tree over ANNOTATION_FIELDS.
+
+    Folders have none. Its truth changes with the rows of `annotation`, without a change of the item's own row.
+    """
+
+    part: "Tree"
+
+
+@dataclass(frozen=True, slots=True)
+class OfItem:
+    """Of annotations: the item they are of fulfils `part`, a tree over ITEM_FIELDS."""
+
+    part: "Tree"
+
+
+Tree = And | Or | Not | Condition | ElementMatch | HasAnnotation | OfItem
 
 EVERYTHING = And(())
 NOTHING = Or(())
@@ -99,9 +121,10 @@ _MOST_CONDITIONS = 1_000
 
 
 def compile_filter(tree: Tree, *, dataset_id: int, fields: FieldTable = ITEM_FIELDS) -> Compiled:
-    """What stands behind WHERE in a query FROM item (or folder, with DIR_FIELDS), and its parameters.
+    """What stands behind WHERE in a query FROM item, and its parameters. Raises BadRequest.
 
-    It restricts the rows to the dataset. Raises BadRequest.
+    With DIR_FIELDS in one FROM folder, with ANNOTATION_FIELDS in one FROM annotation. It restricts the rows to the
+    dataset.
     """
     compiler = _Compiler(fields)
     where = sql.SQL("{} AND {}").format(sql.SQL(fields.base), compiler.tree(tree))
@@ -173,6 +196,8 @@ def mentions(tree: Tree, field: str) -> bool:
             return mentions(part, field)
         case Condition() | ElementMatch():
             return tree.field == field
+        case HasAnnotation() | OfItem():  # their fields are of other rows
+            return False
 
 
 def _holds(operator: Operator, value: Any, text: str) -> bool:
@@ -206,6 +231,22 @@ _COMPARISONS: dict[str, LiteralString] = {
 }
 _JSON_COMPARISONS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
+
+class _Sure(sql.Composed):
+    """A test that is true or false, never NULL: what is not EXISTS can be an anti-join, what IS NOT TRUE cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    fields: FieldTable
+    exists: LiteralString
+
+
+_ANNOTATIONS = _Other(
+    ANNOTATION_FIELDS, "EXISTS (SELECT FROM annotation WHERE {} AND annotation.item_id = item.id AND {})"
+)
+_ITEMS = _Other(ITEM_FIELDS, "EXISTS (SELECT FROM item WHERE {} AND item.id = annotation.item_id AND {})")
+
 _TRUE = sql.SQL("TRUE")
 _FALSE = sql.SQL("FALSE")
 
@@ -219,7 +260,9 @@ class _Compiler:
         self._conditions = 0
         self._elements = 0
 
-    def tree(self, tree: Tree, element: sql.Composable | None = None, depth: int = 0) -> sql.Composable:
+    def tree(  # noqa: PLR0911 - one case a node
+        self, tree: Tree, element: sql.Composable | None = None, depth: int = 0
+    ) -> sql.Composable:
         """`element`: the JSON value in which the fields of the tree start."""
         if depth > DEEPEST:
             raise BadRequest(f"The filter is nested more than {DEEPEST} levels deep. Write it flatter.")
@@ -237,8 +280,26 @@ class _Compiler:
                 found = self._new_element()
                 inner = self.tree(part, sql.Identifier(found, "value"), depth + 1)
                 return self._some_element(document, path, found, inner)
+            case HasAnnotation(part):
+                return self._in_other(_ANNOTATIONS, ITEM_FIELDS, part, element, depth)
+            case OfItem(part):
+                return self._in_other(_ITEMS, ANNOTATION_FIELDS, part, element, depth)
             case _:
                 assert_never(tree)
+
+    def _in_other(
+        self, other: "_Other", own: FieldTable, part: Tree, element: sql.Composable | None, depth: int
+    ) -> sql.Composable:
+        """Whether some row of another table that belongs to this one fulfils `part`."""
+        here = self._fields
+        if element is not None or here not in (own, DIR_FIELDS):
+            raise BadRequest("join: items are joined with their annotations, and annotations with their items.")
+        if here is DIR_FIELDS:
+            return _FALSE
+        self._fields = other.fields
+        inner = self.tree(part, None, depth + 1)
+        self._fields = here
+        return _Sure([sql.SQL(other.exists).format(sql.SQL(other.fields.base), inner)])
 
     def _param(self, value: object, cast: LiteralString) -> sql.Composed:
         name = f"filter_{len(self.params)}"
@@ -289,11 +350,13 @@ class _Compiler:
 
     def _column_equals(self, field: Field, name: str, values: list[Any]) -> sql.Composable:
         column = sql.SQL(field.sql)
+        if field.folder_itself:
+            values = [meant for value in values for meant in _folders_meant(value)]
         has_text = field.kind in ("text", "path", "timestamp")
         patterns = [value for value in values if has_text and is_pattern(value)]
         self._count(len(patterns))
         tests = [self._matches(field, pattern) for pattern in patterns]
-        converted = (column_value(field, name, value) for value in values if value not in patterns)
+        converted = (column_value(field, name, value) for value in values if not (has_text and is_pattern(value)))
         plain = [value for value in converted if value is not None]
         one, many = CASTS[field.kind]
         if len(plain) == 1:
@@ -463,8 +526,18 @@ def _any_of(parts: Sequence[sql.Composable]) -> sql.Composable:
 
 
 def _not(part: sql.Composable) -> sql.Composable:
-    return sql.SQL("(({}) IS NOT TRUE)").format(part)
+    return _Sure([sql.SQL("(NOT {})" if isinstance(part, _Sure) else "(({}) IS NOT TRUE)").format(part)])
 
 
 def _within(frame: LiteralString | None, test: sql.Composable) -> sql.Composable:
-    return sql.SQL(frame).format(test) if frame else test
+    if frame is None:
+        return test
+    framed = sql.SQL(frame).format(test)
+    return _Sure([framed]) if frame.startswith("EXISTS") else framed
+
+
+def _folders_meant(value: Any) -> list[Any]:
+    """`/a/` is the folder `/a`, unless there is one whose name ends with a slash."""
+    if not isinstance(value, str) or not value.endswith("/") or value == "/":
+        return [value]
+    return [value, value.rstrip("/") or "/"]
