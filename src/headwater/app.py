@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 from headwater import __version__
 from headwater.api import (
     accounts,
+    annotations,
     api_keys,
     audit,
     bots,
@@ -40,6 +41,7 @@ from headwater.api import (
     projects,
     queries,
     quotas,
+    recipes,
     registries,
     schedules,
     streams,
@@ -129,6 +131,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         cloning,
         folders,
         datasets,
+        recipes,
         queries,
         deletions,
         csv_imports,
@@ -143,6 +146,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         uploads,
         tus,
         items,
+        annotations,
         commands,
         quotas,
         notifications,

@@ -174,6 +174,23 @@ async def _member(world: World) -> str:
     return email
 
 
+async def _ontology(world: World) -> str:
+    body = {"roots": [{"value": {"tag": "cat"}}], "projectIds": [world.project_id]}
+    return (await world.owner.post("/ontologies", json=body)).json()["id"]
+
+
+async def _ontology_with_attribute(world: World) -> str:
+    ontology_id = await _ontology(world)
+    body = {"items": [{"key": "1", "title": "Old", "type": "boolean"}]}
+    assert (await world.owner.patch(f"/ontologies/{ontology_id}/attributes", json=body)).status_code == 200
+    return ontology_id
+
+
+async def _recipe(world: World) -> str:
+    body = {"title": "r", "projectIds": [world.project_id]}
+    return (await world.owner.post("/recipes", json=body)).json()["id"]
+
+
 async def _project(world: World) -> str:
     """With the same people as the first one."""
     project_id = await world.new_project(world.callers["owner"])
@@ -181,6 +198,11 @@ async def _project(world: World) -> str:
         for name in PROJECT[1:]:
             await projects.set_member(conn, int(project_id, 16), world.people[name], name)
     return project_id
+
+
+async def _annotation(world: World) -> str:
+    body = [{"type": "class", "label": "cat"}]
+    return (await world.owner.post(f"/items/{world.item_id}/annotations", json=body)).json()[0]["id"]
 
 
 async def _item(world: World) -> str:
@@ -357,6 +379,29 @@ ROUTES: dict[tuple[str, str], Route] = {
     ),
     ("POST", "/api/v1/datasets/query"): Route(sends(json={})),
     ("GET", "/api/v1/datasets/{dataset_id}"): Route(sends()),
+    ("POST", "/api/v1/recipes"): Route(sends(json=lambda world: {"title": "r", "projectIds": [world.project_id]})),
+    ("GET", "/api/v1/recipes"): Route(sends()),
+    ("GET", "/api/v1/recipes/{recipe_id}"): Route(about("recipe_id", _recipe)),
+    ("PATCH", "/api/v1/recipes/{recipe_id}"): Route(about("recipe_id", _recipe, json={"title": "s"})),
+    ("DELETE", "/api/v1/recipes/{recipe_id}"): Route(about("recipe_id", _recipe)),
+    ("POST", "/api/v1/recipes/{recipe_id}/clone"): Route(about("recipe_id", _recipe, json={"shallow": True})),
+    ("POST", "/api/v1/ontologies"): Route(sends(json=lambda world: {"roots": [], "projectIds": [world.project_id]})),
+    ("GET", "/api/v1/ontologies"): Route(sends()),
+    ("GET", "/api/v1/ontologies/{ontology_id}"): Route(about("ontology_id", _ontology)),
+    ("PUT", "/api/v1/ontologies/{ontology_id}"): Route(about("ontology_id", _ontology, json={"roots": []})),
+    ("DELETE", "/api/v1/ontologies/{ontology_id}"): Route(about("ontology_id", _ontology)),
+    ("PATCH", "/api/v1/ontologies/{ontology_id}/labels"): Route(
+        about("ontology_id", _ontology, json={"labelsNode": [{"tag": "dog"}], "upsert": True})
+    ),
+    ("PATCH", "/api/v1/ontologies/{ontology_id}/addLabels"): Route(
+        about("ontology_id", _ontology, json={"labelsNode": [{"tag": "dog"}]})
+    ),
+    ("PATCH", "/api/v1/ontologies/{ontology_id}/attributes"): Route(
+        about("ontology_id", _ontology, json={"items": [{"key": "1", "title": "Old", "type": "boolean"}]})
+    ),
+    ("DELETE", "/api/v1/ontologies/{ontology_id}/attributes"): Route(
+        about("ontology_id", _ontology_with_attribute, json={"keys": ["1"]})
+    ),
     ("PATCH", "/api/v1/datasets/{dataset_id}"): Route(sends(json={"readonly": False})),
     ("DELETE", "/api/v1/datasets/{dataset_id}"): Route(about("dataset_id", World.new_dataset)),
     ("POST", "/api/v1/datasets/{dataset_id}/sync"): Route(sends()),
@@ -457,6 +502,11 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/items/{item_id}"): Route(sends()),
     ("PATCH", "/api/v1/items/{item_id}"): Route(sends(json={"metadata": {"user": {"a": 1}}})),
     ("DELETE", "/api/v1/items/{item_id}"): Route(about("item_id", _item)),
+    ("GET", "/api/v1/items/{item_id}/annotations"): Route(sends()),
+    ("POST", "/api/v1/items/{item_id}/annotations"): Route(sends(json=[{"type": "class", "label": "cat"}])),
+    ("GET", "/api/v1/annotations/{annotation_id}"): Route(about("annotation_id", _annotation)),
+    ("PUT", "/api/v1/annotations/{annotation_id}"): Route(about("annotation_id", _annotation, json={"label": "dog"})),
+    ("DELETE", "/api/v1/annotations/{annotation_id}"): Route(about("annotation_id", _annotation)),
     ("GET", "/api/v1/items/{item_id}/stream"): Route(sends()),
     ("GET", "/api/v1/items/{item_id}/thumbnail"): Route(about("item_id", _with_thumbnail)),
     ("POST", "/api/v1/projects/{project_id}/webhooks"): Route(_new_webhook),

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from headwater import ids
 from headwater.api.caller import Base, Caller, DatasetId, ItemId, Server, ServerDep, needs
-from headwater.catalog import commands, datasets, items, projects
+from headwater.catalog import commands, datasets, items, projects, recipes
 from headwater.catalog.accounts import Account
 from headwater.catalog.cloning import note_origin
 from headwater.catalog.datasets import Dataset
@@ -128,6 +128,7 @@ async def _new_dataset(
         )
     made = await datasets.create_dataset(conn, caller, project_id=project.id, driver_id=driver_id, name=name)
     await note_origin(conn, made.id, kind, [source.id for source in sources])
+    await recipes.inherit_recipes(conn, caller, made, sources)
     return await datasets.get_dataset(conn, caller, made.id)
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from headwater import ids, queue
 from headwater.api.caller import Base, Caller, Connection, DatasetId, needs
 from headwater.api.deletions import forget_deletions
-from headwater.catalog import commands, datasets, drivers, folders, projects
+from headwater.catalog import commands, datasets, drivers, folders, projects, recipes
 from headwater.errors import BadRequest, NotFound
 from headwater.ids import from_wire
 from headwater.wire import commands as wire_commands
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 @router.post("", openapi_extra=needs("manage_datasets"))
 async def create_dataset(body: wire.NewDatasetBody, caller: Caller, conn: Connection, base: Base) -> wire.DatasetJson:
-    """On a driver, the initial sync starts by itself unless `sync` is false."""
+    """With a recipe of its own, whose labels it uses. On a driver, the initial sync starts unless `sync` is false."""
     project = await projects.get_project(conn, caller, from_wire(body.projects[0], "project"), "manage_datasets")
     driver_id = None
     if body.driver is not None:
@@ -30,6 +30,8 @@ async def create_dataset(body: wire.NewDatasetBody, caller: Caller, conn: Connec
         if all(driver.id != driver_id for driver in await drivers.list_drivers(conn, project.id)):
             raise NotFound(f"No storage driver with id {body.driver} in this project.")
     dataset = await datasets.create_dataset(conn, caller, project_id=project.id, driver_id=driver_id, name=body.name)
+    if body.with_recipe:
+        await recipes.create_default_recipe(conn, caller, dataset)
     if driver_id is not None and body.sync:
         await sync.request_sync(conn, dataset, caller_id=caller.id)
     return wire.dataset(await datasets.get_dataset(conn, caller, dataset.id), base)
@@ -79,11 +81,17 @@ class DatasetPatch(BaseModel):
 async def update_dataset(
     dataset_id: DatasetId, body: DatasetPatch, caller: Caller, conn: Connection, base: Base, system: bool = False
 ) -> wire.DatasetJson:
-    """Change the name, user metadata and whether it is read-only; system metadata only with `?system=true`."""
+    """Change the name, user metadata and whether it is read-only; system metadata only with `?system=true`.
+
+    `metadata.system.recipes` switches to other recipes of its project.
+    """
     dataset = await datasets.get_dataset(conn, caller, dataset_id, "manage_datasets")
     metadata = None
     if body.metadata is not None:
         metadata = wire.patched_metadata(dataset.metadata, body.metadata, system=system)
+    recipe_ids = wire.patched_recipes(body.metadata) if body.metadata is not None and system else None
+    if recipe_ids is not None:
+        await recipes.switch_recipes(conn, caller, dataset, recipe_ids)
     await datasets.update_dataset(conn, caller, dataset, name=body.name, metadata=metadata, readonly=body.readonly)
     return wire.dataset(await datasets.get_dataset(conn, caller, dataset_id), base)
 

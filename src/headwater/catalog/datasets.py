@@ -41,6 +41,8 @@ class Dataset:
     annotated_items: int  # with at least one
     synced_at: datetime | None
     is_syncing: bool
+    recipe_ids: list[int]  # the first one's labels are the dataset's: catalog/recipes.py
+    unsearchable_paths: list[str]  # of metadata, that no filter looks into: catalog/searchable.py
     is_system: bool  # Binaries, which every project has: in no list, and goes with the project
     role: rights.Role  # of the account that asked, in the project
 
@@ -58,7 +60,7 @@ SELECT
     counter.items, counter.hidden_items, counter.missing_items, counter.trashed_items, counter.bytes,
     counter.prepared_items, counter.failed_items, counter.annotations, counter.annotated_items, counter.synced_at,
     EXISTS (SELECT FROM scan WHERE scan.dataset_id = dataset.id AND scan.state = 'running') AS is_syncing,
-    dataset.is_system,
+    dataset.recipe_ids, dataset.unsearchable_paths, dataset.is_system,
 """
 
 _JOINS = """

@@ -187,6 +187,17 @@ async def forget_project(conn: AsyncConnection[Any], project_id: int) -> None:
         """,
         {"id": project_id},
     )
+    for table in (SQL("recipe"), SQL("ontology")):  # which may belong to other projects, too
+        await conn.execute(
+            SQL(
+                """
+                DELETE FROM {table}
+                WHERE project_ids @> ARRAY[%s]::bigint[]
+                    AND NOT EXISTS (SELECT FROM project WHERE project.id = ANY({table}.project_ids))
+                """
+            ).format(table=table),
+            [project_id],
+        )
 
 
 async def list_contributors(conn: AsyncConnection[Any], project_ids: list[int]) -> dict[int, list[Contributor]]:

@@ -18,6 +18,7 @@ from headwater.wire.sync_rules import rules
 
 _DEEPEST_FOLDER = 100
 _RULES = "syncRules"
+_RECIPES = "recipes"
 
 
 class NewDatasetBody(BaseModel):
@@ -26,6 +27,9 @@ class NewDatasetBody(BaseModel):
     name: str
     projects: list[str] = Field(min_length=1, max_length=1)
     driver: str | None = Field(default=None, description="The id of a storage driver; without it, our own storage.")
+    with_recipe: bool = Field(
+        alias="createDefaultRecipe", default=True, description="With a recipe and an ontology of its own."
+    )
     sync: bool = Field(default=True, description="Start the initial sync of a driver's dataset at once.")
 
 
@@ -163,8 +167,9 @@ def _source(found: Dataset) -> str | None:
 
 
 def _metadata(found: Dataset) -> dict[str, Any]:
-    """With the rules of its sync, which are changed by a route of their own."""
+    """With its recipes, and the rules of its sync, which are changed by a route of their own."""
     metadata = {"system": {}, "user": {}} | found.metadata
+    metadata["system"] = {**metadata["system"], _RECIPES: [to_wire(recipe_id) for recipe_id in found.recipe_ids]}
     if found.is_system:
         metadata["system"] = {**metadata["system"], "scope": "system"}
     if found.driver_id is not None:
@@ -183,8 +188,18 @@ def patched_metadata(before: dict[str, Any], given: dict[str, Any], *, system: b
             raise BadRequest(f"metadata.{key} is a JSON object.")
     changes = {key: value for key, value in given.items() if value is not None and (system or key != "system")}
     if "system" in changes:
-        changes["system"] = {key: value for key, value in changes["system"].items() if key != _RULES}
+        changes["system"] = {key: value for key, value in changes["system"].items() if key not in (_RULES, _RECIPES)}
     return before | changes
+
+
+def patched_recipes(given: dict[str, Any]) -> list[int] | None:
+    """The recipes that a change of metadata names; None where it says nothing. Raises BadRequest, NotFound."""
+    recipes = (given.get("system") or {}).get(_RECIPES)
+    if recipes is None:
+        return None
+    if not isinstance(recipes, list) or not all(isinstance(recipe, str) for recipe in recipes):
+        raise BadRequest("metadata.system.recipes is a list of ids of recipes.")
+    return [from_wire(recipe, "recipe") for recipe in recipes]
 
 
 class TreeNode(TypedDict):
