@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 from headwater.catalog.fields import ITEM_FIELDS
-from headwater.catalog.query import And, Condition, ElementMatch, Not, Or, Page, Tree
+from headwater.catalog.query import And, Condition, ElementMatch, HasAnnotation, Not, OfItem, Or, Page, Tree
 from headwater.errors import BadRequest
 
 _log = logging.getLogger(__name__)
@@ -69,6 +69,10 @@ def _shape(tree: Tree) -> str:
             return f"{'and' if isinstance(tree, And) else 'or'}({', '.join(inner)})"
         case Not(part):
             return f"not({_shape(part)})"
+        case HasAnnotation(part):
+            return f"annotation({_shape(part)})"
+        case OfItem(part):
+            return f"item({_shape(part)})"
 
 
 def paths_of(tree: Tree | None, page: Page | None = None) -> list[str]:
@@ -86,6 +90,8 @@ def _fields(tree: Tree) -> Iterator[str]:
                 yield from _fields(part)
         case Not(part):
             yield from _fields(part)
+        case HasAnnotation() | OfItem():  # their fields are of other rows
+            pass
 
 
 def can_be_indexed(path: str) -> bool:

@@ -11,8 +11,9 @@ from operator import ge, gt, le, lt
 from typing import Any, assert_never, cast
 
 from headwater.catalog.fields import list_of, truth_of
-from headwater.catalog.query import And, Condition, ElementMatch, Not, Or, Tree
+from headwater.catalog.query import And, Condition, ElementMatch, HasAnnotation, Not, OfItem, Or, Tree
 from headwater.catalog.wildcards import Parts, is_pattern, text_parts
+from headwater.errors import BadRequest
 
 Predicate = Callable[[Any], bool]
 
@@ -31,6 +32,19 @@ def load(text: str) -> Any:
 def number_of(value: float) -> int | Decimal:
     """As PostgreSQL reads the number that JSON writes."""
     return Decimal(repr(value)) if isinstance(value, float) else value
+
+
+def exact(value: Any) -> Any:
+    """The same with numbers as `load` reads them."""
+    match value:
+        case float():
+            return number_of(value)
+        case list():
+            return [exact(element) for element in cast("list[Any]", value)]
+        case dict():
+            return {key: exact(inner) for key, inner in cast("dict[str, Any]", value).items()}
+        case _:
+            return value
 
 
 def of_value(part: Condition | ElementMatch) -> Predicate:  # noqa: PLR0911 - one case an operator
@@ -86,6 +100,8 @@ def of_document(tree: Tree) -> Predicate:
             return _negation(of_document(part))
         case Condition() | ElementMatch():
             return _at_field(tree)
+        case HasAnnotation() | OfItem():
+            raise BadRequest("join: items are joined with their annotations, and annotations with their items.")
         case _:
             assert_never(tree)
 
