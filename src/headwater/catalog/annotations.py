@@ -5,16 +5,19 @@ the item's row is locked before its annotations, the counters come last. No even
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, LiteralString
 
 import orjson
 from psycopg import AsyncConnection
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 from psycopg.types.json import Jsonb
 
+from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import CounterChange, count
 from headwater.errors import NotFound
 
@@ -45,6 +48,8 @@ class Annotation(Content):
     updated_at: datetime
     updated_by: str
 
+
+_CONTENT = tuple(field.name for field in fields(Content))
 
 # The emails of accounts, which are never removed; looked up a row, so that a page reads as few as it has.
 _SELECT: LiteralString = """
@@ -79,10 +84,20 @@ async def lock_annotation(conn: AsyncConnection[Any], annotation_id: int) -> Ann
 async def find_annotations(
     conn: AsyncConnection[Any], where: Composed, order: Composed, parameters: Mapping[str, object]
 ) -> list[Annotation]:
-    """Those that a compiled filter asks for: `where` and `order` of catalog/query.py over the table annotation."""
+    """Those that a compiled filter asks for: `where` and `order` of catalog/query.py over the table annotation.
+
+    Their JSON values are the bytes that the database wrote, which an answer passes on: reading them takes longer than
+    all the rest.
+    """
     cursor = conn.cursor(row_factory=class_row(Annotation))
+    cursor.adapters.register_loader("jsonb", _Unread)
     await cursor.execute(SQL(_SELECT) + SQL("WHERE ") + where + SQL(" ") + order, parameters, prepare=False)
     return await cursor.fetchall()
+
+
+class _Unread(Loader):
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)
 
 
 async def count_annotations(conn: AsyncConnection[Any], where: Composed, parameters: Mapping[str, object]) -> int:
@@ -129,6 +144,13 @@ async def of_items(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequen
     return found
 
 
+async def dataset_of(conn: AsyncConnection[Any], item_id: int) -> int | None:
+    """The dataset of an item; None if there is no such item."""
+    cursor = await conn.execute("SELECT dataset_id FROM item WHERE id = %s", [item_id])
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
 async def reserve_ids(conn: AsyncConnection[Any], number: int) -> list[int]:
     """Ids for annotations that are to be added now, in their order."""
     cursor = await conn.execute("SELECT nextval('annotation_id_seq') FROM generate_series(1, %s)", [number])
@@ -142,9 +164,9 @@ async def add_annotations(
     ids: Sequence[int],
     contents: Sequence[Content],
     *,
-    creator_id: int,
-) -> datetime:
-    """Add them to an item, with ids of `reserve_ids`. Returns when. Raises NotFound when the item is gone."""
+    creator: Account,
+) -> list[Annotation]:
+    """Add them to an item, with ids of `reserve_ids`. Raises NotFound when the item is gone."""
     cursor = await conn.execute(
         """
         UPDATE item
@@ -179,7 +201,7 @@ async def add_annotations(
         {
             "dataset_id": dataset_id,
             "item_id": item_id,
-            "creator_id": creator_id,
+            "creator_id": creator.id,
             "ids": list(ids),
             "types": [one.type for one in contents],
             "labels": [one.label for one in contents],
@@ -195,7 +217,19 @@ async def add_annotations(
     )
     newly_annotated = now_there == len(contents)
     await count(conn, dataset_id, CounterChange(annotations=len(contents), annotated_items=int(newly_annotated)))
-    return at
+    return [
+        Annotation(
+            *(getattr(content, name) for name in _CONTENT),
+            id=number,
+            dataset_id=dataset_id,
+            item_id=item_id,
+            creator=creator.email,
+            created_at=at,
+            updated_at=at,
+            updated_by=creator.email,
+        )
+        for number, content in zip(ids, contents, strict=True)
+    ]
 
 
 def _json(value: Any) -> str | None:
@@ -203,9 +237,11 @@ def _json(value: Any) -> str | None:
 
 
 async def update_annotation(
-    conn: AsyncConnection[Any], annotation: Annotation, content: Content, *, updated_by_id: int
+    conn: AsyncConnection[Any], annotation: Annotation, content: Content, *, updated_by: Account
 ) -> None:
-    """Give an annotation of `lock_annotation` its new content."""
+    """Give an annotation of `lock_annotation` its new content. Nothing is written where it has it already."""
+    if all(getattr(annotation, name) == getattr(content, name) for name in _CONTENT):
+        return
     await conn.execute(
         """
         UPDATE annotation
@@ -225,7 +261,7 @@ async def update_annotation(
             "system": Jsonb(content.system_metadata),
             "user": Jsonb(content.user_metadata),
             "extra": _jsonb(content.extra),
-            "updated_by_id": updated_by_id,
+            "updated_by_id": updated_by.id,
             "dataset_id": annotation.dataset_id,
             "id": annotation.id,
         },
