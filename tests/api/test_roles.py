@@ -205,11 +205,6 @@ async def _annotation(world: World) -> str:
     return (await world.owner.post(f"/items/{world.item_id}/annotations", json=body)).json()[0]["id"]
 
 
-async def _annotation(world: World) -> str:
-    body = [{"type": "class", "label": "cat"}]
-    return (await world.owner.post(f"/items/{world.item_id}/annotations", json=body)).json()[0]["id"]
-
-
 async def _item(world: World) -> str:
     return (await world.upload(world.dataset_id, f"/{unique('item')}.txt", b"x"))["id"]
 
@@ -507,11 +502,6 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/items/{item_id}"): Route(sends()),
     ("PATCH", "/api/v1/items/{item_id}"): Route(sends(json={"metadata": {"user": {"a": 1}}})),
     ("DELETE", "/api/v1/items/{item_id}"): Route(about("item_id", _item)),
-    ("GET", "/api/v1/items/{item_id}/annotations"): Route(sends()),
-    ("POST", "/api/v1/items/{item_id}/annotations"): Route(sends(json=[{"type": "class", "label": "cat"}])),
-    ("GET", "/api/v1/annotations/{annotation_id}"): Route(about("annotation_id", _annotation)),
-    ("PUT", "/api/v1/annotations/{annotation_id}"): Route(about("annotation_id", _annotation, json={"label": "dog"})),
-    ("DELETE", "/api/v1/annotations/{annotation_id}"): Route(about("annotation_id", _annotation)),
     ("GET", "/api/v1/items/{item_id}/annotations"): Route(sends()),
     ("POST", "/api/v1/items/{item_id}/annotations"): Route(sends(json=[{"type": "class", "label": "cat"}])),
     ("GET", "/api/v1/annotations/{annotation_id}"): Route(about("annotation_id", _annotation)),
