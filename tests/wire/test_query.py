@@ -6,10 +6,19 @@ from typing import Any
 
 import pytest
 
-from headwater.catalog.query import And, Condition, ElementMatch, Not, Or
+from headwater.catalog.query import EVERYTHING, And, Condition, ElementMatch, HasAnnotation, Not, OfItem, Or
 from headwater.errors import BadRequest
 from headwater.ids import to_wire
-from headwater.wire.query import KeysetAfter, parse_filter, parse_items_query
+from headwater.wire.query import (
+    AnnotationsQuery,
+    Context,
+    KeysetAfter,
+    parse_annotations_query,
+    parse_filter,
+    parse_items_query,
+    parse_query,
+    whole_filter,
+)
 
 SDK_QUERIES: dict[str, Any] = json.loads((Path(__file__).parent / "sdk_queries.json").read_text("utf-8"))
 DEFAULT = [{"hidden": False}, {"type": "file"}]
@@ -55,8 +64,8 @@ def test_conditions(conditions, tree):
         ({"filter": {"$and": {}}}, r"filter\.\$and: must be a list"),
         ({"filter": {"$and": [{"a": 1}, 5]}}, r"filter\.\$and\[1\]: must be an object"),
         ({"filter": {"$or": []}}, r"filter\.\$or: \[\] is no choice"),
-        ({"filter": {"$xor": []}}, r"filter\.\$xor: between conditions"),
-        ({"filter": {"$gt": 5}}, r"filter\.\$gt: between conditions"),
+        ({"filter": {"$xor": []}}, r"filter\.\$xor: there is no such operator here"),
+        ({"filter": {"$gt": 5}}, r"filter\.\$gt: there is no such operator here"),
         ({"filter": {"a": {}}}, r"filter\.a: \{\} says nothing"),
         ({"filter": {"a": {"$gt": 5, "b": 1}}}, r"filter\.a: operators and names"),
         ({"filter": {"a": {"$regex": "x"}}}, r"filter\.a\.\$regex: there is no such operator.*\$match"),
@@ -73,10 +82,24 @@ def test_conditions(conditions, tree):
         ({"pageSize": 1.5}, r"pageSize: must be a whole number"),
         ({"resource": "annotations"}, r"resource: 'annotations' cannot be queried here"),
         ({"resource": 5}, r"resource: 5 cannot"),
-        ({"join": {"filter": {"$and": [{"label": "cat"}]}}}, r"join: items cannot be chosen by their annotations"),
         ({"join": "x"}, r"join: must be an object"),
-        ({"intersect": {"query": {}}}, r"intersect: sets of queries"),
-        ({"except": {"query": {}}}, r"except: sets of queries"),
+        ({"join": 0}, r"join: must be an object"),
+        ({"join": {"filter": [{"label": "cat"}]}}, r"join\.filter: must be an object"),
+        ({"join": {"filter": {"label": {"$is": "cat"}}}}, r"join\.filter\.label\.\$is: there is no such operator"),
+        (
+            {"join": {"on": {"resource": "items"}}},
+            r"join\.on\.resource: 'items' cannot be joined here; \"annotations\"",
+        ),
+        ({"join": {"on": {"local": "id"}}}, r"join\.on\.local: 'id' cannot be joined here; \"itemId\""),
+        ({"intersect": {"filter": {}}}, r"intersect: looks like"),
+        ({"intersect": []}, r"intersect: must be an object"),
+        ({"except": {"query": []}}, r"except: looks like"),
+        ({"except": {"query": {"filter": {"$xor": 1}}}}, r"except\.query\.filter\.\$xor: there is no such operator"),
+        ({"except": {"query": {"resource": "annotations"}}}, r"except\.query\.resource: sets are of one resource"),
+        ({"except": {"query": {"join": {"on": 5}}}}, r"except\.query\.join\.on: must be an object"),
+        ({"filter": {"$and": [{"join": {"filter": 5}}]}}, r"filter\.\$and\[0\]\.join\.filter: must be an object"),
+        ({"filter": {"$and": [{}] * 10_001}}, r"filter\.\$and: the filter has more than 10,000 parts"),
+        ({"sort": {str(number): "ascending" for number in range(21)}}, r"sort: by 20 fields at most"),
         ({"references": {"operation": "create"}}, r"references: there are no tasks"),
         ({"$and": [{"a": 1}]}, r"\$and: conditions belong under \"filter\""),
         ({"filter": {}, "update": {}, "delete": True}, r"one query does one"),
@@ -86,6 +109,8 @@ def test_conditions(conditions, tree):
         ({"filter": {}, "update": []}, r"update: must be an object"),
         ({"systemSpace": "yes"}, r"systemSpace: must be true or false"),
         ({"context": []}, r"context: must be an object"),
+        ({"context": {"projects": "x"}}, r"context\.projects: must be a list"),
+        ({"context": {"datasets": [5]}}, r"context\.datasets: ids are texts, not 5"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(body, says):
@@ -100,16 +125,16 @@ def test_depth_has_an_end(wrap):
     conditions: Any = {"a": 1}
     for _ in range(500):
         conditions = wrap(conditions)
-    with pytest.raises(BadRequest, match="50 levels"):
+    with pytest.raises(BadRequest, match="levels deep"):
         parse_items_query({"filter": conditions})
     values: Any = {"$not": 5}
     for _ in range(500):
         values = {"$not": values}
-    with pytest.raises(BadRequest, match="50 levels"):
+    with pytest.raises(BadRequest, match="levels deep"):
         parse_items_query({"filter": {"a": values}})
 
 
-@pytest.mark.parametrize("name", sorted(SDK_QUERIES.keys() - {"join"}))
+@pytest.mark.parametrize("name", sorted(SDK_QUERIES))
 def test_bodies_of_the_sdk_are_taken(name):
     parse_items_query(SDK_QUERIES[name])
 
@@ -119,8 +144,6 @@ def test_what_the_sdk_sends_and_means_nothing_by():
         query = parse_items_query({"filter": {"$and": DEFAULT}, **body})
         assert query.files == SHOWN
         assert query.page.sort == ()
-    with pytest.raises(BadRequest, match="annotations"):
-        parse_items_query(SDK_QUERIES["join"])
 
 
 def test_pages():
@@ -231,6 +254,99 @@ def test_what_is_to_be_done_is_passed_through():
     assert query.system_space
     assert not query.delete
     assert parse_items_query(SDK_QUERIES["delete"]).delete
-    assert parse_items_query(SDK_QUERIES["context"]).context == {"datasets": [to_wire(1)]}
+    assert parse_items_query(SDK_QUERIES["context"]).context == Context(dataset_ids=frozenset({1}))
     assert parse_items_query({}).update is None
     assert parse_items_query({"filter": {}, "update": {}}).update == {}
+
+
+CAT = Condition("label", "eq", "cat")
+ON_ITEMS = {"resource": "annotations", "local": "itemId", "forigen": "id"}
+
+
+@pytest.mark.parametrize(
+    ("body", "tree"),
+    [
+        ({"join": {"on": ON_ITEMS, "filter": {"$and": [{"label": "cat"}]}}}, HasAnnotation(CAT)),
+        ({"join": {"filter": {"label": "cat"}}}, HasAnnotation(CAT)),
+        ({"join": {"on": ON_ITEMS, "filter": {"$and": []}}}, EVERYTHING),
+        (
+            {"filter": {"a": 1}, "join": {"filter": {"label": "cat"}}},
+            And((Condition("a", "eq", 1), HasAnnotation(CAT))),
+        ),
+        (
+            {"filter": {"a": 1, "join": {"filter": {"label": "cat"}}}},
+            And((Condition("a", "eq", 1), HasAnnotation(CAT))),
+        ),
+        ({"filter": {"$not": {"join": {"filter": {"label": "cat"}}}}}, Not(HasAnnotation(CAT))),
+        ({"intersect": {"query": {"filter": {"a": 1}}}}, Condition("a", "eq", 1)),
+        ({"except": {"query": {"filter": {"a": 1}}}}, Not(Condition("a", "eq", 1))),
+        ({"except": {"query": {"join": {"filter": {"label": "cat"}}}}}, Not(HasAnnotation(CAT))),
+        (
+            {"except": {"query": {"filter": {"a": 1}, "except": {"query": {"filter": {"b": 2}}}}}},
+            Not(And((Condition("a", "eq", 1), Not(Condition("b", "eq", 2))))),
+        ),
+    ],
+)
+def test_joins_and_sets(body, tree):
+    assert parse_items_query(body).files == tree
+    assert parse_items_query({"filter": whole_filter(body)}).files == tree
+
+
+def test_what_is_left_without_everything_is_nothing():
+    assert parse_items_query({"except": {"query": {}}}).files is None
+
+
+def test_a_filter_with_a_join_is_not_the_default_and_has_no_kept_total():
+    body = {"filter": {"$and": [*DEFAULT]}, "join": {"filter": {"label": "cat"}}, "sort": {"id": "ascending"}}
+    assert not parse_items_query(body).is_default
+    body["filter"]["$and"].append({"id": {"$gt": to_wire(5)}})
+    later = parse_items_query(body)
+    assert later.keyset_after == KeysetAfter(5, descending=False)
+    assert not later.is_default_without_keyset
+
+
+def test_annotations_are_asked_for_by_their_own_fields_and_by_their_items():
+    on = {"resource": "items", "local": "id", "forigen": "itemId"}
+    asked = parse_query(
+        {
+            "resource": "annotations",
+            "filter": {"$and": [{"type": {"$in": ["/box", "point"]}}, {"id": {"$lt": to_wire(9)}}]},
+            "join": {"on": on, "filter": {"$and": [{"metadata.system.mimetype": "image*"}]}},
+            "sort": {"id": "descending"},
+            "delete": True,
+        }
+    )
+    assert isinstance(asked, AnnotationsQuery)
+    assert asked.tree == And(
+        (
+            Condition("type", "in", ["box", "point"]),
+            Condition("id", "lt", to_wire(9)),
+            OfItem(Condition("metadata.system.mimetype", "eq", "image*")),
+        )
+    )
+    assert asked.keyset_after == KeysetAfter(9, descending=True)
+    assert (asked.delete, asked.update) == (True, None)
+    with pytest.raises(BadRequest, match=r"join\.on\.resource"):
+        parse_annotations_query({"resource": "annotations", "join": {"on": ON_ITEMS}})
+    with pytest.raises(BadRequest, match="cannot be queried"):
+        parse_query({"resource": "models"})
+
+
+def test_what_is_nested_in_one_object_is_asked_of_one_object():
+    reference = {"metadata.system.refs": {"id": {"$in": ["5"]}, "metadata": {"status": {"$in": ["done"]}}}}
+    inside = And((Condition("id", "in", ["5"]), Condition("metadata.status", "in", ["done"])))
+    assert parse_filter(reference) == ElementMatch("metadata.system.refs", inside)
+    for apart in (
+        {"metadata.user.a": {"b": {"$ne": 1}, "c": 2}},  # may be missing
+        {"metadata": {"user": {"b": 1, "c": 2}}},  # is no list
+        {"metadata.system.etl": {"state": "failed", "b": 1}},  # is a field of ours
+    ):
+        assert isinstance(parse_filter(apart), And)
+
+
+def test_a_context_covers_what_it_names():
+    assert Context().covers(1, 2)
+    assert Context(frozenset({1}), frozenset({2})).covers(1, 2)
+    assert not Context(frozenset({1}), frozenset({3})).covers(1, 2)
+    assert not Context(frozenset()).covers(1, 2)
+    assert parse_items_query({"context": {"projects": [to_wire(1), "no id"]}}).context == Context(frozenset({1}))

@@ -10,7 +10,7 @@ from headwater.catalog.selections import Summary
 from headwater.errors import BadRequest
 from headwater.wire.deletions import folder
 from headwater.wire.items import metadata_patch
-from headwater.wire.query import refuse_unsupported
+from headwater.wire.query import whole_filter
 
 
 class BulkUpdateBody(BaseModel):
@@ -97,8 +97,7 @@ def wanted(query: Mapping[str, Any], in_folder: str | None = None) -> dict[str, 
     """What a job keeps of a selection. Raises BadRequest without a filter, which would take the whole dataset."""
     if not isinstance(query.get("filter"), Mapping):
         raise BadRequest('query.filter is missing. To change every item, say so: {"filter": {}}.')
-    refuse_unsupported(query)
-    kept: dict[str, Any] = {"filter": query["filter"]}
+    kept: dict[str, Any] = {"filter": whole_filter(query)}
     return kept if in_folder is None else kept | {"folder": folder(in_folder)}
 
 

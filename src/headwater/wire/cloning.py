@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from headwater.errors import BadRequest
 from headwater.ids import from_wire
-from headwater.wire.query import parse_items_query
+from headwater.wire.query import parse_items_query, whole_filter
 
 
 class Params(BaseModel):
@@ -79,7 +79,7 @@ def wanted(body: CloneBody) -> dict[str, Any]:
     asked = parse_items_query(query)
     if asked.delete or asked.update is not None:
         raise BadRequest("filter: it asks for a change of the items that it chooses. Leave out update and delete.")
-    kept: dict[str, Any] = {"filter": query.get("filter") or {}}
+    kept: dict[str, Any] = {"filter": whole_filter(query)}
     if body.folder is not None:
         kept["folder"] = "/" + body.folder.strip("/")
     return kept
