@@ -42,16 +42,25 @@ async def patch_items(
         ), merged AS MATERIALIZED (
             SELECT
                 id, user_metadata AS user_before, system_metadata AS system_before,
-                jsonb_deep_merge(user_metadata, %(user)s) AS user_after,
-                jsonb_deep_merge(system_metadata, %(system)s) AS system_after
+                CASE WHEN %(user)s = '{}' THEN user_metadata ELSE jsonb_deep_merge(user_metadata, %(user)s) END
+                    AS user_after,
+                CASE WHEN %(system)s = '{}' THEN system_metadata ELSE jsonb_deep_merge(system_metadata, %(system)s) END
+                    AS system_after
             FROM before
         ), fitting AS MATERIALIZED (
             SELECT
-                merged.*,
-                user_after <> user_before AS is_user_changed,
-                greatest(octet_length(user_after::text), octet_length(system_after::text)) > %(largest)s AS is_too_large
-            FROM merged
-            WHERE user_after <> user_before OR system_after <> system_before
+                compared.*,
+                greatest(
+                    CASE WHEN is_user_changed THEN octet_length(user_after::text) END,
+                    CASE WHEN is_system_changed THEN octet_length(system_after::text) END
+                ) > %(largest)s AS is_too_large
+            FROM (
+                SELECT
+                    merged.*, user_after <> user_before AS is_user_changed,
+                    system_after <> system_before AS is_system_changed
+                FROM merged
+            ) AS compared
+            WHERE is_user_changed OR is_system_changed
         ), written AS (
             UPDATE item
             SET user_metadata = fitting.user_after, system_metadata = fitting.system_after, updated_at = now(),

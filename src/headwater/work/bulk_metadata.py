@@ -20,7 +20,7 @@ from headwater.work.workplace import Workplace
 
 TASK = "change_items"
 UPDATE_KIND, SPLIT_KIND = "UpdateItems", "SplitItems"
-_PIECE_ITEMS = 1_000
+_PIECE_ITEMS = 3_000
 _SUBSETS = ("train", "validation", "test")
 
 
