@@ -6,12 +6,10 @@ takes its share of the same processors.
 """
 
 import asyncio
-import multiprocessing
 import os
 import random
 import socket
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
@@ -24,16 +22,16 @@ from psycopg import AsyncConnection
 from bench.bucket import make_bucket
 from bench.ground import Ground, installed, make_dataset, say, temporary_folder
 from bench.load import Expected, Tally, load
+from bench.processes import answering, child, listening, owner_token
 from bench.report import Figure
 from headwater import children
 from headwater.catalog import datasets, items, organizations, projects
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.items import Written
 from headwater.ids import to_wire
-from headwater.tokens import Signer
 from headwater.work.places import Places
 from headwater.work.preprocess import thumbnail_key
-from headwater.workplace import load_signing_key, open_workplace
+from headwater.workplace import open_workplace
 from tests.servers import S3Server, seaweedfs
 
 ITEMS = 400
@@ -65,8 +63,8 @@ def measure() -> Iterator[Figure]:
         temporary_folder() as folder,
         seaweedfs(folder / "seaweedfs") as server,
         installed(folder) as ground,
-        _listening() as (listener, port),
-        _child(children.run_api, os.getpid(), ground.settings, ground.database_url, listener) as api,
+        listening() as (listener, port),
+        child(children.run_api, os.getpid(), ground.settings, ground.database_url, listener) as api,
     ):
         yield from uvloop.run(_measure(ground, server, port, api))
 
@@ -81,8 +79,8 @@ async def _measure(ground: Ground, server: S3Server, port: int, api: int) -> lis
             say(f"serving: {ITEMS:,} items for {dataset.name}")
             ids = await _fill(place.places, ground, dataset)
             cases += _cases(dataset, ids, server if dataset is in_bucket else None)
-        token = await _token(ground)
-    await _answering(port)
+        token = await owner_token(ground)
+    await answering(port)
     results: dict[str, list[tuple[_Case, list[Tally], list[Tally]]]] = {}
     for case in cases:
         ours, bare = await _both(case, port, token)
@@ -139,27 +137,11 @@ def _cases(dataset: Dataset, ids: list[int], server: S3Server | None) -> list[_C
     return cases
 
 
-async def _token(ground: Ground) -> str:
-    async with await AsyncConnection.connect(ground.database_url) as conn:
-        owner = await organizations.get_owner(conn)
-    return Signer(load_signing_key(ground.settings)).sign(account_id=owner.id, email=owner.email)
-
-
-async def _answering(port: int) -> None:
-    async with asyncio.timeout(30), httpx.AsyncClient() as client:
-        while True:
-            try:
-                (await client.get(f"http://127.0.0.1:{port}/readyz")).raise_for_status()
-                break
-            except httpx.HTTPError:
-                await asyncio.sleep(0.1)
-
-
 async def _both(case: _Case, port: int, token: str) -> tuple[list[Tally], list[Tally]]:
     """Ours and the bare application take turns."""
     ours, bare = [], []
-    with _listening() as (listener, bare_port), _child(_run_bare, case.expected, listener):
-        await _answering(bare_port)
+    with listening() as (listener, bare_port), child(_run_bare, case.expected, listener):
+        await answering(bare_port)
         floor = Expected(case.expected.status, case.expected.size_bytes)
         for round_ in range(_ROUNDS + 1):
             asked = {"count": REQUESTS if round_ else ITEMS, "connections": _CONNECTIONS, "token": token}
@@ -212,26 +194,6 @@ def _figure(name: str, found: list[tuple[_Case, list[Tally], list[Tally]]], memo
             "api_bytes": memory_bytes,
         },
     )
-
-
-@contextmanager
-def _listening() -> Generator[tuple[socket.socket, int]]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(1024)
-        yield listener, listener.getsockname()[1]
-
-
-@contextmanager
-def _child(run: Any, *arguments: Any) -> Generator[int]:
-    """A process of its own, as the supervisor starts it; yields its id."""
-    process = multiprocessing.get_context("spawn").Process(target=run, args=arguments, daemon=True)
-    process.start()
-    try:
-        yield process.pid or 0
-    finally:
-        process.terminate()
-        process.join(10)
 
 
 def _run_bare(expected: Expected, listener: socket.socket) -> None:

@@ -20,8 +20,8 @@ import uvloop
 
 from bench.bucket import make_bucket, open_store
 from bench.ground import Ground, installed, make_dataset, say, temporary_folder
+from bench.processes import answering, child, listening, owner_token
 from bench.report import Figure
-from bench.serving import _answering, _child, _listening, _token
 from headwater import children
 from headwater.ids import to_wire
 from tests.servers import S3Server, seaweedfs
@@ -40,8 +40,8 @@ def measure() -> Iterator[Figure]:
         temporary_folder() as folder,
         seaweedfs(folder / "seaweedfs") as server,
         installed(folder) as ground,
-        _listening() as (listener, port),
-        _child(children.run_api, os.getpid(), ground.settings, ground.database_url, listener) as api,
+        listening() as (listener, port),
+        child(children.run_api, os.getpid(), ground.settings, ground.database_url, listener) as api,
     ):
         file = folder / "large.bin"
         _write(file, SIZE_BYTES)
@@ -52,8 +52,8 @@ def measure() -> Iterator[Figure]:
 async def _prepare(ground: Ground, server: S3Server, port: int) -> tuple[str, str]:
     await make_bucket(server, _BUCKET)
     dataset = await make_dataset(ground, server, _BUCKET, "ours")
-    await _answering(port)
-    return to_wire(dataset.id), await _token(ground)
+    await answering(port)
+    return to_wire(dataset.id), await owner_token(ground)
 
 
 def _write(file: Path, size_bytes: int) -> None:

@@ -23,8 +23,8 @@ from obstore.store import S3Store
 
 from bench.bucket import make_bucket, open_store
 from bench.ground import Ground, installed, make_dataset, say, temporary_folder
+from bench.processes import answering, child, listening, owner_token
 from bench.report import Figure
-from bench.serving import _answering, _child, _listening, _token
 from headwater import children
 from headwater.ids import to_wire
 from tests.servers import S3Server, seaweedfs
@@ -58,8 +58,8 @@ def measure() -> Iterator[Figure]:
         temporary_folder() as folder,
         seaweedfs(folder / "weed") as weed,
         installed(folder) as ground,
-        _listening() as (listener, port),
-        _child(children.run_api, os.getpid(), ground.settings, ground.database_url, listener),
+        listening() as (listener, port),
+        child(children.run_api, os.getpid(), ground.settings, ground.database_url, listener),
     ):
         reach = asyncio.run(_prepare(ground, weed, port))
         yield from _measure(folder, weed, reach)
@@ -77,8 +77,8 @@ class _Reach:
 async def _prepare(ground: Ground, weed: S3Server, port: int) -> _Reach:
     await make_bucket(weed, _BUCKET)
     dataset = await make_dataset(ground, weed, _BUCKET)
-    await _answering(port)
-    return _Reach(f"http://127.0.0.1:{port}", await _token(ground), to_wire(dataset.id))
+    await answering(port)
+    return _Reach(f"http://127.0.0.1:{port}", await owner_token(ground), to_wire(dataset.id))
 
 
 def _measure(folder: Path, weed: S3Server, reach: _Reach) -> Iterator[Figure]:
