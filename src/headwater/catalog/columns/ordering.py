@@ -31,7 +31,15 @@ def part_of(segment: int, mask: Mask) -> Part:
     return Part(segment, mask, int(np.count_nonzero(mask)))
 
 
-def ranked(parts: Sequence[Part], keys: Sequence[Key], first: int, last: int, *, descending_ids: bool) -> Rows:
+def ranked(
+    parts: Sequence[Part],
+    keys: Sequence[Key],
+    first: int,
+    last: int,
+    *,
+    descending_ids: bool,
+    check: Callable[[], None] = lambda: None,
+) -> Rows:
     """The rows of ranks from `first` up to, but without, `last`. The parts are in the order of segments.
 
     Rows that are equal come by id. Reads each key about twice, however deep the page lies.
@@ -42,24 +50,33 @@ def ranked(parts: Sequence[Part], keys: Sequence[Key], first: int, last: int, *,
     if not keys:
         return _by_position(parts, first, last, descending=descending_ids)
     key, *rest = keys
-    low, high, below = _bounds(parts, key, first, last)
-    at_low = _narrowed(parts, key, lambda values: values == low)
-    lowest = sum(part.count for part in at_low)
+    low, high, below = _bounds(parts, key, first, last, check)
+    at_low: list[Part] = []
+    between: list[Part] = []
+    at_high: list[Part] = []
+    for part in parts:
+        check()
+        values = key(part.segment)
+        _add(at_low, part, values == low)
+        if low != high:
+            _add(between, part, (values > low) & (values < high))
+            _add(at_high, part, values == high)
     if low == high:
-        return ranked(at_low, rest, first - below, last - below, descending_ids=descending_ids)
-    between = _narrowed(parts, key, lambda values: (values > low) & (values < high))
-    at_high = _narrowed(parts, key, lambda values: values == high)
+        return ranked(at_low, rest, first - below, last - below, descending_ids=descending_ids, check=check)
+    lowest = sum(part.count for part in at_low)
     higher = last - below - lowest - sum(part.count for part in between)
     return [
-        *ranked(at_low, rest, first - below, lowest, descending_ids=descending_ids),
+        *ranked(at_low, rest, first - below, lowest, descending_ids=descending_ids, check=check),
         *_sorted(between, keys, descending_ids=descending_ids),
-        *ranked(at_high, rest, 0, higher, descending_ids=descending_ids),
+        *ranked(at_high, rest, 0, higher, descending_ids=descending_ids, check=check),
     ]
 
 
-def _narrowed(parts: Sequence[Part], key: Key, test: Callable[[Array], Mask]) -> list[Part]:
-    narrowed = (part_of(part.segment, part.mask & test(key(part.segment))) for part in parts)
-    return [part for part in narrowed if part.count]
+def _add(parts: list[Part], part: Part, mask: Mask) -> None:
+    """The rows of the part where the mask is true, too, if there are any."""
+    narrowed = part_of(part.segment, part.mask & mask)
+    if narrowed.count:
+        parts.append(narrowed)
 
 
 def _by_position(parts: Sequence[Part], first: int, last: int, *, descending: bool) -> Rows:
@@ -93,17 +110,22 @@ def _sorted(parts: Sequence[Part], keys: Sequence[Key], *, descending_ids: bool)
     return [(int(segments[run[0]]), places[run]) for run in np.split(order, edges)]
 
 
-def _bounds(parts: Sequence[Part], key: Key, first: int, last: int) -> tuple[Any, Any, int]:
+def _bounds(parts: Sequence[Part], key: Key, first: int, last: int, check: Callable[[], None]) -> tuple[Any, Any, int]:
     """The values at ranks `first` and `last - 1`, and how many rows are below the first of them."""
     if last <= _FEW:
-        smallest = _smallest(parts, key, last)
+        smallest = _smallest(parts, key, last, check)
     else:
-        every = np.concatenate([key(part.segment)[part.mask] for part in parts])
+        every = np.concatenate([_values(part, key, check) for part in parts])
         if every.dtype.kind in "iu" and every.itemsize < 8:
             return _bounds_of_ranks(every, first, last)
         smallest = np.partition(every, [first, last - 1])
     low = smallest[first]
     return low, smallest[last - 1], int(np.count_nonzero(smallest < low))
+
+
+def _values(part: Part, key: Key, check: Callable[[], None]) -> Array:
+    check()
+    return key(part.segment)[part.mask]
 
 
 def _bounds_of_ranks(values: Array, first: int, last: int) -> tuple[Any, Any, int]:
@@ -113,14 +135,14 @@ def _bounds_of_ranks(values: Array, first: int, last: int) -> tuple[Any, Any, in
     return lowest + low, lowest + high, int(counts[low - 1]) if low else 0
 
 
-def _smallest(parts: Sequence[Part], key: Key, number: int) -> Array:
+def _smallest(parts: Sequence[Part], key: Key, number: int, check: Callable[[], None]) -> Array:
     """The smallest values, sorted."""
     kept: list[Array] = []
     size, largest = 0, None
     for part in parts:
-        values = key(part.segment)[part.mask]
-        if largest is not None:
-            values = values[values < largest]
+        check()
+        values = key(part.segment)
+        values = values[part.mask] if largest is None else values[part.mask & (values < largest)]
         kept.append(values)
         size += len(values)
         if size > 2 * number + 1_000:
