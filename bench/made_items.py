@@ -207,9 +207,12 @@ async def own_dataset(ground: Ground, name: str) -> Dataset:
 
 
 def _make_folders(conn: psycopg.Connection[Any], db: duckdb.DuckDBPyConnection, dataset_id: int) -> None:
-    """Three levels below the root; `folder_number` is what each folder of items is called in both databases."""
+    """Those of the items and all above them; `folder_number` is what each is called in both databases."""
     paths = [path for (path,) in db.execute("SELECT DISTINCT dir FROM made").fetchall()]
-    levels = [{"/"}, {path.rsplit("/", 2)[0] for path in paths}, {path.rsplit("/", 1)[0] for path in paths}, set(paths)]
+    levels = [{"/"}]
+    for depth in range(1, max(path.count("/") for path in paths) + 1):
+        parts = [path.split("/") for path in paths]
+        levels.append({"/".join(names[: depth + 1]) for names in parts if len(names) > depth})
     with conn.transaction():
         for level in levels:
             conn.execute(
