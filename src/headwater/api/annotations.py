@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from psycopg import AsyncConnection
-from psycopg.sql import SQL
 
 from headwater import ids
 from headwater.api.caller import AnnotationId, Base, Caller, Connection, ItemId, ServerDep, needs
@@ -13,6 +12,7 @@ from headwater.catalog import annotations, datasets, projects
 from headwater.catalog.accounts import Account
 from headwater.catalog.annotations import Annotation
 from headwater.catalog.datasets import Dataset
+from headwater.catalog.query import Condition, Page
 from headwater.catalog.rights import AnyRight, Right
 from headwater.errors import BadRequest, NotFound
 from headwater.wire import annotations as wire
@@ -101,14 +101,11 @@ async def list_annotations(
 ) -> Response:
     """The annotations of one item, in the order they came. Other lists are queries of the dataset."""
     dataset = await _dataset_of(conn, caller, item_id, "read")
-    where = SQL("annotation.dataset_id = %(dataset_id)s AND annotation.item_id = %(item_id)s").format()
-    parameters = {"dataset_id": dataset.id, "item_id": item_id, "offset": page * page_size, "limit": page_size}
-    order = SQL("ORDER BY annotation.id LIMIT %(limit)s OFFSET %(offset)s").format()
-    found = await annotations.find_annotations(conn, where, order, parameters)
-    total = await annotations.count_annotations(conn, where, parameters)
-    shaped = [wire.annotation(one, base) for one in found]
-    has_next = page_size > 0 and (page + 1) * page_size < total
-    return _answer(wire.page(shaped, total=total, page_size=page_size, has_next=has_next))
+    tree = Condition("itemId", "eq", ids.to_wire(item_id))
+    found = await annotations.find_page(conn, dataset.id, tree, Page((("id", False),), page, page_size))
+    total = (await annotations.summarize(conn, dataset.id, tree)).number
+    shaped = [wire.annotation(one, base) for one in found.rows]
+    return _answer(wire.page(shaped, total=total, page_size=page_size, has_next=found.has_next))
 
 
 @router.get("/annotations/{annotation_id}", openapi_extra=needs("read"), response_model=wire.AnnotationJson)

@@ -4,7 +4,7 @@ Whoever adds or removes some keeps `item.annotations_count` and the dataset's co
 the item's row is locked before its annotations, the counters come last. No event of the item: its bytes are the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, LiteralString
@@ -14,11 +14,13 @@ from psycopg import AsyncConnection
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.rows import class_row
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
+from headwater.catalog import query
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import CounterChange, count
+from headwater.catalog.fields import ANNOTATION_FIELDS
 from headwater.errors import NotFound
 
 
@@ -81,18 +83,28 @@ async def lock_annotation(conn: AsyncConnection[Any], annotation_id: int) -> Ann
     return found
 
 
-async def find_annotations(
-    conn: AsyncConnection[Any], where: Composed, order: Composed, parameters: Mapping[str, object]
-) -> list[Annotation]:
-    """Those that a compiled filter asks for: `where` and `order` of catalog/query.py over the table annotation.
+@dataclass(frozen=True, slots=True)
+class Found:
+    rows: list[Annotation]
+    has_next: bool
 
-    Their JSON values are the bytes that the database wrote, which an answer passes on: reading them takes longer than
+
+async def find_page(conn: AsyncConnection[Any], dataset_id: int, tree: query.Tree, page: query.Page) -> Found:
+    """One page of what a filter asks for. Raises BadRequest.
+
+    JSON values in it are the bytes that the database wrote, which an answer passes on: reading them takes longer than
     all the rest.
     """
+    if page.page_size == 0:
+        return Found([], has_next=False)
+    where, parameters = query.compile_filter(tree, dataset_id=dataset_id, fields=ANNOTATION_FIELDS)
+    order, limits = query.compile_page(page, ANNOTATION_FIELDS, lookahead=1)
     cursor = conn.cursor(row_factory=class_row(Annotation))
     cursor.adapters.register_loader("jsonb", _Unread)
-    await cursor.execute(SQL(_SELECT) + SQL("WHERE ") + where + SQL(" ") + order, parameters, prepare=False)
-    return await cursor.fetchall()
+    statement = SQL(_SELECT) + SQL("WHERE ") + where + SQL(" ") + order
+    await cursor.execute(statement, parameters | limits, prepare=False)
+    rows = await cursor.fetchall()
+    return Found(rows[: page.page_size], has_next=len(rows) > page.page_size)
 
 
 class _Unread(Loader):
@@ -100,30 +112,36 @@ class _Unread(Loader):
         return bytes(data)
 
 
-async def count_annotations(conn: AsyncConnection[Any], where: Composed, parameters: Mapping[str, object]) -> int:
-    """How many a compiled filter asks for. Reads them all."""
-    cursor = await conn.execute(SQL("SELECT count(*) FROM annotation WHERE ") + where, parameters, prepare=False)
+@dataclass(frozen=True, slots=True)
+class Summary:
+    number: int
+    last_id: int  # annotations that come later have larger ones
+
+
+async def summarize(conn: AsyncConnection[Any], dataset_id: int, tree: query.Tree) -> Summary:
+    """How many a filter asks for. Reads them all. Raises BadRequest."""
+    where, parameters = query.compile_filter(tree, dataset_id=dataset_id, fields=ANNOTATION_FIELDS)
+    cursor = await conn.execute(
+        SQL("SELECT count(*), coalesce(max(annotation.id), 0) FROM annotation WHERE ") + where,
+        parameters,
+        prepare=False,
+    )
     row = await cursor.fetchone()
     assert row is not None
-    return row[0]
+    return Summary(*row)
 
 
-async def next_annotations(
-    conn: AsyncConnection[Any],
-    where: Composed,
-    parameters: Mapping[str, object],
-    *,
-    after_id: int,
-    last_id: int,
-    limit: int,
+async def next_ids(
+    conn: AsyncConnection[Any], dataset_id: int, tree: query.Tree, *, after_id: int, last_id: int, limit: int
 ) -> list[int]:
-    """Ids of the next ones of a compiled filter, in their order."""
+    """Ids of the next ones that a filter asks for, in their order."""
+    where, parameters = query.compile_filter(tree, dataset_id=dataset_id, fields=ANNOTATION_FIELDS)
     bounds = SQL(
         " AND annotation.id > %(after_id)s AND annotation.id <= %(last_id)s ORDER BY annotation.id LIMIT %(limit)s"
     )
     cursor = await conn.execute(
         SQL("SELECT annotation.id FROM annotation WHERE ") + where + bounds,
-        {**parameters, "after_id": after_id, "last_id": last_id, "limit": limit},
+        parameters | {"after_id": after_id, "last_id": last_id, "limit": limit},
         prepare=False,
     )
     return [annotation_id for (annotation_id,) in await cursor.fetchall()]

@@ -216,6 +216,7 @@ ANNOTATION_FIELDS = FieldTable(
     base="annotation.dataset_id = %(dataset_id)s",
     named={
         "id": Field("annotation.id", "id", unique=True),
+        "annotationId": Field("annotation.id", "id", unique=True),  # as the SDK says it to delete some
         "datasetId": Field("annotation.dataset_id", "id"),
         "itemId": Field("annotation.item_id", "id"),
         "type": Field("annotation.type", "text"),

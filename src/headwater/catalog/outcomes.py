@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from headwater.catalog import notices
 
 # Kinds that nobody is told of.
-SILENT_KINDS: frozenset[str] = frozenset(["CloneItem"])
+SILENT_KINDS: frozenset[str] = frozenset(["CloneItem", "DeleteAnnotations"])
 
 STARTED = "command.started"
 SUCCEEDED = "command.succeeded"

@@ -456,6 +456,41 @@ def _patched_metadata(before: dict[str, Any], patch: dict[str, Any], *, with_sys
     return after
 
 
+class ChangeJson(TypedDict):
+    """What a job keeps of a change of many: a label, and patches of both kinds of metadata."""
+
+    label: str | None
+    user: dict[str, Any]
+    system: dict[str, Any]
+
+
+def change(update: Mapping[str, Any], *, system_space: bool) -> ChangeJson:
+    """`update` of a query: `{"label": …, "metadata": {"user": {…}}}`. Raises BadRequest, also where it changes nothing.
+
+    What it says of `metadata.system` counts only with `system_space`.
+    """
+    metadata = update.get("metadata") or {}
+    if unknown := update.keys() - {"label", "metadata"}:
+        raise BadRequest(f"update: {min(unknown)[:40]!r} of many annotations cannot be set; label and metadata can.")
+    if not isinstance(metadata, dict) or metadata.keys() - {"user", "system"}:
+        raise BadRequest('update: metadata is an object with the parts user and system, such as {"user": {"a": 1}}.')
+    user, system = metadata.get("user") or {}, metadata.get("system") or {}
+    label = update.get("label")
+    try:
+        _content({"type": "class", "label": "" if label is None else label, "metadata": metadata})
+        user, system = _object(user, "metadata.user", '{"a": 1}'), _object(system, "metadata.system", '{"a": 1}')
+    except _WrongError as error:
+        raise BadRequest(f"update: {error.place or 'the change'} {error.must}.") from None
+    if not system_space:
+        system = {}
+    if label is None and not user and not system:
+        raise BadRequest(
+            "update: it changes nothing. Give a label, or keys of metadata.user; keys of metadata.system need "
+            '"systemSpace": true.'
+        )
+    return ChangeJson(label=label, user=user, system=system)
+
+
 # Answering.
 
 

@@ -12,6 +12,7 @@ from headwater.catalog import commands
 from headwater.catalog.notices import DELIVER_TASK
 from headwater.errors import HeadwaterError, NotFound, Unavailable
 from headwater.work import (
+    annotations,
     bulk_metadata,
     cloning,
     csv_import,
@@ -142,6 +143,19 @@ def _register_metadata(app: App, place: Workplace, retry: BaseRetryStrategy) -> 
         except Exception:
             _log.exception("Change %s failed", command_id)
             await bulk_metadata.give_up(place, command_id, "Headwater failed in this change; its log says where.")
+            raise
+
+    @app.task(name=annotations.TASK, retry=retry)
+    async def change_annotations(command_id: int, **arguments: Any) -> None:
+        try:
+            await annotations.change_annotations(place, command_id=command_id, **arguments)
+        except OperationalError:
+            raise
+        except HeadwaterError as error:
+            await annotations.give_up(place, command_id, str(error))
+        except Exception:
+            _log.exception("Change %s of annotations failed", command_id)
+            await annotations.give_up(place, command_id, "Headwater failed in this change; its log says where.")
             raise
 
     @app.task(name=item_collections.TASK, retry=retry)
