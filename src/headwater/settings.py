@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     upload_expiry_h: int = Field(
         default=7 * 24, ge=1, description="How many hours an upload that was begun may be gone on with."
     )
+    feature_index_from: int = Field(
+        default=50_000, ge=1, description="From how many vectors on a feature set gets an index for similar items."
+    )
     local_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(), description=f"Folders that local drivers may use, separated by '{os.pathsep}'."
     )
@@ -119,6 +122,7 @@ class Settings(BaseSettings):
         default=True, description="Send clients to signed URLs of the store instead of passing bytes through."
     )
     csv_bytes: int = Field(default=16 * 1024**3, ge=1, description="Size of the largest CSV file that is imported.")
+    export_days: int = Field(default=7, ge=1, le=36_500, description="How long the files of an export are kept.")
     check_timeout_s: float = Field(
         default=3, gt=0, le=60, description="Longest time that a check of a storage driver may take."
     )

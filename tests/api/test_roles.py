@@ -242,6 +242,25 @@ async def _csv_import(world: World) -> tuple[dict[str, str], dict[str, Any]]:
     return {"dataset_id": dataset_id, "command_id": command.json()["id"]}, {}
 
 
+async def _feature_set(world: World) -> str:
+    body = {"name": unique("set"), "size": 1, "type": "x", "project": world.project_id}
+    return (await world.owner.post("/features/sets", json=body)).json()[0]["id"]
+
+
+async def _new_vector(world: World) -> tuple[dict[str, str], dict[str, Any]]:
+    body = {"entityId": world.item_id, "datasetId": world.dataset_id, "featureSetId": await _feature_set(world)}
+    return {}, {"json": [body | {"value": [1]}]}
+
+
+async def _vector(world: World) -> str:
+    _, request = await _new_vector(world)
+    return (await world.owner.post("/features/vectors", **request)).json()[0]["id"]
+
+
+async def _near(world: World) -> tuple[dict[str, str], dict[str, Any]]:
+    return {}, {"json": {"featureSetId": await _feature_set(world), "vector": [1]}}
+
+
 async def _collected(world: World) -> str:
     """A dataset with the collection `team/app`."""
     dataset_id = await world.new_dataset()
@@ -452,6 +471,22 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/datasets/{dataset_id}/items/bulk-update-metadata"): Route(
         sends(json={"query": {"filter": {}}, "updateQuery": {"update": {"metadata": {"user": {"by": "role"}}}}})
     ),
+    ("POST", "/api/v1/features/sets"): Route(
+        sends(json=lambda world: {"name": unique("set"), "size": 1, "type": "x", "project": world.project_id})
+    ),
+    ("POST", "/api/v1/features/sets/query"): Route(sends(json={})),
+    ("GET", "/api/v1/features/sets/{set_id}"): Route(about("set_id", _feature_set)),
+    ("PATCH", "/api/v1/features/sets/{set_id}"): Route(about("set_id", _feature_set, json={})),
+    ("DELETE", "/api/v1/features/sets/{set_id}"): Route(about("set_id", _feature_set)),
+    ("POST", "/api/v1/features/sets/{set_id}/index"): Route(about("set_id", _feature_set, json={})),
+    ("POST", "/api/v1/features/vectors"): Route(_new_vector),
+    ("POST", "/api/v1/features/vectors/query"): Route(sends(json={})),
+    ("POST", "/api/v1/features/vectors/project-count-aggregation"): Route(
+        sends(json=lambda world: {"projectId": world.project_id, "datasetIds": [world.dataset_id]})
+    ),
+    ("GET", "/api/v1/features/vectors/{vector_id}"): Route(about("vector_id", _vector)),
+    ("DELETE", "/api/v1/features/vectors/{vector_id}"): Route(about("vector_id", _vector)),
+    ("POST", "/api/v1/datasets/{dataset_id}/items/similar"): Route(_near),
     ("GET", "/api/v1/datasets/{dataset_id}/items/collections"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/items/collections"): Route(
         about("dataset_id", World.new_dataset, json={"name": "best"})

@@ -8,13 +8,14 @@ from pydantic import BaseModel
 
 from headwater import queue
 from headwater.api.caller import Base, Caller, Connection, ProjectId, needs
-from headwater.catalog import api_keys, bots, organizations, projects, rights
+from headwater.catalog import api_keys, bots, feature_sets, organizations, projects, rights
 from headwater.catalog.accounts import Account
 from headwater.errors import BadRequest, NotFound
 from headwater.ids import to_wire
 from headwater.wire import accounts as wire
 from headwater.work import webhooks
 from headwater.work.deletion import PURGE_TASK
+from headwater.work.feature_sets import defer_drop
 
 router = APIRouter(prefix="/projects", tags=["projects"])
 
@@ -101,6 +102,8 @@ async def delete_project(project_id: ProjectId, caller: Caller, conn: Connection
         await bots.delete_bot(conn, caller, project, bot)
     for dataset_id in await projects.delete_project(conn, project):
         await queue.defer(conn, PURGE_TASK, dataset_id=dataset_id)
+    for set_id in await feature_sets.delete_of_project(conn, project.id):
+        await defer_drop(conn, set_id)
     await webhooks.delete_webhooks(conn, project.id)
     await projects.forget_project(conn, project.id)
     return {"success": True}

@@ -1,7 +1,7 @@
 """Purging: nothing of ours is left of a deleted dataset, neither rows and files nor what uploads had begun."""
 
-from headwater.catalog import datasets
-from headwater.work import deletion, tus
+from headwater.catalog import datasets, features
+from headwater.work import deletion, exporting, tus
 from headwater.work.upload import planned
 from headwater.work.workplace import Workplace
 
@@ -13,4 +13,7 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
             return
     await tus.drop_all(place, dataset_id)
     await planned.forget_all(place, dataset_id)
+    await exporting.drop_all(place, dataset_id)
+    async with place.pool.connection() as conn:
+        await features.forget_dataset_vectors(conn, dataset_id)
     await deletion.purge_dataset(place, dataset_id)

@@ -9,6 +9,7 @@ from procrastinate.jobs import Job
 from psycopg import OperationalError
 
 from headwater.catalog import commands
+from headwater.catalog.feature_sets import Metric
 from headwater.catalog.notices import DELIVER_TASK
 from headwater.errors import HeadwaterError, NotFound, Unavailable
 from headwater.work import (
@@ -17,6 +18,8 @@ from headwater.work import (
     cloning,
     csv_import,
     deletion,
+    exporting,
+    feature_sets,
     ghosts,
     item_collections,
     moving,
@@ -84,6 +87,7 @@ def register(app: App, place: Workplace) -> None:
     _register_clones(app, place, retry)
     _register_uploads(app, place, retry)
     _register_csv_imports(app, place, retry)
+    _register_exports(app, place, retry)
 
     @app.task(name=deletion.PURGE_TASK, retry=retry)
     async def purge_dataset(dataset_id: int) -> None:
@@ -157,6 +161,22 @@ def _register_metadata(app: App, place: Workplace, retry: BaseRetryStrategy) -> 
             _log.exception("Change %s of annotations failed", command_id)
             await annotations.give_up(place, command_id, "Headwater failed in this change; its log says where.")
             raise
+
+    @app.task(name=feature_sets.INDEX_TASK, retry=retry)
+    async def index_feature_set(command_id: int, set_id: int, metric: Metric) -> None:
+        try:
+            await feature_sets.index_set(place, command_id=command_id, set_id=set_id, metric=metric)
+        except OperationalError:
+            raise
+        except Exception:
+            _log.exception("Index of feature set %s failed", set_id)
+            error = "Headwater failed in this index; its log says where."
+            await feature_sets.give_up(place, command_id, set_id, error)
+            raise
+
+    @app.task(name=feature_sets.DROP_TASK, retry=retry)
+    async def drop_feature_set(set_id: int) -> None:
+        await feature_sets.drop_set(place, set_id)
 
     @app.task(name=item_collections.TASK, retry=retry)
     async def mark_items(command_id: int, **arguments: Any) -> None:
@@ -284,3 +304,29 @@ def _register_csv_imports(app: App, place: Workplace, retry: BaseRetryStrategy) 
     async def drop_csv_imports(timestamp: int) -> None:
         _log.debug("The hour's cleaning of %s", timestamp)
         await csv_import.drop_expired(place)
+
+
+def _register_exports(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    @app.task(name=exporting.TASK, pass_context=True, retry=_TryAgain(tries=_SYNC_TRIES, longest_wait_s=60))
+    async def export_items(context: JobContext, command_id: int) -> None:
+        try:
+            await exporting.run_export(place, command_id)
+        except (Unavailable, OperationalError) as error:
+            if context.job.attempts >= _SYNC_TRIES - 1:
+                await exporting.give_up(place, command_id, str(error))
+            elif isinstance(error, Unavailable):
+                async with place.pool.connection() as conn:
+                    await commands.note_trouble(conn, command_id, str(error))
+            raise
+        except HeadwaterError as error:
+            await exporting.give_up(place, command_id, str(error))
+        except Exception:
+            _log.exception("Export %s failed", command_id)
+            await exporting.give_up(place, command_id, "Headwater failed in this export; its log says where.")
+            raise
+
+    @app.periodic(cron=exporting.CLEAN_AT)
+    @app.task(name=exporting.CLEAN_TASK, retry=retry)
+    async def drop_exports(timestamp: int) -> None:
+        _log.debug("The hour's cleaning of %s", timestamp)
+        await exporting.drop_expired(place)
