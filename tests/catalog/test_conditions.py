@@ -10,7 +10,7 @@ from headwater.catalog.columns import conditions
 from headwater.catalog.query import compile_filter
 from headwater.catalog.wildcards import text_parts
 from headwater.wire.query import parse_filter
-from tests.catalog.test_query import (
+from tests.catalog.matching import (
     DATASET,
     SMALL,
     document,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from headwater.catalog.columns import ordering
 from headwater.catalog.columns.ordering import part_of, ranked
-from tests.catalog.test_query import examples
+from tests.catalog.matching import examples
 
 SEGMENT_ROWS = 12
 
@@ -21,10 +21,11 @@ def test_the_rows_at_ranks_are_those_of_a_full_sort(few, dtype, data):
     keys = data.draw(st.integers(0, 3))
     largest = data.draw(st.sampled_from([1, 5, 1000]))
     random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    values = []
     masks = {segment: random.random(SEGMENT_ROWS) < 0.7 for segment in segments}
-    for _ in range(keys):
-        values.append({segment: random.integers(-largest, largest, SEGMENT_ROWS).astype(dtype) for segment in segments})
+    values = [
+        {segment: random.integers(-largest, largest, SEGMENT_ROWS).astype(dtype) for segment in segments}
+        for _ in range(keys)
+    ]
     first = data.draw(st.integers(0, 40))
     last = first + data.draw(st.integers(0, 40))
     down = data.draw(st.booleans())

@@ -47,6 +47,19 @@ def exact(value: Any) -> Any:
             return value
 
 
+def plain(value: Any) -> Any:
+    """As JSON libraries write it."""
+    match value:
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case list():
+            return [plain(element) for element in cast("list[Any]", value)]
+        case dict():
+            return {key: plain(inner) for key, inner in cast("dict[str, Any]", value).items()}
+        case _:
+            return value
+
+
 def of_value(part: Condition | ElementMatch) -> Predicate:  # noqa: PLR0911 - one case an operator
     """Says of the value at the field whether it meets the condition. Where there is none, ask `of_nothing`."""
     if isinstance(part, ElementMatch):

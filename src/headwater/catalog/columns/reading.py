@@ -499,6 +499,59 @@ class Reader:
         ids = [offsets[number][places].astype(np.int64) + segments[number].first_id for number, places in rows]
         return np.concatenate(ids).tolist() if ids else []
 
+    async def true_ids(self, matches: Matches) -> list[int]:
+        """All of them, in the order of ids: they are few."""
+        segments = [self.state.segments[number] for number, truth in matches.truths.items() if truth.true.any()]
+
+        def work(view: View) -> list[int]:
+            true = matches.truths[view.segment.number].true
+            return (view.offsets()[true].astype(np.int64) + view.first_id).tolist()
+
+        found = await self.each(segments, work)
+        return [item_id for ids in found.values() for item_id in ids]
+
+    async def tally(self, matches: Matches, name: str) -> "Tally | None":
+        """How many rows have each value of a field. None: no column tells."""
+        number = self._covered(name)
+        if number is None:
+            return None
+        encoding = self._encodings[number]
+        if encoding not in ("codes", "numbers", "integers") or ITEM_FIELDS.find(name).kind == "timestamp":
+            return None
+        segments = [self.state.segments[each] for each, truth in matches.truths.items() if truth.true.any()]
+        known = (await self.values(number)).json
+
+        def work(view: View) -> _Counted:
+            return _counted(view, number, matches.truths[view.segment.number].true, len(known))
+
+        found = (await self.each(segments, work)).values()
+        tally = Tally([item_id for one in found for item_id in one.unknown_ids])
+        for value in (value for one in found for value in one.others):
+            tally.add(value, 1)
+        if encoding == "codes":
+            codes = sum((one.numbers for one in found), np.zeros(len(known) + evaluating.FIRST_CODE, np.int64))
+            for value, many in zip(known, codes[evaluating.FIRST_CODE :].tolist(), strict=True):
+                if many:
+                    tally.add(value, many)
+            return tally
+        values, many = _merged([(one.values, one.numbers) for one in found])
+        named = await self._names(name, values)
+        for value, number_of in zip(named, many.tolist(), strict=True):
+            if value is not None:
+                tally.add(value, number_of)
+        return tally
+
+    async def _names(self, name: str, values: Array) -> list[Any]:
+        """Of folders and accounts, whose ids the columns have."""
+        if name not in ("dir", "creator"):
+            return values.tolist()
+        if name == "dir":
+            statement = "SELECT id, path FROM folder WHERE dataset_id = %s AND id = ANY(%s)"
+        else:
+            statement = "SELECT id, email FROM account WHERE %s::bigint IS NOT NULL AND id = ANY(%s)"
+        names = dict(await (await self._conn.execute(statement, [self.state.dataset_id, values.tolist()])).fetchall())
+        return [names.get(value) for value in values.tolist()]
+
     async def unknown_ids(self, matches: Matches) -> list[int]:
         """Those that are to be asked in SQL, of what was not touched."""
         unknown = {number: truth.unknown for number, truth in matches.truths.items() if truth.unknown is not None}
@@ -518,6 +571,67 @@ class Ranked:
     keys: Sequence[tuple[Callable[[View], Array], int]]
     unordered_ids: Sequence[int]  # those that fulfil the filter, too, but whose place only SQL knows
     descending_ids: bool
+
+
+class Tally:
+    """Counts of JSON values: 5 and 5.0 are one."""
+
+    def __init__(self, unknown_ids: list[int]) -> None:
+        self.unknown_ids = unknown_ids  # of rows with values that no column tells
+        self._counts: dict[Any, tuple[Any, int]] = {}
+
+    def add(self, value: Any, number: int) -> None:
+        """A list counts for each of its elements, once."""
+        once = {conditions.frozen(element): element for element in conditions.elements(value)}
+        for key, element in once.items():
+            shown, before = self._counts.get(key, (element, 0))
+            self._counts[key] = (shown, before + number)
+
+    def all(self) -> list[tuple[Any, int]]:
+        return [(conditions.plain(value), number) for value, number in self._counts.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    values: Array  # numbers that there are; empty for codes
+    numbers: NDArray[np.int64]  # how many rows have each of them, or each code
+    others: Sequence[Any]  # JSON values
+    unknown_ids: Sequence[int]
+
+
+def _counted(view: View, path_number: int, true: NDArray[np.bool_], values: int) -> _Counted:
+    match view.chunk(path_number):
+        case Codes() as chunk:
+            counts = np.bincount(chunk.codes[true], minlength=values + evaluating.FIRST_CODE)
+            unknown = true & (chunk.codes == evaluating.UNKNOWN) if counts[evaluating.UNKNOWN] else None
+            return _Counted(np.zeros(0), counts, (), [] if unknown is None else _ids(view, unknown))
+        case Numbers() as chunk:
+            found, counts = np.unique(chunk.values[true & chunk.valid], return_counts=True)
+            others = [value for row, value in chunk.exceptions.items() if true[row]]
+            unknown = np.zeros(view.rows, np.bool_)
+            unknown[chunk.unknown] = True
+            unknown &= true
+            return _Counted(found, counts, others, _ids(view, unknown) if unknown.any() else [])
+        case Integers() as chunk:
+            found, counts = np.unique(
+                chunk.deltas[true if chunk.valid is None else true & chunk.valid], return_counts=True
+            )
+            return _Counted(found.astype(np.int64) + np.int64(chunk.base), counts, (), ())
+        case chunk:
+            raise AssertionError(type(chunk))
+
+
+def _ids(view: View, rows: NDArray[np.bool_]) -> list[int]:
+    return (view.offsets()[rows].astype(np.int64) + view.first_id).tolist()
+
+
+def _merged(counted: Sequence[tuple[Array, NDArray[np.int64]]]) -> tuple[Array, NDArray[np.int64]]:
+    if not counted:
+        return np.zeros(0), np.zeros(0, np.int64)
+    values, places = np.unique(np.concatenate([one for one, _ in counted]), return_inverse=True)
+    numbers = np.zeros(len(values), np.int64)
+    np.add.at(numbers, places, np.concatenate([many for _, many in counted]))
+    return values, numbers
 
 
 def _unpacked(bits: NDArray[np.uint8], rows: int) -> NDArray[np.bool_]:
