@@ -22,7 +22,7 @@ import uvloop
 from bench.ground import Ground, installed, make_dataset, say, temporary_folder
 from bench.listing_server import FOLDER_OBJECTS, listing_server
 from bench.made_items import fill, made
-from bench.processes import api, worker
+from bench.processes import Processors, api, worker
 from bench.report import Figure
 from headwater.ids import to_wire
 
@@ -48,11 +48,11 @@ def measure() -> Iterator[Figure]:
         dataset = uvloop.run(make_dataset(ground, server, "endless"))
         fill(ground, db, dataset)
         floor_s = _time_floor(ground, dataset.id)
-        with worker(ground), api(ground) as served:
+        with worker(ground) as worker_pid, api(ground) as served:
             url = f"http://127.0.0.1:{served.port}/api/v1"
             headers = {"authorization": f"Bearer {served.token}"}
             with httpx.Client(base_url=url, headers=headers, timeout=_GIVE_UP_S) as client:
-                yield from _measure(ground, client, to_wire(dataset.id), floor_s)
+                yield from _measure(ground, client, to_wire(dataset.id), floor_s, api=served.pid, worker=worker_pid)
 
 
 def _as_listed(db: duckdb.DuckDBPyConnection) -> None:
@@ -70,21 +70,23 @@ def _as_listed(db: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _measure(ground: Ground, client: httpx.Client, dataset_id: str, floor_s: float) -> Iterator[Figure]:
+def _measure(ground: Ground, client: httpx.Client, dataset_id: str, floor_s: float, **ours: int) -> Iterator[Figure]:
     alone = _read_for(client, dataset_id, seconds=5)
     syncs = [_sync(client, dataset_id)]
     reads, is_over = _Reads(), threading.Event()
     reader = threading.Thread(target=_read, args=(client, dataset_id, reads, is_over))
     reader.start()
     say(f"metadata: changing {ITEMS:,} items")
-    began = time.perf_counter()
+    began, processors = time.perf_counter(), Processors(ground, **ours)
     query = {"filter": {"$and": [{"hidden": False}, {"type": "file"}]}, "update": {"metadata": {"user": _PATCH}}}
     command = _got(client.post(f"/datasets/{dataset_id}/query", json=query))
     while (command := _command(client, command["id"]))["status"] in ("created", "in-progress"):
         if _command(client, syncs[-1])["status"] == "success":
             syncs.append(_sync(client, dataset_id))
+        processors.look()
         time.sleep(_LOOK_EVERY_S)
     took_s = time.perf_counter() - began
+    cpu_s = processors.used_s()
     is_over.set()
     reader.join()
     assert command["status"] == "success", command
@@ -99,7 +101,13 @@ def _measure(ground: Ground, client: httpx.Client, dataset_id: str, floor_s: flo
         unit="items/s",
         target=0.3,
         must_hold=took_s <= _MOST_S,
-        details={"took_s": took_s, "most_s": _MOST_S, "floor_s": floor_s, "syncs": len(syncs)},
+        details={
+            "took_s": took_s,
+            "most_s": _MOST_S,
+            "floor_s": floor_s,
+            "syncs": len(syncs),
+            "cpu_s": cpu_s,
+        },
     )
     waits = {name: _percentiles(of) for name, of in (("page", reads.page_s), ("item", reads.item_s))}
     yield Figure(
@@ -122,7 +130,7 @@ def _got(answer: httpx.Response) -> Any:
 
 
 def _sync(client: httpx.Client, dataset_id: str) -> str:
-    return _got(client.post(f"/datasets/{dataset_id}/sync", json={}))["commandId"]
+    return _got(client.post(f"/datasets/{dataset_id}/sync", json={}))["id"]
 
 
 def _command(client: httpx.Client, command_id: str) -> dict[str, Any]:

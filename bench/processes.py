@@ -5,11 +5,12 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import psutil
 import uvloop
 from psycopg import AsyncConnection
 
@@ -25,6 +26,44 @@ class Api:
     port: int
     pid: int
     token: str
+
+
+class Processors:
+    """Processor time that our processes and PostgreSQL's use, by what they are. Call `look` often: processes end."""
+
+    def __init__(self, ground: Ground, **ours: int) -> None:
+        file = ground.settings.data_dir / "postgres" / "postmaster.pid"
+        self._postmaster = psutil.Process(int(file.read_text().split()[0]))
+        self._ours = [(name, psutil.Process(pid)) for name, pid in ours.items()]
+        self._before: dict[tuple[str, int], float] = {}
+        self._last: dict[tuple[str, int], float] = {}
+        self.look()
+        self._before = dict(self._last)
+
+    def look(self) -> None:
+        database = [(_database_kind(process), process) for process in self._postmaster.children()]
+        for kind, process in [*self._ours, *database]:
+            with suppress(psutil.Error):  # it has ended meanwhile
+                times = process.cpu_times()
+                self._last[kind, process.pid] = times.user + times.system
+
+    def used_s(self) -> dict[str, float]:
+        """Since this was made."""
+        self.look()
+        used: dict[str, float] = {}
+        for key, seconds in self._last.items():
+            used[key[0]] = used.get(key[0], 0.0) + seconds - self._before.get(key, 0.0)
+        return {kind: seconds for kind, seconds in sorted(used.items(), key=lambda one: -one[1]) if seconds > 0.1}
+
+
+def _database_kind(process: psutil.Process) -> str:
+    """`backend`, or what PostgreSQL calls it, such as `autovacuum worker`."""
+    with suppress(psutil.Error):
+        words = " ".join(process.cmdline()).removeprefix("postgres: ").split()
+        if words and words[0] in ("autovacuum", "io", "background", "logical", "parallel"):
+            return " ".join(words[:2])
+        return words[0] if words and words[0] in ("checkpointer", "walwriter") else "backend"
+    return "ended"
 
 
 @contextmanager
