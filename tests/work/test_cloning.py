@@ -102,6 +102,7 @@ async def test_a_clone_streams_what_its_original_had_and_copies_no_byte(world, s
         "thereAlready": 0,
         "renamed": 0,
         "tooLong": 0,
+        "annotations": 0,
         "missing": 0,
     }
     assert await contents(world, target) == bodies

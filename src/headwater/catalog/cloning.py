@@ -3,10 +3,12 @@
 A path that is taken in the target: by the same object, then there is nothing to clone; by another one, then the clone
 gets a number behind its name, `a (2).jpg`, so that no item is lost and nothing is overwritten. The first to come keeps
 the name.
+
+Annotations are copied in the statement that adds their item, and so are the same that its count tells of.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
@@ -27,6 +29,7 @@ _MOST_NUMBERS = 10_000  # behind names
 # What is of people and their tasks in `system_metadata`; what the bytes say goes along in any case.
 _OF_PEOPLE = ["tags", "modalities"]
 _OF_TASKS = ["refs", "annotationStatus"]
+_MOST_ANNOTATIONS = 200_000  # of one piece, unless its first item has more
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Wish:
     with_metadata: bool
     with_task_status: bool
     creator_id: int | None
+    with_annotations: bool = False
+    is_merge: bool = False  # what is there already gets the annotations of its other originals, too
     with_collections: bool = False  # the target has the same ones, in the same slots
 
 
@@ -53,6 +58,7 @@ class Cloned:
     there_already: int = 0
     renamed: int = 0
     too_long: int = 0
+    annotations: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,26 +144,43 @@ async def clone_piece(
     Counters and events are part of it. Safe to repeat: what is there already is told so.
     """
     where, parameters = _where(source_id, selection)
-    bounds = {"clone_after": after_id, "clone_last": last_id, "clone_limit": limit}
+    bounds = {
+        "clone_after": after_id,
+        "clone_last": last_id,
+        "clone_limit": limit,
+        "clone_most": _MOST_ANNOTATIONS if wish.with_annotations else None,
+    }
     cursor = await conn.execute(
         SQL(
             """
-            SELECT max(id), count(*), array_agg(DISTINCT folder_id), array_agg(DISTINCT origin_id)
+            SELECT max(id), count(*), array_agg(DISTINCT folder_id), array_agg(DISTINCT origin_id),
+                bool_or(annotations_count > 0)
             FROM (
-                SELECT item.id, item.folder_id, coalesce(item.origin_dataset_id, item.dataset_id) AS origin_id
-                FROM item
-                WHERE item.id > %(clone_after)s AND item.id <= %(clone_last)s AND """
+                SELECT *, sum(annotations_count) OVER (ORDER BY id) - annotations_count AS annotations_before
+                FROM (
+                    SELECT item.id, item.folder_id, coalesce(item.origin_dataset_id, item.dataset_id) AS origin_id,
+                        item.annotations_count
+                    FROM item
+                    WHERE item.id > %(clone_after)s AND item.id <= %(clone_last)s AND """
         )
         + where
-        + SQL(" ORDER BY item.id LIMIT %(clone_limit)s) AS piece"),
+        + SQL(
+            """
+                    ORDER BY item.id LIMIT %(clone_limit)s
+                ) AS piece
+            ) AS summed
+            WHERE annotations_before < %(clone_most)s OR %(clone_most)s IS NULL
+            """
+        ),
         parameters | bounds,
         prepare=False,
     )
     row = await cursor.fetchone()
     assert row is not None
-    through_id, number, folder_ids, origin_ids = row
+    through_id, number, folder_ids, origin_ids, is_annotated = row
     if not number:
         return None
+    wish = replace(wish, with_annotations=wish.with_annotations and is_annotated)
     piece = Cloned(last_id=through_id, looked_at=number)
     origin_ids = [*{*origin_ids, source_id}]  # what is uploaded meanwhile lies in the source's own storage
     await sharing.lock_to_add(conn, [sharing.Where(wish.driver_id, origin_id) for origin_id in origin_ids])
@@ -168,9 +191,12 @@ async def clone_piece(
     parameters |= {"clone_after": after_id, "clone_through": through_id, "clone_origins": origin_ids}
     folders = await _target_folders(conn, source_id, wish, folder_ids)
     change = CounterChange()
-    await _insert_at_their_paths(conn, wish, (where, parameters), folders, piece, change)
+    there = await _there_already(conn, wish, (where, parameters)) if wish.with_annotations and wish.is_merge else {}
+    await _insert_at_their_paths(conn, source_id, wish, (where, parameters), folders, piece, change)
     if piece.cloned < number:
         await _settle_rest(conn, source_id, wish, (where, parameters), piece, change)
+    if there:
+        await _annotate(conn, source_id, wish, there, piece, change)
     if room is not None and piece.cloned:
         await quotas.take_room(conn, room, piece.cloned)
     await count(conn, wish.target_id, change)
@@ -247,25 +273,78 @@ _COPIED: LiteralString = """
     CASE WHEN %(clone_metadata)s THEN item.metadata_edited_at END,
     item.system_metadata - %(clone_left_out)s::text[],
     coalesce(item.origin_dataset_id, item.dataset_id),
-    CASE WHEN item.thumbnail_type IS NOT NULL THEN coalesce(item.thumbnail_id, item.id) END
+    CASE WHEN item.thumbnail_type IS NOT NULL THEN coalesce(item.thumbnail_id, item.id) END,
+    CASE WHEN %(clone_annotations)s THEN item.annotations_count ELSE 0 END
 """
 _INSERT: LiteralString = """
     INSERT INTO item (
         dataset_id, folder_id, path, object_key, size_bytes, modified_at, creator_id, updated_by_id, width_px,
         height_px, etl_state, etag, thumbnail_type, mime_type, link, description, user_metadata, metadata_edited_at,
-        system_metadata, origin_dataset_id, thumbnail_id
+        system_metadata, origin_dataset_id, thumbnail_id, annotations_count
     )
 """
 _OWN_KEY: LiteralString = "item.object_key"  # none for links
 _BUCKET_KEY: LiteralString = "coalesce(item.object_key, substr(item.path, 2))"
-_SUMMED: LiteralString = """
-    RETURNING id, size_bytes, etl_state
+_RETURNED: LiteralString = """
+    RETURNING id, path, size_bytes, etl_state, annotations_count
 )
+"""
+_SUMMED: LiteralString = """
 SELECT
     count(*), coalesce(sum(size_bytes), 0)::bigint, count(*) FILTER (WHERE etl_state = 1),
-    count(*) FILTER (WHERE etl_state = 2), array_agg(id ORDER BY id) FILTER (WHERE etl_state = 0)
+    count(*) FILTER (WHERE etl_state = 2), array_agg(id ORDER BY id) FILTER (WHERE etl_state = 0),
+    coalesce(sum(annotations_count), 0)::bigint, count(*) FILTER (WHERE annotations_count > 0)
 FROM added
 """
+# Annotations of `pair` (original_id, target_id), in their order. One that has a parent on the same item has it here,
+# too; people who made and changed them stay who they are.
+_COPIED_ANNOTATIONS: LiteralString = """
+, ordered AS MATERIALIZED (
+    SELECT *, nextval('annotation_id_seq') AS new_id
+    FROM (
+        SELECT annotation.*, pair.target_id
+        FROM pair
+        JOIN annotation ON annotation.dataset_id = %(clone_source)s AND annotation.item_id = pair.original_id
+        {unless}
+        ORDER BY annotation.id
+    ) AS copied
+), copied AS (
+    INSERT INTO annotation (
+        dataset_id, id, item_id, created_at, updated_at, creator_id, updated_by_id, type, label, source, hash,
+        description, coordinates, attributes, system_metadata, user_metadata, extra
+    )
+    SELECT
+        %(clone_target)s, one.new_id, one.target_id, one.created_at, one.updated_at, one.creator_id,
+        one.updated_by_id, one.type, one.label, one.source, one.hash, one.description, one.coordinates, one.attributes,
+        (CASE WHEN parent.id IS NULL THEN one.system_metadata
+            ELSE one.system_metadata || jsonb_build_object('parentId', lpad(to_hex(parent.new_id), 24, '0'))
+        END) - %(clone_left_out_of_annotations)s::text[],
+        one.user_metadata, one.extra
+    FROM ordered AS one
+    LEFT JOIN ordered AS parent
+        ON parent.target_id = one.target_id
+            AND lpad(to_hex(parent.id), 24, '0') = one.system_metadata ->> 'parentId'
+    ORDER BY one.new_id
+    RETURNING item_id
+)
+"""
+_COPIED_WITH_ITEMS = _COPIED_ANNOTATIONS.replace("{unless}", "")
+# Both may be clones of the same third item, and have its annotations already.
+_COPIED_ONTO_ITEMS = _COPIED_ANNOTATIONS.replace(
+    "{unless}",
+    """
+    WHERE NOT EXISTS (
+        SELECT FROM annotation AS held
+        WHERE held.dataset_id = %(clone_target)s AND held.item_id = pair.target_id
+            AND held.type = annotation.type AND held.label = annotation.label
+            AND held.coordinates IS NOT DISTINCT FROM annotation.coordinates
+            AND held.attributes IS NOT DISTINCT FROM annotation.attributes
+            AND held.user_metadata = annotation.user_metadata
+            AND held.system_metadata - %(clone_of_annotations)s::text[]
+                = annotation.system_metadata - %(clone_of_annotations)s::text[]
+    )
+    """,
+)
 
 
 def _wished(wish: Wish) -> dict[str, object]:
@@ -279,11 +358,15 @@ def _wished(wish: Wish) -> dict[str, object]:
         "clone_metadata": wish.with_metadata,
         "clone_left_out": left_out,
         "clone_longest": LONGEST_PATH_BYTES,
+        "clone_annotations": wish.with_annotations,
+        "clone_left_out_of_annotations": [] if wish.with_task_status else ["status"],
+        "clone_of_annotations": ["status", "parentId"],
     }
 
 
 async def _insert_at_their_paths(
     conn: AsyncConnection[Any],
+    source_id: int,
     wish: Wish,
     chosen: tuple[Composed, dict[str, object]],
     folders: Mapping[int, int],
@@ -308,14 +391,29 @@ async def _insert_at_their_paths(
         + where
         + SQL(" ORDER BY item.path ")
     )
-    given = parameters | _wished(wish)
+    tail = SQL(_RETURNED)
+    if wish.with_annotations:
+        tail += SQL(
+            """
+            , pair AS (
+                SELECT original.id AS original_id, added.id AS target_id
+                FROM added
+                JOIN item AS original
+                    ON original.dataset_id = %(clone_source)s
+                        AND original.path = substr(added.path, length(%(clone_folder)s) + 1)
+                WHERE added.annotations_count > 0
+            )
+            """
+        ) + SQL(_COPIED_WITH_ITEMS)
+    tail += SQL(_SUMMED)
+    given = parameters | _wished(wish) | {"clone_source": source_id}
     given |= {"clone_from_folders": list(folders), "clone_to_folders": list(folders.values())}
     try:
         async with conn.transaction():
-            cursor = await conn.execute(head + SQL(_SUMMED), given, prepare=False)
+            cursor = await conn.execute(head + tail, given, prepare=False)
     except UniqueViolation:
         skip = SQL("ON CONFLICT (dataset_id, path) DO NOTHING")
-        cursor = await conn.execute(head + skip + SQL(_SUMMED), given, prepare=False)
+        cursor = await conn.execute(head + skip + tail, given, prepare=False)
     await _add_up(conn, wish, await cursor.fetchone(), piece, change)
 
 
@@ -324,13 +422,16 @@ async def _add_up(
 ) -> None:
     """What was not yet read of the originals is to be read of the clones, too."""
     assert row is not None
-    cloned, size_bytes, prepared, failed, waiting = row
+    cloned, size_bytes, prepared, failed, waiting, annotations, annotated_items = row
     piece.cloned += cloned
     piece.size_bytes += size_bytes
     change.items += cloned
     change.bytes += size_bytes
     change.prepared_items += prepared
     change.failed_items += failed
+    piece.annotations += annotations
+    change.annotations += annotations
+    change.annotated_items += annotated_items
     await events.record_items(conn, wish.target_id, "Created", waiting or [])
 
 
@@ -386,6 +487,16 @@ def numbered(path: str, number: int) -> str:
     return f"{folder}/{stem} ({number}){dot}{extension}"
 
 
+_NAMED_PAIRS: LiteralString = """
+, pair AS (
+    SELECT wanted.id AS original_id, added.id AS target_id
+    FROM added
+    JOIN unnest(%(clone_ids)s::bigint[], %(clone_paths)s::text[]) AS wanted (id, path) ON wanted.path = added.path
+    WHERE added.annotations_count > 0
+)
+"""
+
+
 async def _insert_at(
     conn: AsyncConnection[Any],
     source_id: int,
@@ -420,6 +531,8 @@ async def _insert_at(
         + _COPIED
         + source
         + " ORDER BY wanted.path ON CONFLICT (dataset_id, path) DO NOTHING"
+        + _RETURNED
+        + (_NAMED_PAIRS + _COPIED_WITH_ITEMS if wish.with_annotations else "")
         + _SUMMED
     )
     cursor = await conn.execute(statement, given, prepare=False)
@@ -434,6 +547,73 @@ async def _insert_at(
     )
     cursor = await conn.execute(statement, given, prepare=False)
     return {item_id for (item_id,) in await cursor.fetchall()}
+
+
+async def _there_already(
+    conn: AsyncConnection[Any], wish: Wish, chosen: tuple[Composed, dict[str, object]]
+) -> dict[int, int]:
+    """Of those that have annotations: id -> id of the item in the target that has the same object at the same path.
+
+    These are locked, in the order of their ids.
+    """
+    where, parameters = chosen
+    cursor = await conn.execute(
+        SQL(
+            "SELECT item.id, taken.id FROM item JOIN item AS taken ON taken.dataset_id = %(clone_target)s"
+            " AND taken.path = %(clone_folder)s || item.path WHERE item.annotations_count > 0 AND coalesce("
+        )
+        + SQL(_same(wish.driver_id is None))
+        + SQL(", false) AND ")
+        + where
+        + SQL(" ORDER BY taken.id FOR NO KEY UPDATE OF taken"),
+        parameters | _wished(wish),
+        prepare=False,
+    )
+    return dict(await cursor.fetchall())
+
+
+async def _annotate(
+    conn: AsyncConnection[Any],
+    source_id: int,
+    wish: Wish,
+    pairs: Mapping[int, int],
+    piece: Cloned,
+    change: CounterChange,
+) -> None:
+    """Copy annotations onto items that are there already (original -> target), as far as they do not have them."""
+    statement: LiteralString = (
+        """
+        WITH pair AS (
+            SELECT *
+            FROM unnest(%(clone_originals)s::bigint[], %(clone_targets)s::bigint[]) AS pair (original_id, target_id)
+        )
+        """
+        + _COPIED_ONTO_ITEMS
+        + """
+        , per_item AS (
+            SELECT item_id, count(*) AS number FROM copied GROUP BY item_id
+        ), changed AS (
+            UPDATE item
+            SET annotations_count = annotations_count + number
+            FROM per_item
+            WHERE item.dataset_id = %(clone_target)s AND item.id = per_item.item_id
+            RETURNING number, annotations_count = number AS is_first
+        )
+        SELECT coalesce(sum(number), 0)::bigint, count(*) FILTER (WHERE is_first) FROM changed
+        """
+    )
+    given = _wished(wish) | {
+        "clone_source": source_id,
+        "clone_originals": list(pairs),
+        "clone_targets": list(pairs.values()),
+    }
+    cursor = await conn.execute(statement, given, prepare=False)
+    row = await cursor.fetchone()
+    assert row is not None
+    annotations, newly_annotated = row
+    piece.annotations += annotations
+    change.annotations += annotations
+    change.annotated_items += newly_annotated
 
 
 async def note_origin(conn: AsyncConnection[Any], dataset_id: int, kind: str, source_ids: Sequence[int]) -> None:

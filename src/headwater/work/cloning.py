@@ -35,7 +35,7 @@ class Options:
     with_metadata: bool = True
     with_task_status: bool = False
     with_collections: bool = False  # settled when a clone is asked for: the target has those of its one source
-    with_annotations: bool = True  # there are none yet: they are to be copied in `_clone_next`, with each piece
+    with_annotations: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,17 @@ async def check_target(conn: AsyncConnection[Any], target: Dataset) -> None:
         )
 
 
-def _wish(target_id: int, driver_id: int | None, options: Options, creator_id: int | None) -> Wish:
+def _wish(
+    target_id: int, driver_id: int | None, options: Options, creator_id: int | None, *, is_merge: bool = False
+) -> Wish:
     return Wish(
         target_id=target_id,
         driver_id=driver_id,
         folder=options.folder,
         with_metadata=options.with_metadata,
         with_task_status=options.with_task_status,
+        with_annotations=options.with_annotations,
+        is_merge=is_merge,
         creator_id=creator_id,
         with_collections=options.with_collections,
     )
@@ -171,6 +175,7 @@ async def request_clone(
     if room is not None and needs > room.left:
         raise room.exceeded(needs)
     told = {"items": number, "cloned": 0, "bytes": 0, "thereAlready": 0, "renamed": 0, "tooLong": 0, "missing": missing}
+    told["annotations"] = 0
     spec: dict[str, Any] = {"datasetId": to_wire(target.id), "clone": told, "source": 0, "after": 0}
     if is_merge:
         spec["mergeDatasetsConfiguration"] = {
@@ -242,7 +247,8 @@ async def _clone_next(
         await _end(conn, command, "It was aborted." if is_aborted else None, "aborted")
         return True
     source_id, last_id = sources[at]
-    wish = _wish(command.dataset_id, await datasets.driver_of(conn, command.dataset_id), options, creator_id)
+    driver_id = await datasets.driver_of(conn, command.dataset_id)
+    wish = _wish(command.dataset_id, driver_id, options, creator_id, is_merge=command.kind == MERGE)
     try:
         async with conn.transaction():
             piece = await cloning.clone_piece(
@@ -269,6 +275,7 @@ async def _clone_next(
         "thereAlready": told["thereAlready"] + piece.there_already,
         "renamed": told["renamed"] + piece.renamed,
         "tooLong": told["tooLong"] + piece.too_long,
+        "annotations": told.get("annotations", 0) + piece.annotations,
     }
     done = told["cloned"] + told["thereAlready"] + told["tooLong"]
     await commands.note_progress(
