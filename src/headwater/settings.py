@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     check_timeout_s: float = Field(
         default=3, gt=0, le=60, description="Longest time that a check of a storage driver may take."
     )
+    column_index_items: int = Field(
+        default=20_000, ge=0, description="Datasets with so many items get a column index for filters; 0: never."
+    )
     stall_after_s: float = Field(
         default=60, gt=0, description="A command without progress for so long says that it hangs."
     )

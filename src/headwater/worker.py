@@ -13,7 +13,7 @@ from headwater import queue
 from headwater.catalog.notices import WEBHOOK_QUEUE
 from headwater.db.pool import Pool
 from headwater.settings import Settings
-from headwater.work import queues, schedules, sync, tasks, upstream, watching
+from headwater.work import columns, queues, schedules, sync, tasks, upstream, watching
 from headwater.work.dispatch import dispatch_forever
 from headwater.work.preprocess import LINKS_QUEUE
 from headwater.workplace import open_workplace
@@ -25,6 +25,8 @@ QUEUES = {
     "preprocessing": 3,  # two keep the decoders busy while one commits
     LINKS_QUEUE: 4,  # other servers are waited for
     "default": 3,
+    "exports": 2,  # which may take hours, too
+    columns.QUEUE: 1,  # a core is enough for them
     "imports": 2,  # CSV files, which may take hours
     WEBHOOK_QUEUE: 8,  # they wait for others, most of the time
 }
@@ -46,6 +48,7 @@ async def run_worker(settings: Settings, database_url: str) -> None:
                     schedules.run_forever(place.pool),
                     queues.read_forever(place),
                     upstream.follow_forever(place),
+                    columns.look_forever(place.pool, least_items=settings.column_index_items),
                     watching.watch_forever(
                         place.pool, stall_after_s=settings.stall_after_s, notice_days=settings.notice_days
                     ),

@@ -1,6 +1,7 @@
 """Purging: nothing of ours is left of a deleted dataset, neither rows and files nor what uploads had begun."""
 
 from headwater.catalog import datasets, features
+from headwater.catalog.columns import upkeep
 from headwater.work import deletion, exporting, tus
 from headwater.work.upload import planned
 from headwater.work.workplace import Workplace
@@ -11,6 +12,7 @@ async def purge_dataset(place: Workplace, dataset_id: int) -> None:
     async with place.pool.connection() as conn:
         if await datasets.find_deleted(conn, dataset_id) is None:
             return
+        await upkeep.drop(conn, dataset_id)
     await tus.drop_all(place, dataset_id)
     await planned.forget_all(place, dataset_id)
     await exporting.drop_all(place, dataset_id)

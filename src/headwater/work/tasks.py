@@ -16,6 +16,7 @@ from headwater.work import (
     annotations,
     bulk_metadata,
     cloning,
+    columns,
     csv_import,
     deletion,
     exporting,
@@ -88,6 +89,7 @@ def register(app: App, place: Workplace) -> None:
     _register_uploads(app, place, retry)
     _register_csv_imports(app, place, retry)
     _register_exports(app, place, retry)
+    _register_columns(app, place, retry)
 
     @app.task(name=deletion.PURGE_TASK, retry=retry)
     async def purge_dataset(dataset_id: int) -> None:
@@ -121,6 +123,19 @@ def register(app: App, place: Workplace) -> None:
     @app.task(name=secrets.DESTROY_TASK, retry=_TryAgain(tries=_VAULT_TRIES, longest_wait_s=300))
     async def destroy_secret(mount: str, path: str) -> None:
         await secrets.destroy(place, mount=mount, path=path)
+
+
+def _register_columns(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    @app.task(name=columns.TASK, retry=retry)
+    async def build_columns(dataset_id: int, at_once: bool) -> None:
+        try:
+            await columns.build_columns(place, dataset_id, at_once=at_once)
+        except (Unavailable, OperationalError):
+            raise
+        except Exception:
+            _log.exception("The columns of dataset %s could not be built", dataset_id)
+            await columns.give_up(place, dataset_id, "Headwater failed in building them; its log says where.")
+            raise
 
 
 def _register_preprocessing(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:

@@ -16,6 +16,7 @@ from typing import Any, LiteralString, cast
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import AsyncConnection, sql
+from psycopg.rows import class_row
 
 from headwater.catalog.columns.encoding import SEGMENT_BITS, Encoding
 
@@ -43,6 +44,7 @@ COLUMNS: Mapping[str, tuple[Encoding, LiteralString]] = {
     "metadata.system.missingSince": ("integers", "item.missing_since"),
     "metadata.system.trashedAt": ("integers", "item.trashed_at"),
 }
+TIMES = frozenset({"createdAt", "updatedAt", "metadata.system.missingSince", "metadata.system.trashedAt"})
 # What lies below these is covered where it occurs in items, and is JSON of any kind.
 DOCUMENTS: Mapping[str, LiteralString] = {
     "metadata.user": "item.user_metadata",
@@ -101,11 +103,7 @@ async def load_state(conn: AsyncConnection[Any], dataset_id: int) -> IndexState 
     )
     if (row := await cursor.fetchone()) is None:
         return None
-    paths = await conn.execute(
-        "SELECT number, path, encoding, is_pinned FROM column_path WHERE dataset_id = %s AND NOT is_excluded",
-        [dataset_id],
-    )
-    covered = {found.path: found for found in (CoveredPath(*fields) for fields in await paths.fetchall())}
+    covered = {path.path: path for path in await load_paths(conn, dataset_id)}
     ids, whole = await _load_touched(conn, dataset_id)
     built = conn.cursor(binary=True)
     await built.execute(
@@ -118,6 +116,21 @@ async def load_state(conn: AsyncConnection[Any], dataset_id: int) -> IndexState 
         if number not in whole
     }
     return IndexState(dataset_id, row[0], covered, segments, ids, tuple(sorted(whole)))
+
+
+async def load_paths(conn: AsyncConnection[Any], dataset_id: int) -> list[CoveredPath]:
+    """In the order of numbers."""
+    cursor = conn.cursor(row_factory=class_row(CoveredPath))
+    await cursor.execute(
+        """
+        SELECT number, path, encoding, is_pinned
+        FROM column_path
+        WHERE dataset_id = %s AND NOT is_excluded
+        ORDER BY number
+        """,
+        [dataset_id],
+    )
+    return await cursor.fetchall()
 
 
 async def _load_touched(conn: AsyncConnection[Any], dataset_id: int) -> tuple[NDArray[np.int64], set[int]]:
@@ -181,6 +194,39 @@ async def load_ranks(conn: AsyncConnection[Any], dataset_id: int, path_number: i
         [dataset_id, path_number],
     )
     return [code for (code,) in await cursor.fetchall()]
+
+
+async def segments_of_items(conn: AsyncConnection[Any], dataset_id: int) -> list[int]:
+    """Those in which there are items now, rising. One look into the index for each."""
+    cursor = await conn.execute(
+        """
+        WITH RECURSIVE inhabited AS (
+            (SELECT id >> 16 AS segment FROM item WHERE dataset_id = %(dataset_id)s ORDER BY id LIMIT 1)
+            UNION ALL
+            SELECT next.segment
+            FROM inhabited, LATERAL (
+                SELECT id >> 16 AS segment
+                FROM item
+                WHERE dataset_id = %(dataset_id)s AND id >= (inhabited.segment + 1) << 16
+                ORDER BY id
+                LIMIT 1
+            ) AS next
+        )
+        SELECT segment FROM inhabited
+        """,
+        {"dataset_id": dataset_id},
+    )
+    return [segment for (segment,) in await cursor.fetchall()]
+
+
+async def delete_chunks(conn: AsyncConnection[Any], dataset_id: int, path_numbers: Collection[int]) -> None:
+    """And the values of these paths. Their rows of column_path, and the segments, are the caller's."""
+    numbers = list(path_numbers)
+    for table in ("column_chunk", "column_value"):
+        await conn.execute(
+            sql.SQL("DELETE FROM {} WHERE dataset_id = %s AND path_number = ANY(%s)").format(sql.Identifier(table)),
+            [dataset_id, numbers],
+        )
 
 
 def outside(state: IndexState) -> tuple[sql.Composed, dict[str, object]]:

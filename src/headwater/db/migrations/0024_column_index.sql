@@ -4,8 +4,9 @@
 -- Which datasets have one.
 CREATE TABLE column_index (
     dataset_id bigint PRIMARY KEY,
-    -- Transactions that may not have seen this row changed items without telling: it is used once they have ended.
-    born_xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    -- Transactions that may not have seen this row change items without telling. All of them are older than this one,
+    -- the first that began after the row was committed: when they have ended, the index can be used.
+    awaited_xid xid8,
     ready_at timestamptz, -- every segment that there was then is touched; NULL: not used yet
     hash_key bytea NOT NULL, -- 16 random bytes: nobody makes values whose hashes collide
     paths_sought_at timestamptz, -- when metadata was last searched for paths to cover
@@ -23,7 +24,6 @@ CREATE TABLE column_path (
     encoding text NOT NULL CHECK (encoding IN ('codes', 'numbers', 'integers', 'hashes', 'paths')),
     is_pinned boolean NOT NULL DEFAULT false, -- somebody asked for it
     is_excluded boolean NOT NULL DEFAULT false, -- somebody asked for it not to be covered
-    present bigint NOT NULL DEFAULT 0, -- how many items have it, as of the builds
     PRIMARY KEY (dataset_id, number),
     CONSTRAINT column_path_unique UNIQUE (dataset_id, path)
 );

@@ -1,0 +1,152 @@
+"""JSON documents of items as columns: what lies at the covered paths of many, and which paths there are.
+
+PostgreSQL's numbers have any number of digits, Python's floats 17. What a float would not say exactly is UNKNOWN.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+
+class Mark:
+    """What stands in a column where there is no value that could be told. No Enum: orjson would write it."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+ABSENT, UNKNOWN = Mark("ABSENT"), Mark("UNKNOWN")
+Column = list[Any]  # JSON values and Marks
+
+_MOST_DIGITS = 15  # of a decimal that every float keeps
+_LONG_NUMBER = re.compile(rf"[0-9][0-9.]{{{_MOST_DIGITS}}}")  # or such a text, which costs a second look
+_LONGEST_PATH = 1_000
+_DEEPEST = 20
+_EMPTY: dict[str, Any] = {}
+
+
+def parse(texts: Sequence[str | None]) -> Column:
+    """Of jsonb's texts: each an object, or ABSENT; UNKNOWN where one is nested too deeply for us."""
+    if _LONG_NUMBER.search("\n".join(text for text in texts if text)):
+        return [ABSENT if text is None else _parse_exactly(text) for text in texts]
+    return [ABSENT if text is None else _parse_quickly(text) for text in texts]
+
+
+def _parse_quickly(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # 1,000 levels
+        return UNKNOWN
+
+
+def _parse_exactly(text: str) -> Any:
+    """Floats of 16 and 17 digits, as programs write them, come out as they went in: the rest is parsed slowly."""
+    if not _LONG_NUMBER.search(text):
+        return _parse_quickly(text)
+    try:
+        document = orjson.loads(text)
+        if orjson.dumps(document) == text.replace(": ", ":").replace(", ", ",").encode():
+            return document
+    except (orjson.JSONDecodeError, TypeError):
+        pass
+    try:
+        return json.loads(text, parse_float=_exact_float, parse_int=_exact_integer)
+    except RecursionError:
+        return UNKNOWN
+
+
+def _exact_float(text: str) -> float | Mark:
+    number = float(text)
+    return number if Decimal(repr(number)) == Decimal(text) else UNKNOWN
+
+
+def _exact_integer(text: str) -> int | Mark:
+    return int(text) if len(text) <= 1_000 else UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class PathTree:
+    """The covered paths of documents: `number` is that of the path that ends here."""
+
+    number: int | None = None
+    children: dict[str, "PathTree"] = field(default_factory=dict[str, "PathTree"])
+
+
+def tree_of(paths: Mapping[tuple[str, ...], int]) -> PathTree:
+    """From their keys to their numbers."""
+    numbers = {keys[0]: number for keys, number in paths.items() if len(keys) == 1}
+    below: dict[str, dict[tuple[str, ...], int]] = {key: {} for key in numbers}
+    for keys, number in paths.items():
+        below.setdefault(keys[0], {})
+        if len(keys) > 1:
+            below[keys[0]][keys[1:]] = number
+    return PathTree(None, {key: PathTree(numbers.get(key), tree_of(rest).children) for key, rest in below.items()})
+
+
+def columns_of(documents: Column, tree: PathTree) -> Iterator[tuple[int, Column]]:
+    """(number, column) of each path of the tree.
+
+    As filters see it: a path goes through lists to what lies in their objects, for which no column is made: UNKNOWN.
+    """
+    if tree.number is not None:
+        yield tree.number, documents
+    if not tree.children:
+        return
+    types = set(map(type, documents))
+    objects = documents if types == {dict} else [one if type(one) is dict else _EMPTY for one in documents]
+    hidden: Sequence[int] = ()
+    if list in types or Mark in types:
+        hidden = [row for row, one in enumerate(documents) if type(one) is list or one is UNKNOWN]
+    for key, child in tree.children.items():
+        column = [one.get(key, ABSENT) for one in objects]
+        for row in hidden:
+            column[row] = UNKNOWN
+        yield from columns_of(column, child)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was met at one path."""
+
+    count: int = 0
+    numbers: int = 0
+    values: set[Any] = field(default_factory=set[Any])  # numbers and texts
+
+    def add(self, more: "Seen") -> None:
+        self.count += more.count
+        self.numbers += more.numbers
+        self.values |= more.values
+
+
+def find_paths(prefix: str, documents: Iterable[Any]) -> dict[str, Seen]:
+    """The paths at which there are scalars or lists, as filters name them, and what was found there."""
+    found: dict[str, Seen] = {}
+    for document in documents:
+        if type(document) is dict:
+            _find_below(document, prefix, 1, found)
+    return found
+
+
+def _find_below(document: Mapping[str, Any], above: str, depth: int, found: dict[str, Seen]) -> None:
+    for key, value in document.items():
+        path = f"{above}.{key}"
+        if "." in key or depth > _DEEPEST or len(path) > _LONGEST_PATH:
+            continue  # no filter can name it, or should
+        if type(value) is dict:
+            _find_below(value, path, depth + 1, found)
+        elif type(value) is not list or not any(type(element) is dict for element in value):
+            seen = found.setdefault(path, Seen())
+            seen.count += 1
+            if type(value) is str or type(value) is int or type(value) is float:
+                seen.values.add(value)
+                seen.numbers += type(value) is not str
