@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -301,7 +302,8 @@ async def test_vectors_go_with_what_they_are_of(world: World) -> None:
     assert await left() == [4, 3, 1]
     assert (await world.owner.delete(f"/items/{ids[1]}")).status_code == 200
     assert await left() == [3, 2, 1]
-    await world.owner.post(f"/datasets/{dataset_id}/delete-items", json={"ids": ids[2:3], "confirm": True})
+    doomed = {"filter": {"$and": [{"id": {"$in": ids[2:3]}}]}, "delete": True}
+    assert (await world.owner.post(f"/datasets/{dataset_id}/query", json=doomed)).status_code == 200
     assert await left() == [2, 1, 1]
     await world.owner.delete(f"/datasets/{dataset_id}")
     assert (await query(world, {"featureSetId": of_datasets["id"]}))["items"] == []
@@ -324,7 +326,7 @@ def distance(metric: str, a: list[float], b: list[float]) -> float:
 async def cloud(world: World) -> tuple[str, dict[str, Any], dict[str, list[float]]]:
     """A dataset, a set, and the vectors of its items; one item has none."""
     into = await new_set(world, 3)
-    dataset_id, ids = await with_items(world, 30)
+    dataset_id, ids = await with_items(world, 15)
     chance = random.Random(5)
     values = {one: [round(chance.uniform(-1, 1), 3) for _ in range(3)] for one in ids[:-1]}
     await put(world, *(vector(into, dataset_id, one, value) for one, value in values.items()))
@@ -335,7 +337,7 @@ async def cloud(world: World) -> tuple[str, dict[str, Any], dict[str, list[float
 async def test_the_nearest_items_come_first(world: World, cloud: Any, metric: str) -> None:
     dataset_id, into, values = cloud
     sought = [0.3, -0.2, 0.9]
-    found = await similar(world, dataset_id, featureSetId=into["id"], vector=sought, metric=metric, limit=30)
+    found = await similar(world, dataset_id, featureSetId=into["id"], vector=sought, metric=metric, limit=20)
     expected = sorted(values, key=lambda one: distance(metric, sought, values[one]))
     assert [one["item"]["id"] for one in found["items"]] == expected
     assert found["exact"]
@@ -380,10 +382,9 @@ async def test_items_near_to_an_item_are_the_others(world: World, cloud: Any) ->
         ({"vector": [1, 2, 3], "filters": {}}, "filters"),
     ],
 )
-async def test_bad_searches_are_refused(world: World, cloud: Any, wrong: dict[str, Any], told: str) -> None:
-    dataset_id, into, _ = cloud
-    asked = {"featureSetId": into["id"]} | wrong
-    assert told in message(await world.owner.post(f"/datasets/{dataset_id}/items/similar", json=asked), 400)
+async def test_bad_searches_are_refused(world: World, wrong: dict[str, Any], told: str) -> None:
+    asked = {"featureSetId": (await new_set(world, 3))["id"]} | wrong
+    assert told in message(await world.owner.post(f"/datasets/{world.dataset_id}/items/similar", json=asked), 400)
 
 
 async def test_what_has_no_direction_is_in_no_order_by_cosine(world: World) -> None:
@@ -399,3 +400,116 @@ async def test_annotations_are_not_ordered_as_items(world: World) -> None:
     asked = {"featureSetId": into["id"], "vector": [1, 2]}
     told = message(await world.owner.post(f"/datasets/{world.dataset_id}/items/similar", json=asked), 400)
     assert "vectors of annotations" in told
+
+
+async def index(world: World, into: dict[str, Any], **asked: Any) -> dict[str, Any]:
+    """The command that makes its index, after its job has run."""
+    command = (await world.owner.post(f"/features/sets/{into['id']}/index", json=asked)).json()
+    ((job,),) = await world.execute(
+        "SELECT args FROM procrastinate_jobs WHERE task_name = %s AND args ->> 'command_id' = %s",
+        work.INDEX_TASK,
+        str(int(command["id"], 16)),
+    )
+    await work.index_set(world.app.state.server.place, **job)
+    return (await world.owner.get(f"/commands/{command['id']}")).json()
+
+
+@pytest.mark.parametrize(("size", "metric"), [(3, "euclidean"), (3, "cosine"), (3, "inner_product"), (2_500, "cosine")])
+async def test_an_index_finds_what_measuring_finds(world: World, size: int, metric: str) -> None:
+    into = await new_set(world, size)
+    dataset_id, ids = await with_items(world, 20)
+    chance = random.Random(7)
+    values = {one: [round(chance.uniform(-1, 1), 3) for _ in range(size)] for one in ids}
+    await put(world, *(vector(into, dataset_id, one, value) for one, value in values.items()))
+    asked = {"featureSetId": into["id"], "vector": values[ids[0]], "metric": metric, "limit": 5}
+    exact = await similar(world, dataset_id, **asked)
+    command = await index(world, into, metric=metric)
+    assert (command["status"], command["spec"]["metric"]) == ("success", metric)
+    assert (await world.owner.get(f"/features/sets/{into['id']}")).json()["index"] == metric
+    by_index = await similar(world, dataset_id, **asked)
+    assert (exact["exact"], by_index["exact"]) == (True, False)
+    assert by_index["items"] == exact["items"]
+    # More than there are, or than a filter leaves, is found by measuring.
+    few = await similar(world, dataset_id, **asked, filter={"dir": "/2"})
+    assert (few["exact"], len(few["items"])) == (True, 4)
+    await world.owner.delete(f"/items/{exact['items'][0]['item']['id']}")
+    again = await similar(world, dataset_id, **asked | {"limit": 4})
+    assert (again["exact"], again["items"]) == (False, exact["items"][1:])
+
+
+async def test_an_index_is_made_by_itself_once_it_is_worth_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = world.app.state.server
+    settings = server.settings.model_copy(update={"feature_index_from": 4})
+    monkeypatch.setattr(world.app.state, "server", replace(server, settings=settings))
+    into = await new_set(world)
+    dataset_id, ids = await with_items(world, 6)
+
+    async def jobs() -> list[tuple[Any, ...]]:
+        return await world.execute(
+            "SELECT args FROM procrastinate_jobs WHERE task_name = %s AND args ->> 'set_id' = %s",
+            work.INDEX_TASK,
+            str(int(into["id"], 16)),
+        )
+
+    await put(world, *(vector(into, dataset_id, one, [1, 1]) for one in ids[:3]))
+    assert await jobs() == []
+    answers = await asyncio.gather(
+        *(put(world, vector(into, dataset_id, one, [1, 1])) for one in ids[3:]),
+        *(put(world, vector(into, dataset_id, one, [2, 2])) for one in ids[3:]),
+    )
+    assert len(answers) == 6
+    ((job,),) = await jobs()  # one of many
+    await work.index_set(world.app.state.server.place, **job)
+    await work.index_set(world.app.state.server.place, **job)  # a job may run twice
+    assert (await world.owner.get(f"/features/sets/{into['id']}")).json()["index"] == "euclidean"
+
+
+async def test_an_index_that_is_aborted_or_whose_set_is_deleted_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    into = await new_set(world)
+    dataset_id, ids = await with_items(world, 2)
+    await put(world, *(vector(into, dataset_id, one, [1, 1]) for one in ids))
+
+    async def indexes() -> list[tuple[Any, ...]]:
+        return await world.execute(
+            "SELECT indexname FROM pg_indexes WHERE indexname = %s", f"feature_vector_hnsw_{int(into['id'], 16)}"
+        )
+
+    real = work._make
+
+    async def endless(*arguments: Any) -> None:
+        await real(*arguments)
+        await world.owner.post(f"/commands/{commands[-1]}/abort")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(work, "_make", endless)
+    commands = [(await world.owner.post(f"/features/sets/{into['id']}/index", json={})).json()["id"]]
+    assert (await world.owner.post(f"/features/sets/{into['id']}/index", json={})).json()["id"] == commands[0]
+    place, set_id = world.app.state.server.place, int(into["id"], 16)
+    await work.index_set(place, command_id=int(commands[0], 16), set_id=set_id, metric="euclidean")
+    assert (await world.owner.get(f"/commands/{commands[0]}")).json()["status"] == "aborted"
+    assert await indexes() == []
+    assert (await world.owner.get(f"/features/sets/{into['id']}")).json()["index"] is None
+    monkeypatch.setattr(work, "_make", real)
+    assert (await index(world, into))["status"] == "success"
+    assert len(await indexes()) == 1
+    await world.owner.delete(f"/features/sets/{into['id']}")
+    await work.drop_set(place, set_id)
+    await work.drop_set(place, set_id)
+    assert await indexes() == []
+
+
+async def test_vectors_that_are_too_long_have_no_index_and_are_searched_all_the_same(world: World) -> None:
+    into = await new_set(world, 4_001)
+    dataset_id, (item_id,) = await with_items(world, 1)
+    await put(world, vector(into, dataset_id, item_id, [1] * 4_001))
+    told = message(await world.owner.post(f"/features/sets/{into['id']}/index", json={}), 400)
+    assert "at most 4,000" in told
+    found = await similar(world, dataset_id, featureSetId=into["id"], vector=[0] * 4_001)
+    assert found["items"][0]["distance"] == pytest.approx(math.sqrt(4_001), rel=1e-6)
+    halves = await new_set(world, 2_001)
+    answer = await world.owner.post(
+        "/features/vectors", json=[vector(halves, dataset_id, item_id, [70_000] + [1] * 2_000)]
+    )
+    assert "65,504" in message(answer, 400)
