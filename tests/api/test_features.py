@@ -513,3 +513,68 @@ async def test_vectors_that_are_too_long_have_no_index_and_are_searched_all_the_
         "/features/vectors", json=[vector(halves, dataset_id, item_id, [70_000] + [1] * 2_000)]
     )
     assert "65,504" in message(answer, 400)
+
+
+def joined(into: dict[str, Any], euclid: Any, *, what: Any = None, **given: Any) -> dict[str, Any]:
+    on = {"resource": "feature_vectors", "local": "entityId", "forigen": "id"}
+    join = {"on": on, "filter": {"value": {"$euclid": euclid}, "featureSetId": into["id"]} | given}
+    return {"filter": what or DEFAULT, "page": 0, "pageSize": 4, "resource": "items", "join": join}
+
+
+async def test_a_query_joined_with_vectors_is_in_their_order(world: World, cloud: Any) -> None:
+    dataset_id, into, values = cloud
+    sought = [0.3, -0.2, 0.9]
+    expected = sorted(values, key=lambda one: math.dist(sought, values[one]))
+    (of,) = (await query(world, {"entityId": expected[3], "featureSetId": into["id"]}))["items"]
+    bound = math.dist(sought, values[expected[6]]) + 1e-6
+    near_fourth = sorted(values, key=lambda one: math.dist(values[expected[3]], values[one]))
+    for euclid, order in (
+        ({"input": sought, "$euclidSort": {"eu_dist": "ascending"}}, expected),
+        ({"input": sought}, expected),
+        ({"input": sought, "$euclidSort": {"eu_dist": "descending"}}, expected[::-1]),
+        ({"input": sought, "$euclidFilter": {"$lte": bound}}, expected[:7]),
+        ({"input": sought, "$euclidFilter": {"$gt": bound, "$lt": 99}}, expected[7:]),
+        ({"input": of["id"], "$euclidSort": {"eu_dist": "ascending"}}, near_fourth),
+    ):
+        body = joined(into, euclid, datasetId=dataset_id)
+        pages = [
+            (await world.owner.post(f"/datasets/{dataset_id}/query", json=body | {"page": page})).json()
+            for page in range(4)
+        ]
+        assert [item["id"] for page in pages for item in page["items"]] == order
+        assert {page["totalItemsCount"] for page in pages} == {len(order)}
+        assert [page["hasNextPage"] for page in pages] == [4 * number + 4 < len(order) for number in range(4)]
+    body = joined(into, {"input": sought}, what={"$and": [*DEFAULT["$and"], {"dir": "/2"}]})
+    (only,) = [(await world.owner.post(f"/datasets/{dataset_id}/query", json=body)).json()]
+    assert [item["id"] for item in only["items"]] == [one for one in expected if one in list(values)[8:12]]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"input": [1, 2]},
+        {"input": ["a", 1, 2]},
+        {"input": [1, 2, 10**400]},
+        {"input": None},
+        {"input": [1, 2, 3], "$euclidSort": {"eu_dist": "up"}},
+        {"input": [1, 2, 3], "$euclidSort": {"eu_dist": []}},
+        {"input": [1, 2, 3], "$euclidSort": {}},
+        {"input": [1, 2, 3], "$euclidFilter": {"$near": 1}},
+        {"input": [1, 2, 3], "$euclidFilter": {"$lt": "x"}},
+        {"input": [1, 2, 3], "$euclidFilter": 5},
+        {"input": [1, 2, 3], "other": 1},
+        [],
+        None,
+    ],
+)
+async def test_bad_joins_are_refused(world: World, wrong: Any) -> None:
+    body = joined(await new_set(world, 3), wrong)
+    message(await world.owner.post(f"/datasets/{world.dataset_id}/query", json=body), 400)
+
+
+async def test_what_is_in_an_order_of_distance_is_not_deleted(world: World) -> None:
+    into = await new_set(world, 1)
+    for change in ({"delete": True}, {"update": {"metadata": {"user": {"a": 1}}}}):
+        body = joined(into, {"input": [1]}) | change
+        told = message(await world.owner.post(f"/datasets/{world.dataset_id}/query", json=body), 400)
+        assert "has no order" in told

@@ -12,13 +12,14 @@ from headwater.catalog import commands, datasets, feature_sets, features, items,
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.feature_sets import FeatureSet
+from headwater.catalog.searchable import require_searchable
 from headwater.catalog.similarity import Nearest
 from headwater.errors import BadRequest, NotFound
 from headwater.wire import commands as wire_commands
 from headwater.wire import features as wire
 from headwater.wire import items as wire_items
 from headwater.wire.answers import as_json
-from headwater.wire.query import ItemsQuery, parse_items_query
+from headwater.wire.query import parse_items_query
 from headwater.work import feature_sets as work
 
 router = APIRouter(tags=["features"])
@@ -197,6 +198,7 @@ async def find_similar(
     tree = parse_items_query({"filter": body.filter}).files
     if tree is None:
         raise BadRequest("filter: it chooses folders, and only files have vectors.")
+    require_searchable(dataset.unsearchable_paths, tree, [])
     item_id = None if body.item_id is None else ids.from_wire(body.item_id, "item")
     vector = body.vector
     if item_id is not None:
@@ -226,11 +228,15 @@ async def similar_page(
     caller: Account,
     dataset_id: int,
     order: wire.OrderByDistance,
-    asked: ItemsQuery,
+    body: dict[str, Any],
     base: str,
 ) -> wire_items.PageJson:
     """A page of a query of items that is joined with feature vectors: the nearest first, by Euclidean distance."""
+    asked = parse_items_query({key: value for key, value in body.items() if key not in ("join", "sort")})
+    if asked.delete or asked.update is not None:
+        raise BadRequest("join: items in an order of distance are listed; what is changed or deleted has no order.")
     dataset = await datasets.get_dataset(conn, caller, dataset_id)
+    require_searchable(dataset.unsearchable_paths, asked.files, [])
     if order.dataset_id not in (None, dataset.id):
         raise BadRequest("join.filter.datasetId: another dataset than the one that is asked.")
     into = await _set_of(conn, caller, dataset, order.feature_set_id)
@@ -243,7 +249,7 @@ async def similar_page(
     assert vector is not None
     features.checked_values(into, [vector])
     page = asked.page
-    if asked.files is None:
+    if asked.files is None or not asked.context.covers(dataset.project_id, dataset.id):
         return wire_items.page([], total=0, page_size=page.page_size, has_next=False)
     near = Nearest(vector, tree=asked.files, distances=order.distances, is_descending=order.is_descending)
     offset = page.page * page.page_size

@@ -1,43 +1,105 @@
-"""POST /datasets/{id}/query: pages of items, and what is done to all that a filter asks for."""
+"""POST /datasets/{id}/query: pages of items or annotations, and what is done to all that a filter asks for."""
 
+import logging
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from psycopg import AsyncConnection
 
+from headwater.api.annotation_queries import change_annotations, page_of_annotations
 from headwater.api.bulk_metadata import update_matching
 from headwater.api.caller import Base, Caller, DatasetId, Server, ServerDep, needs
 from headwater.api.deletions import delete_matching
-from headwater.catalog import datasets, finding, items
+from headwater.api.features import similar_page
+from headwater.catalog import datasets, finding, items, searchable
 from headwater.catalog.accounts import Account
+from headwater.catalog.query import NOTHING
+from headwater.errors import BadRequest
+from headwater.wire import annotations as wire_annotations
 from headwater.wire import items as wire_items
 from headwater.wire.answers import as_json
-from headwater.wire.query import ItemsQuery, parse_items_query, single_slashed
+from headwater.wire.features import order_by_distance
+from headwater.wire.query import (
+    AnnotationsQuery,
+    Context,
+    ItemsQuery,
+    parse_items_query,
+    parse_query,
+    single_slashed,
+    whole_filter,
+)
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
+_log = logging.getLogger(__name__)
+_NOTHING = {"id": {"$in": []}}
 
-@router.post("/{dataset_id}/query", openapi_extra=needs("read"), response_model=wire_items.PageJson)
-async def query_items(
+
+@router.post(
+    "/{dataset_id}/query",
+    openapi_extra=needs("read"),
+    response_model=wire_items.PageJson | wire_annotations.AnnotationPageJson,
+)
+async def query_dataset(
     dataset_id: DatasetId, caller: Caller, server: ServerDep, base: Base, body: dict[str, Any]
-) -> Any:
-    """A page of items (files, folders or both), as the SDK's filters ask for it.
+) -> Response:
+    """A page of items (files, folders or both) or of annotations, as the SDK's filters ask for it.
 
     With `delete: true` they are deleted, with `update` their metadata is changed, and the answer is the command that
-    did it. Both need the right to write.
+    did it. Both need the right to write, or to annotate.
     """
-    asked = parse_items_query(body)
+    try:
+        return await _answer(server, caller, dataset_id, body, base)
+    except BadRequest as error:
+        # The SDK takes it for an empty list, and its user never sees the sentence.
+        server.queries.refused += 1
+        _log.warning("refused a query of account %d on dataset %024x: %s", caller.id, dataset_id, _loggable(error))
+        raise
+
+
+def _loggable(error: BadRequest) -> str:
+    return str(error)[:1_000].encode("unicode_escape").decode()
+
+
+async def _answer(server: Server, caller: Account, dataset_id: int, body: dict[str, Any], base: str) -> Response:
+    if (order := order_by_distance(body)) is not None:
+        async with server.place.pool.connection() as conn:
+            return _json(await similar_page(conn, caller, dataset_id, order, body, base))
+    asked = parse_query(body)
+    covered = asked.context == Context() or await _covers(server, caller, dataset_id, asked.context)
+    if isinstance(asked, AnnotationsQuery):
+        chosen = whole_filter(body, "annotations") if covered else _NOTHING
+        if asked.delete or asked.update is not None:
+            return JSONResponse(dict(await change_annotations(server, caller, dataset_id, asked, chosen, base)))
+        confined = asked if covered else replace(asked, tree=NOTHING)
+        async with server.place.pool.connection() as conn:
+            return _json(await page_of_annotations(conn, caller, dataset_id, confined, base))
     meant = await _as_meant(server, caller, dataset_id, body)
     if meant is not body:
-        body, asked = meant, parse_items_query(meant)
+        body = meant
+        asked = parse_items_query(meant)
+    chosen = whole_filter(body) if covered else _NOTHING
     if asked.delete:
-        return JSONResponse(dict(await delete_matching(server, caller, dataset_id, body["filter"], base)))
+        return JSONResponse(dict(await delete_matching(server, caller, dataset_id, chosen, base)))
     if asked.update is not None:
-        return JSONResponse(dict(await update_matching(server, caller, dataset_id, asked, body["filter"], base)))
+        return JSONResponse(dict(await update_matching(server, caller, dataset_id, asked, chosen, base)))
+    if not covered:
+        asked = replace(asked, files=None, dirs=None, is_default=False, is_default_without_keyset=False)
     async with server.place.pool.connection() as conn:
-        page = await _page(conn, caller, dataset_id, asked, base)
-    return Response(as_json(page), media_type="application/json")
+        return _json(await _page(conn, caller, dataset_id, asked, base))
+
+
+def _json(answer: object) -> Response:
+    return Response(as_json(answer), media_type="application/json")
+
+
+async def _covers(server: Server, caller: Account, dataset_id: int, context: Context) -> bool:
+    """Whether the dataset is in the context of a query, which only ever narrows it. Raises NotFound."""
+    async with server.place.pool.connection() as conn:
+        dataset = await datasets.get_dataset(conn, caller, dataset_id)
+    return context.covers(dataset.project_id, dataset.id)
 
 
 async def _as_meant(server: Server, caller: Account, dataset_id: int, body: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +119,9 @@ async def _page(
     conn: AsyncConnection[Any], caller: Account, dataset_id: int, asked: ItemsQuery, base: str
 ) -> wire_items.PageJson:
     dataset = await datasets.get_dataset(conn, caller, dataset_id)
+    sort = [name for name, _ in asked.page.sort]
+    for tree in (asked.files, asked.dirs):
+        searchable.require_searchable(dataset.unsearchable_paths, tree, sort)
     found = await finding.find_page(conn, dataset.id, asked.files, asked.dirs, asked.page, reader_id=caller.id)
     if asked.is_default and not asked.keyset_after:
         total = dataset.shown_items
