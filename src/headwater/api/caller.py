@@ -1,7 +1,7 @@
 """Who calls, and the connection of the call: one request is one transaction, committed before the answer is sent."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from headwater import ids
 from headwater.catalog import accounts, api_keys
 from headwater.catalog.accounts import Account
 from headwater.catalog.rights import RULES, AnyRight
+from headwater.catalog.slow_queries import QueryCounts
 from headwater.errors import Unauthorized
 from headwater.settings import Settings
 from headwater.tokens import Bearer, Signer
@@ -32,6 +33,7 @@ class Server:
     place: Workplace
     passwords: Passwords
     openid: OpenIdProvider | None
+    queries: QueryCounts = field(default_factory=QueryCounts)
 
 
 def _server(request: Request) -> Server:
