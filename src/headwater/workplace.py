@@ -115,6 +115,7 @@ async def open_workplace(
                 link_fetch=settings.link_fetch,
                 link_most_bytes=settings.link_most_bytes,
                 allow_private=settings.allow_private_endpoints,
+                export_days=settings.export_days,
             )
         finally:
             logged_in.cancel()

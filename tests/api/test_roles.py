@@ -436,6 +436,8 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/datasets/{dataset_id}/ghosts/forget"): Route(sends(json={"all": True})),
     ("GET", "/api/v1/datasets/{dataset_id}/directoryTree"): Route(sends()),
     ("POST", "/api/v1/datasets/{dataset_id}/clone"): Route(sends(json=lambda _: {"name": unique("clone")})),
+    ("POST", "/api/v1/datasets/{dataset_id}/export"): Route(sends(json={"exportType": "json"})),
+    ("POST", "/api/v1/datasets/{dataset_id}/export/v3"): Route(sends(json={})),
     ("POST", "/api/v1/datasets/merge"): Route(
         sends(json=lambda world: {"name": unique("merge"), "datasetsIds": [world.dataset_id]})
     ),

@@ -117,6 +117,9 @@ _RIGHTS_TO_START: dict[str, rights.Right] = {
     "VerifyDataset": "sync",
     "CloneDataset": "manage_datasets",
     "MergeDatasets": "manage_datasets",
+    "ExportDatasetAsJson": "read",
+    "ExportDatasetAsZip": "read",
+    "ExportDataset": "read",
 }
 
 

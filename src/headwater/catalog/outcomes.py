@@ -14,8 +14,8 @@ from psycopg import AsyncConnection
 
 from headwater.catalog import notices
 
-# Kinds that nobody is told of.
-SILENT_KINDS: frozenset[str] = frozenset(["CloneItem", "DeleteAnnotations"])
+# Kinds that nobody is told of. The SDK cuts an export as JSON in many, and waits for each.
+SILENT_KINDS: frozenset[str] = frozenset(["CloneItem", "DeleteAnnotations", "ExportDatasetAsJson"])
 
 STARTED = "command.started"
 SUCCEEDED = "command.succeeded"

@@ -26,3 +26,4 @@ class Workplace:
     link_fetch: bool  # whether linked URLs are read at all
     link_most_bytes: int  # of a linked image
     allow_private: bool  # whether people may name inner addresses
+    export_days: int  # how long files of exports are kept
