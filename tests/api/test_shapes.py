@@ -193,18 +193,19 @@ async def test_a_dataset_is_patched_with_all_of_itself(world: World) -> None:
     """As the SDK does it: the whole dataset, of which only name, user metadata and readonly count."""
     dataset_id = await world.new_dataset()
     url = f"/datasets/{dataset_id}"
-    assert (await world.owner.patch(f"{url}?system=true", json={"metadata": {"system": {"recipes": ["r"]}}})).is_success
+    assert (await world.owner.patch(f"{url}?system=true", json={"metadata": {"system": {"kept": ["r"]}}})).is_success
     before = await got(world, url)
     name = unique("renamed")
     changed = before | {"name": name, "itemsCount": 9, "id": NOBODY, "driver": NOBODY, "projects": [NOBODY],
                         "metadata": {"user": {"a": 1, "b": 2}, "system": {}}}  # fmt: skip
     now = (await world.owner.patch(url, json=changed)).json()
-    assert now["metadata"] == {"system": {"recipes": ["r"]}, "user": {"a": 1, "b": 2}}
+    assert before["metadata"]["system"]["kept"] == ["r"]
+    assert now["metadata"] == before["metadata"] | {"user": {"a": 1, "b": 2}}
     assert {key: now[key] for key in ("id", "name", "itemsCount", "driver", "projects")} == {
         key: before[key] for key in ("id", "itemsCount", "driver", "projects")
     } | {"name": name}
     now = (await world.owner.patch(url, json=now | {"metadata": {"user": {"b": 2}, "system": None}})).json()
-    assert now["metadata"] == {"system": {"recipes": ["r"]}, "user": {"b": 2}}
+    assert now["metadata"] == before["metadata"] | {"user": {"b": 2}}
     for wrong in ({"user": 5}, {"system": []}):
         message(await world.owner.patch(url, json={"metadata": wrong}), 400)
 

@@ -21,6 +21,7 @@ from headwater.catalog import events, quotas, sharing
 from headwater.catalog.datasets import CounterChange, count
 from headwater.catalog.folders import ensure_folders, folder_of
 from headwater.catalog.items import Item
+from headwater.catalog.searchable import require_searchable_in
 from headwater.catalog.selections import Selection
 from headwater.errors import Conflict, NotFound
 
@@ -88,7 +89,11 @@ def _same(is_own: bool) -> LiteralString:
 
 
 async def preview(conn: AsyncConnection[Any], source_id: int, selection: Selection, wish: Wish) -> Preview:
-    """What cloning these would come to now, where nothing else is cloned at the same time. Reads all of them."""
+    """What cloning these would come to now, where nothing else is cloned at the same time. Reads all of them.
+
+    Raises BadRequest.
+    """
+    await require_searchable_in(conn, source_id, selection.tree)
     where, parameters = _where(source_id, selection)
     cursor = conn.cursor(row_factory=class_row(Preview))
     await cursor.execute(

@@ -9,6 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composed
 
 from headwater.catalog import query
+from headwater.catalog.searchable import require_searchable_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Summary:
 
 async def summarize(conn: AsyncConnection[Any], dataset_id: int, selection: Selection, *, examples: int) -> Summary:
     """How much is selected. Reads all of it. Raises BadRequest."""
+    await require_searchable_in(conn, dataset_id, selection.tree)
     where, parameters = selection.where(dataset_id)
     cursor = await conn.execute(
         SQL("SELECT count(*), coalesce(sum(item.size_bytes), 0)::bigint, coalesce(max(item.id), 0), now() FROM item ")
