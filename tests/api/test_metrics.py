@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from headwater.app import create_app
-from headwater.catalog import commands
+from headwater.catalog import commands, organizations
 from headwater.settings import Settings
 from tests.api.world import World, message
 from tests.work.world import make_dataset
@@ -91,6 +91,30 @@ async def test_what_a_dataset_is_watched_by(app: Any) -> None:
         await conn.execute("UPDATE scan SET state = 'stopped' WHERE dataset_id = %s", [dataset.id])
         await commands.end_command(conn, command_id, "failed", error="The bucket said no.")
     assert [await of(name) for name in ("sync_running", "last_sync_failed")] == [0, 1]
+
+
+async def test_queries_that_are_refused_are_counted_and_logged(app: Any, caplog: pytest.LogCaptureFixture) -> None:
+    server = app.state.server
+    async with server.place.pool.connection() as conn:
+        owner = await organizations.get_owner(conn)
+        dataset = await make_dataset(conn)
+    token = server.signer.sign(account_id=owner.id, email=owner.email)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app),
+        base_url="http://headwater.test/api/v1",
+        headers={"authorization": f"Bearer {token}"},
+    ) as client:
+        url = f"/datasets/{dataset.id:024x}/query"
+        assert (await client.post(url, json={})).status_code == 200
+        assert (await figures(app))["headwater_queries_refused"] == {(): 0}
+        for resource in ("items", "annotations"):
+            message(await client.post(url, json={"resource": resource, "filter": {"no such\nfield": 1}}), 400)
+    assert (await figures(app))["headwater_queries_refused"] == {(): 2}
+    told = [record.getMessage() for record in caplog.records if "refused a query" in record.getMessage()]
+    assert len(told) == 2
+    for line in told:
+        assert f"account {owner.id} on dataset {dataset.id:024x}: There is no field" in line
+        assert "\n" not in line
 
 
 async def test_queues_show_what_waits_and_since_when(app: Any) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
 from headwater.api.caller import ServerDep, needs
 from headwater.catalog import metrics
 from headwater.catalog.metrics import DatasetFigures, OtherFigures, QueueFigures
+from headwater.catalog.slow_queries import QueryCounts
 from headwater.errors import NotFound, Unauthorized
 from headwater.ids import to_wire
 
@@ -38,6 +39,7 @@ async def read_metrics(request: Request, server: ServerDep) -> Response:
                 await metrics.queue_figures(conn),
                 await metrics.other_figures(conn),
                 server.place.pool.get_stats(),
+                server.queries,
             )
         )
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
@@ -45,13 +47,20 @@ async def read_metrics(request: Request, server: ServerDep) -> Response:
 
 class _Figures(Collector):
     def __init__(
-        self, datasets: list[DatasetFigures], queues: list[QueueFigures], other: OtherFigures, pool: dict[str, int]
+        self,
+        datasets: list[DatasetFigures],
+        queues: list[QueueFigures],
+        other: OtherFigures,
+        pool: dict[str, int],
+        queries: QueryCounts,
     ) -> None:
         self._datasets, self._queues, self._other, self._pool = datasets, queues, other, pool
+        self._queries = queries
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         yield from self._of_datasets()
         yield from self._of_queues()
+        yield from self._of_queries()
         other = self._other
         for name, words, value in (
             ("commands_stalled", "Commands that make no progress.", other.stalled_commands),
@@ -82,6 +91,21 @@ class _Figures(Collector):
                 if value is not None:
                     family.add_metric([one.project, one.name, to_wire(one.id)], value)
             yield family
+
+    def _of_queries(self) -> Iterator[CounterMetricFamily]:
+        """Since this process started."""
+        answered = CounterMetricFamily(
+            "headwater_queries", "Queries of items, by how they were answered.", labels=["plan"]
+        )
+        for plan, number in sorted(self._queries.plans.items()):
+            answered.add_metric([plan], number)
+        yield answered
+        for name, words, value in (
+            ("refused", "Queries answered with 400, which the SDK takes for an empty list.", self._queries.refused),
+            ("slow", "Queries that took longer than they should; the log has their shapes.", self._queries.slow),
+            ("stopped", "Queries that were stopped at the time limit.", self._queries.stopped),
+        ):
+            yield CounterMetricFamily(f"headwater_queries_{name}", words, value=value)
 
     def _of_queues(self) -> Iterator[GaugeMetricFamily]:
         waiting = GaugeMetricFamily("headwater_jobs_waiting", "Jobs that could run now.", labels=["queue"])
