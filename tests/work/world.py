@@ -81,22 +81,24 @@ async def make_dataset(
 
 
 async def recount(conn: AsyncConnection[Any], dataset_id: int) -> None:
-    """The dataset's counters are what its rows say, and every item lies in the folder that its path names."""
+    """The counters of a dataset and its items are what rows say; every item lies in the folder that its path names."""
     cursor = await conn.execute(
         """
         SELECT count(*), count(*) FILTER (WHERE hidden), count(*) FILTER (WHERE missing_since IS NOT NULL),
             coalesce(sum(size_bytes), 0)::bigint, count(*) FILTER (WHERE etl_state = 1),
-            count(*) FILTER (WHERE etl_state = 2), count(*) FILTER (WHERE trashed_at IS NOT NULL)
+            count(*) FILTER (WHERE etl_state = 2), count(*) FILTER (WHERE trashed_at IS NOT NULL),
+            (SELECT count(*) FROM annotation WHERE annotation.dataset_id = %(id)s),
+            count(*) FILTER (WHERE annotations_count > 0)
         FROM item
-        WHERE dataset_id = %s
+        WHERE dataset_id = %(id)s
         """,
-        [dataset_id],
+        {"id": dataset_id},
     )
     truth = await cursor.fetchone()
     cursor = await conn.execute(
         """
         SELECT items, hidden_items, missing_items, bytes, prepared_items, failed_items,
-            trashed_items
+            trashed_items, annotations, annotated_items
         FROM dataset_counter
         WHERE dataset_id = %s
         """,
@@ -114,6 +116,16 @@ async def recount(conn: AsyncConnection[Any], dataset_id: int) -> None:
     )
     wrong = [(path, folder) for path, folder in await cursor.fetchall() if folder != folders.folder_of(path)]
     assert wrong == []
+    cursor = await conn.execute(
+        """
+        SELECT coalesce(item_id, item.id), number, annotations_count
+        FROM (SELECT item_id, count(*) AS number FROM annotation WHERE dataset_id = %(id)s GROUP BY item_id) AS there
+        FULL JOIN (SELECT id, annotations_count FROM item WHERE dataset_id = %(id)s) AS item ON item.id = item_id
+        WHERE coalesce(number, 0) IS DISTINCT FROM annotations_count
+        """,
+        {"id": dataset_id},
+    )
+    assert await cursor.fetchall() == []
 
 
 async def rows_written(conn: AsyncConnection[Any], dataset_id: int) -> dict[str, set[tuple[Any, ...]]]:
