@@ -103,6 +103,7 @@ async def _change_next(
     if not chosen:
         await _end(conn, command_id, told)
         return True
+    await bulk_metadata.commit_unawaited(conn)
     ids = [item_id for item_id, _ in chosen]
     subsets: dict[str, int] = command.spec["subsets"]
     if change["shares"] is None:
