@@ -6,7 +6,7 @@ The matcher in this file follows docs/reference/queries.md, not the code: it wal
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 
-from headwater.catalog.fields import DIR_FIELDS, ITEM_FIELDS
+from headwater.catalog.fields import ANNOTATION_FIELDS, DIR_FIELDS, ITEM_FIELDS
 from headwater.catalog.query import (
     EVERYTHING,
     And,
@@ -30,11 +30,15 @@ from headwater.catalog.query import (
 )
 from headwater.errors import BadRequest
 from headwater.ids import to_wire
-from headwater.wire.query import parse_items_query
+from headwater.wire.query import parse_annotations_query, parse_items_query, whole_filter
 from tests.catalog.matching import (
+    ANNOTATIONS,
+    CREATED,
     DATASET,
     OTHER_DATASET,
     Document,
+    annotation,
+    annotation_queries,
     document,
     documents,
     examples,
@@ -42,9 +46,11 @@ from tests.catalog.matching import (
     insert,
     leaves,
     matches,
+    matches_query,
     milliseconds,
     path_patterns,
     paths,
+    queries,
     small_conditions,
     small_documents,
     values_at,
@@ -81,6 +87,15 @@ def files_of(conn: psycopg.Connection, body: Any) -> list[str]:
     return [row[0] for row in conn.execute(statement, {**params, **page}).fetchall()]
 
 
+def annotations_of(conn: psycopg.Connection, body: Any) -> list[str]:
+    """Ids of the annotations in DATASET, in their order unless the body has one."""
+    query = parse_annotations_query({"resource": "annotations", **body})
+    where, params = compile_filter(query.tree, dataset_id=DATASET, fields=ANNOTATION_FIELDS)
+    order, page = compile_page(query.page, ANNOTATION_FIELDS)
+    statement = sql.SQL("SELECT annotation.id FROM annotation WHERE {} {}").format(where, order)
+    return [to_wire(row[0]) for row in conn.execute(statement, {**params, **page}).fetchall()]
+
+
 def dirs_of(conn: psycopg.Connection, body: Any) -> list[str]:
     query = parse_items_query(body)
     if query.dirs is None:
@@ -106,6 +121,29 @@ def test_finds_what_the_matcher_finds(database: psycopg.Connection, items, condi
                 query = parse_items_query({"filter": condition})
                 wanted = [folder["filename"] for folder in folders if matches(condition, folder)]
                 assert (query.dirs is None and not wanted) or dirs_of(database, {"filter": condition}) == wanted
+
+
+@examples(60)
+@given(items=documents(), bodies=st.lists(queries, min_size=6, max_size=10))
+def test_finds_by_joins_and_sets_what_the_matcher_finds(database: psycopg.Connection, items, bodies):
+    with database.transaction(force_rollback=True):
+        insert(database, items)
+        for body in bodies:
+            expected = [item["filename"] for item in items if matches_query(body, item)]
+            assert files_of(database, body) == expected, json.dumps(body)
+            kept = {"filter": whole_filter(body)}
+            assert files_of(database, kept) == expected, json.dumps(kept)
+
+
+@examples(60)
+@given(items=documents(), bodies=st.lists(annotation_queries, min_size=6, max_size=10))
+def test_finds_annotations_that_the_matcher_finds(database: psycopg.Connection, items, bodies):
+    every = [found for item in items for found in item[ANNOTATIONS]]
+    with database.transaction(force_rollback=True):
+        insert(database, items)
+        for body in bodies:
+            expected = [found["id"] for found in every if matches_query(body, found)]
+            assert annotations_of(database, body) == expected, json.dumps(body)
 
 
 @examples(40)
@@ -564,6 +602,65 @@ def test_what_is_known_of_a_file_can_be_asked_as_it_is_shown(db: psycopg.Connect
     assert found(db, {"metadata.system.originalname": "done"}) == ["/done"]
 
 
+def test_what_the_tutorials_write_finds_what_they_say(db: psycopg.Connection):
+    done = {"id": "5", "metadata": {"status": "done"}}
+    insert(
+        db,
+        [
+            document("/a/none.jpg", 1, size=10),
+            document("/a/some.jpg", 2, size=6_000_000, user={"k": 1}, system={"refs": [done, {"id": "6"}]}),
+            document("/b/other.jpg", 3, size=5, system={"refs": [{"id": "5"}, {**done, "id": "6"}]}),
+        ],
+    )
+    between = {"$and": [{"metadata.system.size": {"$gt": "0"}}, {"metadata.system.size": {"$lt": "5242880"}}]}
+    assert found(db, between) == ["/a/none.jpg", "/b/other.jpg"]  # in quotes
+    assert found(db, {"metadata.system.size": "10"}) == ["/a/none.jpg"]
+    assert found(db, {"metadata.system.size": {"$gt": "ten"}}) == []
+    assert found(db, {"metadata.user": {"$exists": True}}) == ["/a/some.jpg"]
+    assert found(db, {"metadata.system.refs": []}) == ["/a/none.jpg"]  # unassigned
+    assert found(db, {"metadata.system.annotationStatus": []}) == ["/a/none.jpg", "/a/some.jpg", "/b/other.jpg"]
+    assert found(db, {"metadata.system.encoding": "7bit"}) == ["/a/none.jpg", "/a/some.jpg", "/b/other.jpg"]
+    assert found(db, {"dir": "/a/"}) == ["/a/none.jpg", "/a/some.jpg"]
+    one_reference = {"metadata.system.refs": {"id": {"$in": ["5"]}, "metadata": {"status": {"$in": ["done"]}}}}
+    assert found(db, one_reference) == ["/a/some.jpg"]
+    apart = {"metadata.system.refs.id": "5", "metadata.system.refs.metadata.status": "done"}
+    assert found(db, apart) == ["/a/some.jpg", "/b/other.jpg"]
+
+
+def test_labels_of_an_item_are_those_of_its_annotations(db: psycopg.Connection):
+    both = [annotation(1, label="dog"), annotation(2, label="cat")]
+    insert(
+        db,
+        [
+            document("/both", 1, annotations=both),
+            document("/none", 2),
+            document("/dog", 3, annotations=[annotation(3, label="dog")]),
+        ],
+    )
+    assert found(db, {"label": "cat"}) == ["/both"]
+    assert found(db, {"label": {"$ne": "cat"}}) == ["/none", "/dog"]
+    assert found(db, {"label": {"$exists": False}}) == ["/none"]
+    assert found(db, {"label": "d*"}) == ["/both", "/dog"]
+    assert files_of(db, {"sort": {"label": "descending"}}) == ["/dog", "/both", "/none"]
+    assert found(db, {"annotationsCount": {"$gt": 1}}) == ["/both"]
+    assert found(db, {"annotated": True}) == ["/both", "/dog"]
+    # A join asks for one annotation that is no cat, a set for items without any.
+    assert files_of(db, {"join": {"filter": {"label": {"$ne": "cat"}}}}) == ["/both", "/dog"]
+    assert files_of(db, {"except": {"query": {"join": {"filter": {"label": "cat"}}}}}) == ["/none", "/dog"]
+    dirs = {"filter": {"type": "dir"}, "except": {"query": {"join": {"filter": {"label": "cat"}}}}}
+    assert dirs_of(db, dirs) == []
+
+
+def test_annotations_sort_by_their_fields(db: psycopg.Connection):
+    later = CREATED + timedelta(days=1)
+    some = [annotation(1, label="b"), annotation(2, label="a"), annotation(3, label="a", created=later)]
+    insert(db, [document("/x", 1, annotations=some)])
+    sort = {"label": "ascending", "createdAt": "descending"}
+    assert annotations_of(db, {"sort": sort}) == [to_wire(3), to_wire(2), to_wire(1)]
+    assert annotations_of(db, {"sort": sort, "page": 1, "pageSize": 2}) == [to_wire(1)]
+    assert annotations_of(db, {"pageSize": 0}) == []
+
+
 def test_the_largest_allowed_filters_run(db: psycopg.Connection):
     insert(db, [document("/a", 1)])
     wide = Or(tuple(Condition("metadata.user.a", "eq", number) for number in range(1000)))
@@ -578,7 +675,7 @@ def test_the_largest_allowed_filters_run(db: psycopg.Connection):
 
 
 def test_every_field_can_be_sorted_by_and_asked_for(dataset: psycopg.Connection):
-    for table, fields in (("item", ITEM_FIELDS), ("folder", DIR_FIELDS)):
+    for table, fields in (("item", ITEM_FIELDS), ("folder", DIR_FIELDS), ("annotation", ANNOTATION_FIELDS)):
         for name in [*fields.named, "metadata.user.a", "metadata.system.exif.a"]:
             for descending in (False, True):
                 where, params = compile_filter(Condition(name, "exists", value=True), dataset_id=1, fields=fields)
@@ -624,7 +721,14 @@ def large(new_database: Callable[[], str]) -> Iterator[psycopg.Connection]:
             FROM generate_series(1, 3) AS d, generate_series(1, 20000) AS n
             """
         )
-        conn.execute("ANALYZE folder, item")
+        conn.execute(
+            """
+            INSERT INTO annotation (dataset_id, item_id, creator_id, updated_by_id, type, label)
+            SELECT 2, n, 1, 1, 'box', CASE n % 1000 WHEN 0 THEN 'rare' ELSE 'common' END
+            FROM generate_series(1, 20000) AS n
+            """
+        )
+        conn.execute("ANALYZE folder, item, annotation")
         yield conn
 
 
@@ -656,6 +760,21 @@ def test_the_next_page_begins_where_the_last_ended(large: psycopg.Connection, op
     assert "using item_pkey" in plan
     assert "Sort" not in plan
     assert pages < 30
+
+
+@pytest.mark.parametrize(
+    ("body", "join"),
+    [
+        ({"join": {"filter": {"label": "rare"}}}, ""),
+        ({"except": {"query": {"join": {"filter": {"label": "rare"}}}}}, "Anti Join"),
+        ({"filter": {"label": {"$ne": "rare"}}}, "Anti Join"),
+    ],
+)
+def test_items_are_joined_by_the_index_of_labels(large: psycopg.Connection, body, join):
+    plan, pages = plan_of(large, {"filter": {"hidden": False}, "sort": {"id": "ascending"}, "pageSize": 20, **body})
+    assert "annotation_label" in plan, plan
+    assert join in plan
+    assert pages < 1_500  # as many as the items have
 
 
 def test_one_folder_is_read_in_order_from_its_index(large: psycopg.Connection):
