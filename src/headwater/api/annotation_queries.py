@@ -10,6 +10,7 @@ from headwater import ids
 from headwater.api.caller import Server
 from headwater.catalog import annotations, commands, datasets, projects
 from headwater.catalog.accounts import Account
+from headwater.catalog.searchable import require_searchable_items
 from headwater.errors import BadRequest
 from headwater.wire import annotations as wire
 from headwater.wire import commands as wire_commands
@@ -24,6 +25,7 @@ async def page_of_annotations(
 ) -> wire.AnnotationPageJson:
     """The total is that of the query as it was sent, as for items. Raises NotFound, BadRequest."""
     dataset = await datasets.get_dataset(conn, caller, dataset_id)
+    require_searchable_items(dataset.unsearchable_paths, asked.tree)
     found = await annotations.find_page(conn, dataset.id, asked.tree, asked.page)
     total = (await annotations.summarize(conn, dataset.id, asked.tree)).number
     shaped = [wire.annotation(row, base) for row in found.rows]
@@ -42,6 +44,7 @@ async def change_annotations(
         dataset = await datasets.get_dataset(conn, caller, dataset_id, "annotate")
         if dataset.readonly:
             raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
+        require_searchable_items(dataset.unsearchable_paths, asked.tree)
         summary = await annotations.summarize(conn, dataset.id, work.tree_of(conditions))
         job = await work.request_change(conn, dataset, conditions, change, summary, caller_id=caller.id)
         if change is None:

@@ -174,11 +174,17 @@ async def cover_found(
         "SELECT path, is_pinned OR is_excluded FROM column_path WHERE dataset_id = %s", [dataset_id]
     )
     known = dict(await cursor.fetchall())
+    cursor = await conn.execute("SELECT unsearchable_paths FROM dataset WHERE id = %s", [dataset_id])
+    (unsearchable,) = await cursor.fetchone() or ([],)
+    below = tuple(f"{path}." for path in unsearchable)
     room = MOST_FOUND - sum(path not in COLUMNS and not is_chosen for path, is_chosen in known.items())
     frequent = [
         (path, seen)
         for path, seen in found.items()
-        if path not in known and path not in ITEM_FIELDS.named and seen.count > sampled * _RAREST
+        if path not in known
+        and path not in ITEM_FIELDS.named
+        and seen.count > sampled * _RAREST
+        and not f"{path}.".startswith(below)
     ]
     chosen = sorted(frequent, key=lambda one: (-one[1].count, one[0]))[: max(0, room)]
     cursor = await conn.execute(
