@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import orjson
 
 
@@ -28,8 +29,7 @@ class Mark:
 ABSENT, UNKNOWN = Mark("ABSENT"), Mark("UNKNOWN")
 Column = list[Any]  # JSON values and Marks
 
-_MOST_DIGITS = 15  # of a decimal that every float keeps
-_LONG_NUMBER = re.compile(rf"[0-9][0-9.]{{{_MOST_DIGITS}}}")  # or such a text, which costs a second look
+_LONG_NUMBER = re.compile(rb"[0-9.]{16,}")  # or such a text; of 15 digits every decimal is a float of its own
 _LONGEST_PATH = 1_000
 _DEEPEST = 20
 _EMPTY: dict[str, Any] = {}
@@ -37,9 +37,35 @@ _EMPTY: dict[str, Any] = {}
 
 def parse(texts: Sequence[str | None]) -> Column:
     """Of jsonb's texts: each an object, or ABSENT; UNKNOWN where one is nested too deeply for us."""
-    if _LONG_NUMBER.search("\n".join(text for text in texts if text)):
-        return [ABSENT if text is None else _parse_exactly(text) for text in texts]
-    return [ABSENT if text is None else _parse_quickly(text) for text in texts]
+    if _are_exact("\n".join(text for text in texts if text)):
+        return [ABSENT if text is None else _parse_quickly(text) for text in texts]
+    return [ABSENT if text is None else _parse_exactly(text) for text in texts]
+
+
+def _are_exact(text: str) -> bool:
+    """Whether orjson reads the numbers in it as they are: so are floats of 16 and 17 digits that programs wrote."""
+    data = text.encode()
+    return all(map(_is_exact, {_LONG_NUMBER.match(data, at)[0] for at in _long_numbers(data)}))  # pyright: ignore[reportOptionalSubscript]
+
+
+def _long_numbers(data: bytes) -> list[int]:
+    """Where `_LONG_NUMBER` begins. A sixth of the time that the expression takes to look for itself."""
+    letters = np.frombuffer(data, np.uint8)
+    runs = (letters >= ord("0")) & (letters <= ord("9")) | (letters == ord("."))
+    for length in (1, 2, 4, 8):
+        runs = runs[:-length] & runs[length:]
+    return np.flatnonzero(runs & ~np.concatenate(([False], runs[:-1]))).tolist() if len(runs) else []
+
+
+def _is_exact(number: bytes) -> bool:
+    digits = number.decode()
+    whole, point, fraction = digits.partition(".")
+    if not point:
+        return len(whole) <= 18  # 64 bits
+    if "." in fraction:
+        return False  # a text
+    shortest = f"{whole}.{fraction.rstrip('0') or '0'}"
+    return len(shortest) <= 16 or Decimal(repr(float(shortest))) == Decimal(shortest)
 
 
 def _parse_quickly(text: str) -> Any:
@@ -50,15 +76,8 @@ def _parse_quickly(text: str) -> Any:
 
 
 def _parse_exactly(text: str) -> Any:
-    """Floats of 16 and 17 digits, as programs write them, come out as they went in: the rest is parsed slowly."""
-    if not _LONG_NUMBER.search(text):
+    if _are_exact(text):
         return _parse_quickly(text)
-    try:
-        document = orjson.loads(text)
-        if orjson.dumps(document) == text.replace(": ", ":").replace(", ", ",").encode():
-            return document
-    except (orjson.JSONDecodeError, TypeError):
-        pass
     try:
         return json.loads(text, parse_float=_exact_float, parse_int=_exact_integer)
     except RecursionError:

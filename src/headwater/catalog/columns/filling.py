@@ -68,7 +68,11 @@ _PLAIN = frozenset({str, int, float, Mark})
 
 def key_of(value: Any) -> Any:
     """Equal for what PostgreSQL takes for equal, which true and 1 are not."""
-    return value if type(value) in _PLAIN else _canonical_or_unknown(value)
+    if type(value) in _PLAIN:
+        return value
+    if type(value) is bool:
+        return b"true" if value else b"false"
+    return b"null" if value is None else _canonical_or_unknown(value)
 
 
 def _canonical_or_unknown(value: Any) -> bytes | Mark:
