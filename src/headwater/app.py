@@ -59,6 +59,7 @@ from headwater.api import (
 from headwater.api.bodies import BodyLimit
 from headwater.api.caller import Server
 from headwater.api.failures import RESPONSES, add_handlers
+from headwater.catalog.columns.cache import Columns
 from headwater.settings import Settings
 from headwater.tokens import Signer
 from headwater.work.openid import OpenIdProvider
@@ -86,6 +87,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
                 place=place,
                 passwords=Passwords(place.pool),
                 openid=None if settings.oidc_issuer is None else OpenIdProvider(settings),
+                columns=Columns(most_bytes=settings.column_cache_bytes),
             )
             app.state.news = notifications.News()
             app.state.doors = hooks.Doors(app.state.server)

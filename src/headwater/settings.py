@@ -129,6 +129,15 @@ class Settings(BaseSettings):
     column_index_items: int = Field(
         default=20_000, ge=0, description="Datasets with so many items get a column index for filters; 0: never."
     )
+    column_cache_bytes: int = Field(
+        default=256 * 1024**2, ge=0, description="Memory for columns of column indexes in the API process."
+    )
+    query_timeout_s: float = Field(
+        default=30, gt=0, description="Queries that take longer are stopped and answered with 408."
+    )
+    slow_query_s: float = Field(
+        default=0.5, ge=0, description="Queries that take longer are noted, with what would make them quicker."
+    )
     stall_after_s: float = Field(
         default=60, gt=0, description="A command without progress for so long says that it hangs."
     )

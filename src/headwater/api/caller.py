@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from headwater import ids
 from headwater.catalog import accounts, api_keys
 from headwater.catalog.accounts import Account
+from headwater.catalog.columns.cache import Columns
 from headwater.catalog.rights import RULES, AnyRight
 from headwater.catalog.slow_queries import QueryCounts
 from headwater.errors import Unauthorized
@@ -33,6 +34,7 @@ class Server:
     place: Workplace
     passwords: Passwords
     openid: OpenIdProvider | None
+    columns: Columns
     queries: QueryCounts = field(default_factory=QueryCounts)
 
 

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from headwater.api.asking import asking_of
 from headwater.api.caller import Caller, DatasetId, ServerDep, needs
 from headwater.catalog import datasets, facets, finding
 from headwater.catalog.searchable import require_searchable
@@ -19,8 +20,7 @@ async def count_facets(
     `more` is how many values follow. An item with several values, in a list, counts for each of them.
     """
     tree = wire.tree_of(body)
-    asking = finding.Asking()
-    async with server.place.pool.connection() as conn, finding.begin(conn, asking):
+    async with asking_of(server, dataset_id, tree) as (conn, asking):
         dataset = await datasets.get_dataset(conn, caller, dataset_id)
         fields = wire.asked_fields(body)
         require_searchable(dataset.unsearchable_paths, tree, [name for name, _ in fields])

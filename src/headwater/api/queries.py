@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from psycopg import AsyncConnection
 
 from headwater.api.annotation_queries import change_annotations, page_of_annotations
+from headwater.api.asking import asking_of
 from headwater.api.bulk_metadata import update_matching
 from headwater.api.caller import Base, Caller, DatasetId, Server, ServerDep, needs
 from headwater.api.deletions import delete_matching
@@ -34,6 +35,7 @@ from headwater.wire.query import (
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 _log = logging.getLogger(__name__)
+_LONG_LIST = 20_000  # items
 _NOTHING = {"id": {"$in": []}}
 
 
@@ -87,8 +89,9 @@ async def _answer(server: Server, caller: Account, dataset_id: int, body: dict[s
         return JSONResponse(dict(await update_matching(server, caller, dataset_id, asked, chosen, base)))
     if not covered:
         asked = replace(asked, files=None, dirs=None, is_default=False, is_default_without_keyset=False)
-    async with server.place.pool.connection() as conn:
-        return _json(await _page(conn, caller, dataset_id, asked, base))
+    async with asking_of(server, dataset_id, asked.files or asked.dirs, asked.page) as (conn, asking):
+        page = await _page(conn, caller, dataset_id, asked, base, asking)
+    return _json(page)
 
 
 def _json(answer: object) -> Response:
@@ -116,17 +119,26 @@ async def _as_meant(server: Server, caller: Account, dataset_id: int, body: dict
 
 
 async def _page(
-    conn: AsyncConnection[Any], caller: Account, dataset_id: int, asked: ItemsQuery, base: str
+    conn: AsyncConnection[Any],
+    caller: Account,
+    dataset_id: int,
+    asked: ItemsQuery,
+    base: str,
+    asking: finding.Asking,
 ) -> wire_items.PageJson:
     dataset = await datasets.get_dataset(conn, caller, dataset_id)
     sort = [name for name, _ in asked.page.sort]
     for tree in (asked.files, asked.dirs):
         searchable.require_searchable(dataset.unsearchable_paths, tree, sort)
-    found = await finding.find_page(conn, dataset.id, asked.files, asked.dirs, asked.page, reader_id=caller.id)
-    if asked.is_default and not asked.keyset_after:
+    found = await finding.find_page(
+        conn, dataset.id, asked.files, asked.dirs, asked.page, reader_id=caller.id, asking=asking
+    )
+    if found.total is not None:
+        total = found.total
+    elif _is_counted(asked, dataset):
         total = dataset.shown_items
     else:
-        total = await finding.count_found(conn, dataset.id, asked.files, asked.dirs)
+        total = await finding.count_found(conn, dataset.id, asked.files, asked.dirs, asking=asking)
     shaped = [
         wire_items.item(row, base)
         if isinstance(row, items.Item)
@@ -134,3 +146,15 @@ async def _page(
         for row in found.rows
     ]
     return wire_items.page(shaped, total=total, page_size=asked.page.page_size, has_next=found.has_next)
+
+
+def _is_counted(asked: ItemsQuery, dataset: datasets.Dataset) -> bool:
+    """Whether the dataset's counters tell the total.
+
+    The SDK asks for a list of many items page by page, each beginning behind the last one's end: they all tell the
+    total of the list. What is left of a short list, or was asked for by itself, is counted.
+    """
+    if asked.keyset_after is None:
+        return asked.is_default
+    is_long = dataset.shown_items > _LONG_LIST and asked.page.page_size > 0
+    return asked.is_default_without_keyset and is_long

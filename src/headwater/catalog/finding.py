@@ -43,10 +43,16 @@ class Asking:
     timeout_s: float = _DEFAULT_TIMEOUT_S
     plan: str = "rows"
     uncovered: dict[str, None] = field(default_factory=dict[str, None])  # paths that an index would help
+    has_columns: bool = False  # whether the dataset has an index
+    rows: int | None = None  # that fulfil the filter, where that is known
     deadline: Deadline = field(init=False)
 
     def __post_init__(self) -> None:
         self.deadline = Deadline(self.timeout_s)
+
+    @property
+    def elapsed_s(self) -> float:
+        return self.deadline.elapsed_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +170,7 @@ async def _ask_columns(
     """None: there are no columns, or they leave too much to be asked of the rows."""
     if asking.columns is None or (state := await tables.load_state(conn, dataset_id)) is None:
         return None
+    asking.has_columns = True
     rows = sum(segment.rows for segment in state.segments.values())
     if len(state.touched_items) + (len(state.touched_segments) << SEGMENT_BITS) > max(rows, 10 * _MOST_ASKED):
         return None  # being built
@@ -186,7 +193,9 @@ async def _ask_columns(
         await cursor.execute(statement, parameters, prepare=False)
         others = [item_id for (item_id,) in await cursor.fetchall()]
     asking.plan = "columns" if not unknown else "columns, then rows"
-    return _Answer(reader, matches, others)
+    answer = _Answer(reader, matches, others)
+    asking.rows = answer.total
+    return answer
 
 
 async def _find_in_columns(

@@ -52,12 +52,17 @@ class Deadline:
     """When a query has to be done, or be given up: it is asked between small pieces of work."""
 
     def __init__(self, timeout_s: float) -> None:
-        self._until = monotonic() + timeout_s
+        self._began = monotonic()
+        self._until = self._began + timeout_s
         self._is_stopped = False
 
     @property
     def left_s(self) -> float:
         return max(0.0, self._until - monotonic())
+
+    @property
+    def elapsed_s(self) -> float:
+        return monotonic() - self._began
 
     def stop(self) -> None:
         self._is_stopped = True

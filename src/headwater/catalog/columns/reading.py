@@ -802,7 +802,7 @@ def unordered_rows(view: View, numbers: Iterable[int]) -> NDArray[np.bool_] | No
                 rows = [*chunk.exceptions, *chunk.unknown.tolist()]
             case _:
                 continue
-        if rows:
+        if rows is not None and np.size(rows):
             found = np.zeros(view.rows, np.bool_) if found is None else found
             found[rows] = True
     return found

@@ -1,0 +1,233 @@
+"""Pages, counts and counts by value from columns are those of the rows, whatever was touched since they were built."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg import AsyncConnection
+
+from headwater.catalog import finding
+from headwater.catalog.columns import building, covering, filling, ordering, reading, upkeep
+from headwater.catalog.columns.cache import Columns
+from headwater.catalog.columns.conditions import frozen
+from headwater.catalog.finding import Asking
+from headwater.catalog.query import EVERYTHING, Page, Tree, compile_filter, compile_page
+from headwater.errors import BadRequest
+from headwater.wire.query import parse_filter
+from tests.catalog.matching import Document, documents, examples, filters, insert, small_documents
+
+SORTABLE = [
+    "id",
+    "filename",
+    "name",
+    "dir",
+    "createdAt",
+    "creator",
+    "description",
+    "hidden",
+    "annotated",
+    "metadata.system.size",
+    "metadata.system.width",
+    "metadata.system.mimetype",
+    "metadata.system.missingSince",
+    "metadata.user.k",
+    "metadata.user.n",
+    "metadata.user.k.k",
+]
+sorts = st.lists(st.tuples(st.sampled_from(SORTABLE), st.booleans()), max_size=3, unique_by=lambda key: key[0]).map(
+    tuple
+)
+plans: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="module")
+def url(new_database: Callable[[], str]) -> Iterator[str]:
+    made = new_database()
+    with psycopg.connect(made, autocommit=True) as conn:
+        conn.execute("INSERT INTO account (email) VALUES ('ann@x.org'), ('bob@x.org')")
+        conn.execute(
+            "INSERT INTO project (organization_id, name, creator_id) SELECT organization.id, 'p', account.id"
+            " FROM organization, account LIMIT 1"
+        )
+    yield made
+    assert plans["columns"] > plans["rows"] / 10
+
+
+def _spread(conn: psycopg.Connection, dataset_id: int) -> None:
+    """Over several segments, with holes."""
+    for table, column in (("annotation", "item_id"), ("item", "id")):
+        conn.execute(
+            f"UPDATE {table} SET {column} = (({column} %% 3) * 2 << 16) + {column} * 7 WHERE dataset_id = %s",
+            [dataset_id],
+        )
+
+
+async def _build(conn: AsyncConnection, dataset_id: int) -> None:
+    async with conn.transaction():
+        await upkeep.begin(conn, dataset_id)
+    is_ready = False
+    while not is_ready:
+        async with conn.transaction():
+            is_ready = await upkeep.make_ready(conn, dataset_id)
+    async with conn.transaction():
+        await covering.seek_paths_once(conn, dataset_id)
+    for _ in range(2):
+        async with conn.transaction():
+            due = await upkeep.due_segments(conn, dataset_id, at_once=True)
+        for segment in due:
+            await _build_segment(conn, dataset_id, segment)
+
+
+async def _build_segment(conn: AsyncConnection, dataset_id: int, segment: int) -> None:
+    while True:
+        try:
+            async with conn.transaction():
+                built = await building.build_segment(conn, dataset_id, segment, {})
+            break
+        except building.Outgrown as outgrown:
+            for path in outgrown.paths:
+                async with conn.transaction():
+                    await building.change_encoding(conn, dataset_id, path)
+    assert built is not None
+    async with conn.transaction():
+        await covering.cover_found(conn, dataset_id, built.found, sampled=built.sampled)
+
+
+async def _touch(conn: AsyncConnection, dataset_id: int, touched: list[int], user: Document) -> None:
+    async with conn.transaction():
+        cursor = await conn.execute("SELECT id FROM item WHERE dataset_id = %s ORDER BY id", [dataset_id])
+        ids = [item_id for (item_id,) in await cursor.fetchall()]
+        chosen = [ids[n % len(ids)] for n in touched]
+        await conn.execute(
+            "UPDATE item SET user_metadata = %s, size_bytes = size_bytes / 2, trashed_at = now(), creator_id = 1"
+            " WHERE dataset_id = %s AND id = ANY(%s)",
+            [json.dumps(user), dataset_id, chosen[::3]],
+        )
+        await conn.execute("DELETE FROM item WHERE dataset_id = %s AND id = ANY(%s)", [dataset_id, chosen[1::3]])
+        for n, item_id in enumerate(chosen[2::3]):
+            await conn.execute(
+                """
+                INSERT INTO item (dataset_id, id, folder_id, size_bytes, path, etag, user_metadata)
+                SELECT dataset_id, id + 1 + (%s << 16), folder_id, size_bytes, path || 'new', '', user_metadata
+                FROM item
+                WHERE dataset_id = %s AND id = %s
+                ON CONFLICT DO NOTHING
+                """,
+                [n % 2 * 9, dataset_id, item_id],
+            )
+
+
+async def _ids(conn: AsyncConnection, dataset_id: int, tree: Tree, page: Page) -> list[int]:
+    where, parameters = compile_filter(tree, dataset_id=dataset_id)
+    order, limits = compile_page(page)
+    cursor = await conn.execute(
+        b"SELECT item.id FROM item WHERE " + (where + order).as_bytes(conn).replace(b"ORDER BY", b" ORDER BY"),
+        parameters | limits,
+        prepare=False,
+    )
+    return [item_id for (item_id,) in await cursor.fetchall()]
+
+
+async def _answers_are_those_of_rows(
+    conn: AsyncConnection, dataset_id: int, asked: list[tuple[Document, tuple[Any, ...], int, int]], columns: Columns
+) -> None:
+    for condition, sort, size, number in asked:
+        tree = parse_filter(condition)
+        page = Page(sort, number, size)
+        asking = Asking(columns)
+        async with conn.transaction():
+            await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            try:
+                found = await finding.find_page(conn, dataset_id, tree, None, page, asking=asking)
+            except BadRequest:
+                with pytest.raises(BadRequest):
+                    await _ids(conn, dataset_id, tree, page)
+                continue
+            total = await finding.count_found(conn, dataset_id, tree, None, asking=Asking(columns))
+            expected = await _ids(conn, dataset_id, tree, Page(sort, 0, 1_000))
+        plans[asking.plan] += 1
+        told = (condition, sort, size, number, asking.plan)
+        assert total == len(expected), told
+        assert found.total in (None, total), told
+        assert [row.id for row in found.rows] == expected[number * size : (number + 1) * size], told
+        assert found.has_next == (len(expected) > (number + 1) * size and size > 0), told
+
+
+async def _counts_are_those_of_rows(
+    conn: AsyncConnection, dataset_id: int, tree: Tree, names: list[str], columns: Columns
+) -> None:
+    for name in names:
+        async with conn.transaction():
+            await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            by_columns, distinct = await finding.count_by(conn, dataset_id, tree, name, 1_000, asking=Asking(columns))
+            by_rows, distinct_rows = await finding.count_by(conn, dataset_id, tree, name, 1_000)
+        assert {(frozen(value), number) for value, number in by_columns} == {
+            (frozen(value), number) for value, number in by_rows
+        }, name
+        assert distinct == distinct_rows == len(by_rows)
+
+
+@examples(25)
+@given(
+    batches=st.lists(documents(), min_size=1, max_size=4),
+    users=st.lists(small_documents, max_size=20),
+    touched=st.lists(st.integers(0, 50), max_size=6),
+    user=small_documents,
+    asked=st.lists(
+        st.tuples(filters | st.just({}) | st.just({"hidden": False}), sorts, st.integers(0, 5), st.integers(0, 3)),
+        min_size=8,
+        max_size=12,
+    ),
+    limits=st.tuples(st.sampled_from([0, 5_000]), st.sampled_from([0, 2, 50_000]), st.sampled_from([0, 100_000])),
+    most_values=st.sampled_from([3, 60_000]),
+    cache_bytes=st.sampled_from([0, 2**24]),
+)
+def test_columns_answer_what_rows_answer(
+    url: str, batches, users, touched, user, asked, limits, most_values, cache_bytes
+):
+    items: dict[str, Document] = {}
+    for batch in batches:
+        for item in batch:
+            items.setdefault(item["filename"], item)
+    made = list(items.values())
+    for n, item in enumerate(made, 1):
+        item["id"] = f"{n:024x}"
+        for m, annotation in enumerate(item["#annotations"]):
+            annotation["id"] = f"{n * 100 + m:024x}"
+            annotation["itemId"] = item["id"]
+        if n <= len(users):
+            item["metadata"]["user"] = users[n - 1]
+    with psycopg.connect(url, autocommit=True) as conn, pytest.MonkeyPatch.context() as patch:
+        (dataset_id,) = conn.execute(
+            "INSERT INTO dataset (project_id, name, creator_id) SELECT id, gen_random_uuid(), creator_id FROM project"
+            " ORDER BY id DESC LIMIT 1 RETURNING id"
+        ).fetchone() or (0,)
+        insert(conn, made, dataset_id)
+        _spread(conn, dataset_id)
+        patch.setattr(filling, "MOST_VALUES", most_values)
+        patch.setattr(finding, "_FEW", limits[0])
+        patch.setattr(finding, "_MOST_ASKED", limits[1])
+        patch.setattr(ordering, "_FEW", limits[2])
+        patch.setattr(reading, "_LOADED_AT_ONCE", 1)
+        asyncio.run(_whole(url, dataset_id, touched, user, asked, Columns(most_bytes=cache_bytes)))
+
+
+async def _whole(
+    url: str, dataset_id: int, touched: list[int], user: Document, asked: list[Any], columns: Columns
+) -> None:
+    async with await AsyncConnection.connect(url) as conn:
+        await conn.execute("SET TIME ZONE 'UTC'")
+        await conn.commit()
+        await _build(conn, dataset_id)
+        await _answers_are_those_of_rows(conn, dataset_id, asked[::2], columns)
+        await _touch(conn, dataset_id, touched, user)
+        await _answers_are_those_of_rows(conn, dataset_id, asked, columns)
+        names = ["dir", "creator", "hidden", "metadata.system.mimetype", "metadata.system.size", "metadata.user.k"]
+        await _counts_are_those_of_rows(conn, dataset_id, EVERYTHING, [*names, "metadata.user.n", "label"], columns)
+        await _counts_are_those_of_rows(conn, dataset_id, parse_filter(asked[0][0]), names, columns)
