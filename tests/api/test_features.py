@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from headwater.catalog import similarity
 from headwater.work import feature_sets as work
 from headwater.work import purging
 from tests.api.world import NOBODY, World, message, unique
@@ -578,3 +579,23 @@ async def test_what_is_in_an_order_of_distance_is_not_deleted(world: World) -> N
         body = joined(into, {"input": [1]}) | change
         told = message(await world.owner.post(f"/datasets/{world.dataset_id}/query", json=body), 400)
         assert "has no order" in told
+
+
+async def test_a_search_that_takes_too_long_is_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    into = await new_set(world)
+    dataset_id, (item_id,) = await with_items(world, 1)
+    await put(world, vector(into, dataset_id, item_id, [1, 2]))
+    server = world.app.state.server
+    settings = server.settings.model_copy(update={"query_timeout_s": 0.001})
+    monkeypatch.setattr(world.app.state, "server", replace(server, settings=settings))
+    real = similarity._measured
+
+    async def slowly(conn: Any, *arguments: Any) -> Any:
+        await conn.execute("SELECT pg_sleep(10)")
+        return await real(conn, *arguments)
+
+    monkeypatch.setattr(similarity, "_measured", slowly)
+    asked = {"featureSetId": into["id"], "vector": [1, 2]}
+    told = message(await world.owner.post(f"/datasets/{dataset_id}/items/similar", json=asked), 408)
+    assert "/index" in told
+    message(await world.owner.post(f"/datasets/{dataset_id}/query", json=joined(into, {"input": [1, 2]})), 408)

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from psycopg import AsyncConnection
 
 from headwater import ids
-from headwater.api.caller import Base, Caller, Connection, DatasetId, ServerDep, needs, wire_id
+from headwater.api.caller import Base, Caller, Connection, DatasetId, Server, ServerDep, needs, wire_id
 from headwater.catalog import commands, datasets, feature_sets, features, items, projects, similarity
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
@@ -185,7 +185,7 @@ async def _check_projects(conn: AsyncConnection[Any], caller: Account, project_i
 
 @router.post("/datasets/{dataset_id}/items/similar", openapi_extra=needs("read"), response_model=wire.SimilarJson)
 async def find_similar(
-    dataset_id: DatasetId, body: wire.SimilarBody, caller: Caller, conn: Connection, base: Base
+    dataset_id: DatasetId, body: wire.SimilarBody, caller: Caller, server: ServerDep, conn: Connection, base: Base
 ) -> Response:
     """The items whose vectors are nearest to a vector, or to that of an item; the nearest first.
 
@@ -208,7 +208,8 @@ async def find_similar(
     assert vector is not None
     features.checked_values(into, [vector])
     near = Nearest(vector, metric=body.metric, tree=tree, without_id=item_id)
-    found = await similarity.nearest(conn, dataset.id, into, near, limit=body.limit)
+    async with similarity.within(conn, server.settings.query_timeout_s):
+        found = await similarity.nearest(conn, dataset.id, into, near, limit=body.limit)
     shown = await _in_order(conn, caller, dataset, [near_id for near_id, _ in found.found], base)
     return _json(
         wire.SimilarJson(
@@ -224,6 +225,7 @@ async def find_similar(
 
 
 async def similar_page(
+    server: Server,
     conn: AsyncConnection[Any],
     caller: Account,
     dataset_id: int,
@@ -253,8 +255,9 @@ async def similar_page(
         return wire_items.page([], total=0, page_size=page.page_size, has_next=False)
     near = Nearest(vector, tree=asked.files, distances=order.distances, is_descending=order.is_descending)
     offset = page.page * page.page_size
-    total = await similarity.count(conn, dataset.id, into, near)
-    found = await similarity.nearest(conn, dataset.id, into, near, limit=page.page_size, offset=offset)
+    async with similarity.within(conn, server.settings.query_timeout_s):
+        total = await similarity.count(conn, dataset.id, into, near)
+        found = await similarity.nearest(conn, dataset.id, into, near, limit=page.page_size, offset=offset)
     shown = await _in_order(conn, caller, dataset, [near_id for near_id, _ in found.found], base)
     has_next = page.page_size > 0 and offset + len(found.found) < total
     return wire_items.page(list(shown.values()), total=total, page_size=page.page_size, has_next=has_next)

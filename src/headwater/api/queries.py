@@ -68,7 +68,7 @@ def _loggable(error: BadRequest) -> str:
 async def _answer(server: Server, caller: Account, dataset_id: int, body: dict[str, Any], base: str) -> Response:
     if (order := order_by_distance(body)) is not None:
         async with server.place.pool.connection() as conn:
-            return _json(await similar_page(conn, caller, dataset_id, order, body, base))
+            return _json(await similar_page(server, conn, caller, dataset_id, order, body, base))
     asked = parse_query(body)
     covered = asked.context == Context() or await _covers(server, caller, dataset_id, asked.context)
     if isinstance(asked, AnnotationsQuery):

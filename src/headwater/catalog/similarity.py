@@ -10,18 +10,19 @@ above that there is none.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
-from psycopg.errors import DatabaseError
+from psycopg.errors import DatabaseError, QueryCanceled
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from headwater.catalog import query
 from headwater.catalog.feature_sets import FeatureSet, Metric
 from headwater.catalog.features import HALVES_FROM, HALVES_TO
-from headwater.errors import BadRequest, FailedDependency
+from headwater.errors import BadRequest, FailedDependency, QueryTooSlow
 
 LARGEST_LIMIT = 1_000
 _LEAST_VERSION = (0, 8)  # the first that goes on where a filter leaves too few
@@ -89,6 +90,19 @@ async def _extension_version(conn: AsyncConnection[Any]) -> tuple[int, ...] | No
     cursor = await conn.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
     row = await cursor.fetchone()
     return None if row is None else tuple(int(part) for part in row[0].split(".")[:2])
+
+
+@asynccontextmanager
+async def within(conn: AsyncConnection[Any], timeout_s: float) -> AsyncGenerator[None]:
+    """What is asked in this transaction has so long for each statement. Raises QueryTooSlow."""
+    await conn.execute(SQL("SET LOCAL statement_timeout = {}").format(Literal(max(1, int(timeout_s * 1_000)))))
+    try:
+        yield
+    except QueryCanceled:
+        raise QueryTooSlow(
+            f"The search took more than {timeout_s:g} s and was stopped. A filter that leaves fewer items is quicker, "
+            "and so is an index of the feature set: POST /features/sets/{id}/index."
+        ) from None
 
 
 async def nearest(
