@@ -224,3 +224,112 @@ def test_clones_share_recipes_and_merges_have_the_labels_of_all(run_sdk: Any) ->
     assert found["both"] == ["cat", "fish", "fish.shark", "fish.tuna"]
     assert found["attributes"] == ["1"]
     assert found["left"] == ["cat", "fish", "fish.shark"]
+
+
+def test_a_schema_is_read_and_paths_are_left_out_of_searching(run_sdk: Any) -> None:
+    found = run_sdk(
+        """
+        import io
+        dataset = dl.projects.create("sdk schema").datasets.create("sdk schema")
+        for number in range(3):
+            dataset.items.upload(local_path=io.BytesIO(b"text"), remote_name=f"{number}.txt",
+                                 item_metadata={"user": {"camera": number, "embedding": [0.5] * 3}})
+        paths = {path["path"]: path for path in dataset.schema.get()["paths"]}
+        added = dataset.schema.unsearchable_paths.add(paths=["metadata.user.embedding"])
+        after = {path["path"]: path["isSearchable"] for path in dataset.schema.get()["paths"]}
+        by_camera = dl.Filters(field="metadata.user.camera", values=2)
+        by_embedding = dl.Filters(field="metadata.user.embedding", values=0.5)
+        seen = [dataset.items.list(filters=one).items_count for one in (by_camera, by_embedding)]
+        removed = dataset.schema.unsearchable_paths.remove(paths=["metadata.user.embedding"])
+        again = dataset.items.list(filters=by_embedding).items_count
+        wrong = error_of(dataset.schema.unsearchable_paths.add, paths=["name"])
+        answer(camera=paths["metadata.user.camera"], added=added, after=after, seen=seen, removed=removed,
+               again=again, wrong=wrong)
+        """
+    )
+    assert found["camera"]["types"] == {"integer": 3}
+    assert found["camera"]["items"] == 3
+    assert found["added"] is found["removed"] is True
+    assert found["after"]["metadata.user.embedding"] is False
+    assert found["after"]["metadata.user.camera"] is True
+    assert found["seen"] == [1, 0]
+    assert found["again"] == 3
+    assert found["wrong"][0] == "BadRequest"
+
+
+def test_descriptions_are_set_searched_and_taken_away(run_sdk: Any) -> None:
+    found = run_sdk(
+        """
+        import io
+        dataset = dl.projects.create("descriptions").datasets.create("descriptions")
+        first, second = [
+            dataset.items.upload(local_path=io.BytesIO(b"text"), remote_name=f"{number}.txt", **more)
+            for number, more in enumerate([{}, {"item_description": "A second frost, 霜"}])]
+        uploaded = [first.description, second.description]
+        first.set_description("The first frost of the year")
+        get = lambda item: dl.items.get(item_id=item.id)
+        described = get(first).description
+        def named(value):
+            return filenames(dataset.items.list(filters=dl.Filters(field="description", values=value)))
+        both, one, exact = named("*frost*"), named("*霜*"), named("The first frost of the year")
+        some = filenames(dataset.items.list(filters=dl.Filters(field="description", values=True, operator="exists")))
+        get(second).set_description(None)
+        second = get(second)
+        first = get(first)
+        first.description = "Set as an attribute"
+        left = filenames(dataset.items.list(filters=dl.Filters(field="description", values=True, operator="exists")))
+        long = error_of(first.set_description, "x" * 100_001)
+        copy = first.clone(dst_dataset_id=dataset.id, remote_filepath="/copy.txt")
+        answer(uploaded=uploaded, described=described, both=both, one=one, exact=exact, some=some,
+               gone=[second.description, second.to_json().get("description")], left=left,
+               attribute=get(first).description, long=long, copy=copy.description)
+        """
+    )
+    assert found["uploaded"] == [None, "A second frost, 霜"]
+    assert found["described"] == "The first frost of the year"
+    assert found["both"] == found["some"] == ["/0.txt", "/1.txt"]
+    assert found["one"] == ["/1.txt"]
+    assert found["exact"] == ["/0.txt"]
+    assert found["gone"] == [None, None]
+    assert found["left"] == ["/0.txt"]
+    assert found["attribute"] == found["copy"] == "Set as an attribute"
+    assert found["long"][0] == "BadRequest"
+
+
+def test_modalities_are_kept_listed_and_deleted(run_sdk: Any) -> None:
+    found = run_sdk(
+        """
+        import io
+        dataset = dl.projects.create("modalities").datasets.create("modalities")
+        item, other = [dataset.items.upload(local_path=io.BytesIO(b"text"), remote_name=name)
+                       for name in ("item.txt", "other.txt")]
+        item.modalities.create(name="thermal", ref=other.id, modality_type=dl.ModalityTypeEnum.OVERLAY,
+                               timestamp="2024-01-01T00:00:00.000Z", mimetype="text/plain")
+        item.modalities.create(name="web", ref="https://example.com/x.png", ref_type=dl.ModalityRefTypeEnum.URL,
+                               modality_type=dl.ModalityTypeEnum.REPLACE)
+        item.update(system_metadata=True)
+        item = dl.items.get(item_id=item.id)
+        listed = [modality.to_json() for modality in item.modalities.list()]
+        by_ref = filenames(dataset.items.list(
+            filters=dl.Filters(field="metadata.system.modalities.ref", values=other.id)))
+        item.modalities.delete("thermal")
+        item.update(system_metadata=True)
+        answer(listed=listed, other=other.id, by_ref=by_ref,
+               left=[modality.name for modality in dl.items.get(item_id=item.id).modalities.list()],
+               none=dl.items.get(item_id=other.id).modalities.list())
+        """
+    )
+    assert found["listed"] == [
+        {
+            "type": "overlay",
+            "ref": found["other"],
+            "refType": "id",
+            "name": "thermal",
+            "timestamp": "2024-01-01T00:00:00.000Z",
+            "mimetype": "text/plain",
+        },
+        {"type": "replace", "ref": "https://example.com/x.png", "refType": "url", "name": "web"},
+    ]
+    assert found["by_ref"] == ["/item.txt"]
+    assert found["left"] == ["web"]
+    assert found["none"] == []

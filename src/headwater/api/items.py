@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from psycopg import AsyncConnection
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from headwater import ids
 from headwater.api.caller import Base, Caller, Connection, ItemId, ServerDep, needs
@@ -57,7 +57,7 @@ class ItemPatch(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     metadata: dict[str, Any] | None = None
-    description: str | None = None
+    description: str | None = Field(default=None, max_length=100_000, description="An empty one takes it away.")
     filename: str | None = None
 
 
@@ -102,7 +102,7 @@ async def _update_file(
         item,
         user_metadata=user,
         system_metadata=wire.merged(item.system_metadata or {}, patch.system if with_system else {}),
-        description=body.description if "description" in body.model_fields_set else item.description,
+        description=(body.description or None) if "description" in body.model_fields_set else item.description,
         updated_by_id=caller.id,
     )
 
