@@ -7,7 +7,21 @@ Each figure is one line of JSON on standard output; what goes on meanwhile is to
 import argparse
 import sys
 
-from bench import clone, csv, events, preprocess, scale, serving, sync, tus, uploads, uploads_cli
+from bench import (
+    clone,
+    csv,
+    events,
+    features,
+    metadata,
+    preprocess,
+    query,
+    scale,
+    serving,
+    sync,
+    tus,
+    uploads,
+    uploads_cli,
+)
 
 _BENCHMARKS = {
     "sync": sync.measure,
@@ -19,9 +33,15 @@ _BENCHMARKS = {
     "uploads_cli": uploads_cli.measure,
     "tus": tus.measure,
     "csv": csv.measure,
+    "features": features.measure,
     "serving": serving.measure,
+    "query": query.measure,
+    "metadata": metadata.measure,
 }
-_LONG_BENCHMARKS = {"long": scale.measure_long}  # only when named: they take a quarter of an hour
+_LONG_BENCHMARKS = {
+    "long": scale.measure_long,
+    "query_long": query.measure_long,
+}  # only when named: they take a quarter of an hour
 
 
 def run() -> int:

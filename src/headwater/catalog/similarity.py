@@ -28,9 +28,9 @@ LARGEST_LIMIT = 1_000
 _LEAST_VERSION = (0, 8)  # the first that goes on where a filter leaves too few
 _FARTHEST = 1_000_000  # rows that a page may lie behind
 _MOST_BY_INDEX = 1_000  # rows, those before the page included; more are measured one by one
-_LEAST_CANDIDATES, _MORE_THAN_WANTED = 100, 2
-_MOST_EF_SEARCH = 1_000  # pgvector's own limit
-_MOST_SCANNED = 20_000  # of the index, while a filter leaves too few of what is near: then it leaves few at all
+_CANDIDATES, _MORE_THAN_WANTED = 20, 2
+_LEAST_EF_SEARCH, _MOST_EF_SEARCH = 150, 1_000  # how many the index keeps in view; pgvector allows no more
+_MOST_SCANNED = 10_000  # of the index, while a filter leaves too few of what is near: then it leaves few at all
 
 _OPERATORS: dict[Metric, LiteralString] = {"euclidean": "<->", "cosine": "<=>", "inner_product": "<#>"}
 _CLASSES: dict[Metric, LiteralString] = {
@@ -207,7 +207,7 @@ async def _by_index(
     near = SQL("{} " + _OPERATORS[asked.metric] + " {}").format(
         _indexed(into.size, SQL("feature_vector.value")), _indexed(into.size, SQL("%(sought)s::real[]"))
     )
-    candidates = max(_LEAST_CANDIDATES, wanted * _MORE_THAN_WANTED)
+    candidates = _CANDIDATES + wanted * _MORE_THAN_WANTED
     async with conn.transaction(force_rollback=True):  # it reads only; the settings end with it
         await conn.execute(_by_index_only(candidates))
         cursor = await conn.execute(
@@ -236,7 +236,7 @@ def _by_index_only(candidates: int) -> Composed:
         SET LOCAL hnsw.max_scan_tuples = {};
         SET LOCAL hnsw.ef_search = {};
         """
-    ).format(Literal(_MOST_SCANNED), Literal(min(candidates, _MOST_EF_SEARCH)))
+    ).format(Literal(_MOST_SCANNED), Literal(min(max(candidates, _LEAST_EF_SEARCH), _MOST_EF_SEARCH)))
 
 
 # The index of a set.
