@@ -143,9 +143,7 @@ async def _time_coming_in(ground: Ground, stage: _Stage) -> Figure:
     took_s = time.perf_counter() - began
     async with stage.place.pool.connection() as conn:
         await conn.execute("ANALYZE feature_vector")
-    return Figure(
-        "features.vectors", VECTORS / took_s, VECTORS / floor_s, "vectors/s", 0.5, details={"took_s": took_s}
-    )
+    return Figure("features.vectors", VECTORS / took_s, VECTORS / floor_s, "vectors/s", 0.5, details={"took_s": took_s})
 
 
 def _time_floor(ground: Ground, item_ids: Sequence[int], vectors: NDArray[np.float32]) -> float:
