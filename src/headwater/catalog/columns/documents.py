@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 
 class Mark:
@@ -37,20 +38,24 @@ _EMPTY: dict[str, Any] = {}
 
 def parse(texts: Sequence[str | None]) -> Column:
     """Of jsonb's texts: each an object, or ABSENT; UNKNOWN where one is nested too deeply for us."""
-    if _are_exact("\n".join(text for text in texts if text)):
-        return [ABSENT if text is None else _parse_quickly(text) for text in texts]
-    return [ABSENT if text is None else _parse_exactly(text) for text in texts]
+    inexact = _with_inexact_numbers(texts)
+    return [
+        ABSENT if text is None else _parse_exactly(text) if row in inexact else _parse_quickly(text)
+        for row, text in enumerate(texts)
+    ]
 
 
-def _are_exact(text: str) -> bool:
-    """Whether orjson reads the numbers in it as they are: so are floats of 16 and 17 digits that programs wrote."""
-    data = text.encode()
-    return all(map(_is_exact, {_LONG_NUMBER.match(data, at)[0] for at in _long_numbers(data)}))  # pyright: ignore[reportOptionalSubscript]
-
-
-def _long_numbers(data: bytes) -> list[int]:
-    """Where `_LONG_NUMBER` begins. A sixth of the time that the expression takes to look for itself."""
+def _with_inexact_numbers(texts: Sequence[str | None]) -> set[int]:
+    """Rows with a number that orjson might not read as it is. Floats of 16 and 17 digits that programs wrote are."""
+    data = "\n".join(text or "" for text in texts).encode()  # jsonb writes no line break itself
     letters = np.frombuffer(data, np.uint8)
+    numbers = ((_LONG_NUMBER.match(data, at), at) for at in _long_numbers(letters))
+    inexact = [at for number, at in numbers if number is not None and not _is_exact(number[0])]
+    return set(np.searchsorted(np.flatnonzero(letters == ord("\n")), inexact).tolist())
+
+
+def _long_numbers(letters: NDArray[np.uint8]) -> list[int]:
+    """Where `_LONG_NUMBER` begins. A sixth of the time that the expression takes to look for itself."""
     runs = (letters >= ord("0")) & (letters <= ord("9")) | (letters == ord("."))
     for length in (1, 2, 4, 8):
         runs = runs[:-length] & runs[length:]
@@ -76,8 +81,6 @@ def _parse_quickly(text: str) -> Any:
 
 
 def _parse_exactly(text: str) -> Any:
-    if _are_exact(text):
-        return _parse_quickly(text)
     try:
         return json.loads(text, parse_float=_exact_float, parse_int=_exact_integer)
     except RecursionError:
