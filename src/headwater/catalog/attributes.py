@@ -84,9 +84,14 @@ def check_all(attributes: Sequence[Attribute]) -> None:
     """Raises BadRequest."""
     if len(attributes) > MOST_ATTRIBUTES:
         raise BadRequest(f"An ontology has at most {MOST_ATTRIBUTES:,} attributes.")
-    keys: set[str] = set()
     for attribute in attributes:
         check(attribute)
+    _check_keys(attributes)
+
+
+def _check_keys(attributes: Sequence[Attribute]) -> None:
+    keys: set[str] = set()
+    for attribute in attributes:
         if attribute.key in keys:
             raise BadRequest(f"The key {shown(attribute.key)} is there twice. Every attribute needs one of its own.")
         keys.add(attribute.key)
@@ -94,7 +99,7 @@ def check_all(attributes: Sequence[Attribute]) -> None:
 
 def changed(before: Sequence[Attribute], given: Sequence[Attribute], *, may_change: bool) -> list[Attribute]:
     """With these put in the place of those with the same key. Raises Conflict, BadRequest."""
-    check_all(given)
+    _check_keys(given)
     by_key = {attribute.key: attribute for attribute in before}
     for attribute in given:
         old = by_key.get(attribute.key)

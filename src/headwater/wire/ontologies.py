@@ -134,9 +134,7 @@ def parse_roots(roots: Sequence[Any]) -> list[Label]:
 def _parse_root(root: Any) -> Label:
     if not isinstance(root, dict):
         raise BadRequest('A label of roots looks like {"value": {"tag": "fish"}, "children": []}, not ' + shown(root))
-    children = root.get("children") or []
-    if not isinstance(children, list):
-        raise BadRequest(f"children: the labels below another one are a list, not {shown(children)}.")
+    children = _children(root)
     value = root.get("value", {key: one for key, one in root.items() if key != "children"})
     said = _parse_value(value)
     tag = labels.checked_tag(said.name)
@@ -161,12 +159,16 @@ def _parse_node(node: Any, parent: str) -> Iterable[LabelChange]:
     if not isinstance(node, dict):
         raise BadRequest(f'A label of labelsNode looks like {{"tag": "fish.shark"}}, not {shown(node)}.')
     said = _parse_value(node.get("value", {key: one for key, one in node.items() if key != "children"}), parent)
-    children = node.get("children") or []
-    if not isinstance(children, list):
-        raise BadRequest(f"children: the labels below another one are a list, not {shown(children)}.")
     yield said
-    for child in children:
+    for child in _children(node):
         yield from _parse_node(child, f"{said.name}.")
+
+
+def _children(node: dict[str, Any]) -> list[Any]:
+    children = node.get("children")
+    if not isinstance(children, list | None):
+        raise BadRequest(f"children: the labels below another one are a list, not {shown(children)}.")
+    return children or []
 
 
 def _parse_value(value: Any, parent: str = "") -> LabelChange:
