@@ -76,3 +76,45 @@ def test_vectors_of_items(run_sdk: Any) -> None:
     assert found["left"] == [15, 14]
     assert found["gone"][0] == "NotFound"
     assert found["type"] == ["embeddings", "item"]
+
+
+def test_vectors_go_along_in_exports_and_large_sets_have_an_index(run_sdk: Any) -> None:
+    found = run_sdk(
+        """
+        import io
+        project = dl.projects.create("exported features")
+        dataset = project.datasets.create("exported features")
+        items = [dataset.items.upload(local_path=io.BytesIO(b"text"), remote_name=f"{x}.txt") for x in range(3)]
+        sets = [project.feature_sets.create(name=f"set {n}", size=2, set_type="x", entity_type="item") for n in (1, 2)]
+        sets[0].features.create(value=[[n, 0.5] for n in range(3)], entity=items)
+        sets[1].features.create(value=[9, 9], entity=items[1])
+
+        def exported(**options):
+            path = dataset.export(local_path=".", **options)
+            with open(path) as file:
+                return {entry["filename"]: entry.get("itemVectors") for entry in json.load(file)}
+
+        plain, all_of_them = exported(), exported(include_feature_vectors=True)
+        of_one = exported(include_feature_vectors=True, feature_vector_filters=dl.Filters(
+            resource=dl.FiltersResource.FEATURE, field="featureSetId", values=sets[1].id))
+        answered = dl.client_api.gen_request(
+            req_type="post", path=f"/features/sets/{sets[0].id}/index", json_req={"metric": "cosine"})[1].json()
+        command = dl.Command.from_json(answered, dl.client_api).wait()
+        near = dl.client_api.gen_request(
+            req_type="post", path=f"/datasets/{dataset.id}/items/similar",
+            json_req={"featureSetId": sets[0].id, "vector": [1, 0], "metric": "cosine", "limit": 2})[1].json()
+        answer(plain=plain, all=all_of_them, of_one=of_one, ids=[one.id for one in sets], dataset=dataset.id,
+               status=command.status, near=[[one["item"]["name"] for one in near["items"]], near["exact"]])
+        """
+    )
+    first, second = found["ids"]
+
+    def entry(set_id: str, *value: float) -> dict[str, Any]:
+        return {"datasetId": found["dataset"], "featureSetId": set_id, "value": list(value)}
+
+    assert found["plain"] == dict.fromkeys(["/0.txt", "/1.txt", "/2.txt"])
+    assert found["all"]["/0.txt"] == [entry(first, 0, 0.5)]
+    assert found["all"]["/1.txt"] == [entry(first, 1, 0.5), entry(second, 9, 9)]
+    assert found["of_one"] == {"/0.txt": [], "/1.txt": [entry(second, 9, 9)], "/2.txt": []}
+    assert found["status"] == "success"
+    assert found["near"] == [["2.txt", "1.txt"], False]

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from headwater.catalog.annotations import Annotation
+from headwater.catalog.features import VECTOR_FIELDS, FeatureVector
 from headwater.catalog.fields import ANNOTATION_FIELDS
 from headwater.catalog.items import Item
 from headwater.catalog.query import Tree, compile_filter
@@ -14,7 +15,7 @@ from headwater.errors import BadRequest
 from headwater.ids import to_wire
 from headwater.wire import annotations as wire_annotations
 from headwater.wire import items as wire_items
-from headwater.wire.query import parse_annotations_query, parse_items_query
+from headwater.wire.query import parse_annotations_query, parse_filter, parse_items_query
 
 Format = Literal["json", "ndjson", "zip", "parquet", "croissant"]
 Kind = Literal["string", "double", "int64", "bool"]
@@ -51,6 +52,9 @@ class ExportBody(BaseModel):
     annotations_query: dict[str, Any] | None = Field(default=None, alias="annotationsQuery")
     annotations: AnnotationsOptions | bool = Field(default_factory=AnnotationsOptions)
     include_vectors: bool = Field(default=False, alias="includeItemVectors")
+    vectors_query: dict[str, Any] | None = Field(
+        default=None, alias="itemsVectorQuery", description="Its filter says which vectors go along."
+    )
 
 
 class Filters(BaseModel):
@@ -80,6 +84,7 @@ class Asked:
     annotations_query: dict[str, Any] | None = None
     has_annotations: bool = True
     has_vectors: bool = False
+    vectors_filter: Any = None  # which of them
     names: str = "V2"  # of files in a ZIP
     columns: dict[str, str | None] = field(default_factory=dict[str, str | None])
     is_versioned: bool = False
@@ -104,6 +109,10 @@ class Asked:
         return items_tree(self.query)
 
     @property
+    def vectors_tree(self) -> Tree:
+        return parse_filter(self.vectors_filter)
+
+    @property
     def annotations_tree(self) -> Tree | None:
         return None if self.annotations_query is None else annotations_tree(self.annotations_query)
 
@@ -121,6 +130,8 @@ def read_export(body: ExportBody, base: str, reader_id: int) -> Asked:
         raise BadRequest("annotationsQuery: annotations.parquet has all annotations of the items; leave it out.")
     if body.columns and body.format not in ("parquet", "croissant"):
         raise BadRequest('columns: only Parquet has columns. Ask for {"format": "parquet"}, or leave them out.')
+    vectors_filter = (body.vectors_query or {}).get("filter")
+    compile_filter(parse_filter(vectors_filter), dataset_id=0, fields=VECTOR_FIELDS)
     chosen = {"croissant": "parquet"}.get(body.format or "", body.format) or body.export_type or "zip"
     return Asked(
         format=chosen,
@@ -129,6 +140,7 @@ def read_export(body: ExportBody, base: str, reader_id: int) -> Asked:
         annotations_query=body.annotations_query if options.filter else None,
         has_annotations=options.include,
         has_vectors=body.include_vectors,
+        vectors_filter=vectors_filter,
         names=body.export_version if body.format is None else "V2",
         columns=_columns(body.columns),
         reader_id=reader_id,
@@ -220,14 +232,15 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def entry(
-    item: Item, found: list[Annotation], base: str, vectors: list[dict[str, Any]] | None = None
-) -> dict[str, Any]:
+def entry(item: Item, found: list[Annotation], base: str, vectors: list[FeatureVector] | None = None) -> dict[str, Any]:
     """An item with its annotations, as the JSON array and the lines have it."""
     told: dict[str, Any] = {**wire_items.item(item, base)}
     told["annotations"] = [wire_annotations.annotation(one, base) for one in found]
     if vectors is not None:
-        told["itemVectors"] = vectors
+        told["itemVectors"] = [
+            {"datasetId": told["datasetId"], "featureSetId": to_wire(one.feature_set_id), "value": one.value}
+            for one in vectors
+        ]
     return told
 
 

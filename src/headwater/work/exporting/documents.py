@@ -10,9 +10,10 @@ from typing import Any
 import orjson
 from psycopg import AsyncConnection
 
-from headwater.catalog import annotations, exports
+from headwater.catalog import annotations, exports, features
 from headwater.catalog.annotations import Annotation
 from headwater.catalog.exports import PAGE_ITEMS, Progress
+from headwater.catalog.features import FeatureVector
 from headwater.catalog.items import Item, load_items
 from headwater.wire import exports as wire
 from headwater.work.exporting import zipping
@@ -177,8 +178,15 @@ async def _entries(conn: AsyncConnection[Any], run: Run, found: Sequence[Item]) 
         if run.annotations_tree is not None:
             kept = await exports.matching_annotations(conn, run.export.dataset_id, ids, run.annotations_tree)
             said = {item_id: [one for one in theirs if one.id in kept] for item_id, theirs in said.items()}
+    vectors: dict[int, list[FeatureVector]] | None = None
+    if run.asked.has_vectors:
+        ids = [item.id for item in found]
+        vectors = await features.of_items(conn, run.export.dataset_id, ids, run.asked.vectors_tree)
     base = run.asked.base
-    entries = [wire.entry(item, said.get(item.id, []), base) for item in found]
+    entries = [
+        wire.entry(item, said.get(item.id, []), base, None if vectors is None else vectors.get(item.id, []))
+        for item in found
+    ]
     return entries, sum(map(len, said.values()))
 
 
