@@ -124,3 +124,40 @@ async def test_projects_from_before_get_their_binaries_and_no_dataset_of_people_
             (1, 3, "Binaries", True, 0),
             (3, 4, "Binaries", True, 0),
         ]
+
+
+async def test_datasets_from_before_get_a_recipe_each(empty_url, monkeypatch):
+    scripts = module._scripts
+    monkeypatch.setattr(
+        module, "_scripts", lambda **given: [script for script in scripts(**given) if script[0] < "0026_"]
+    )
+    await run(empty_url)
+    async with await AsyncConnection.connect(empty_url) as conn:
+        await conn.execute(
+            """
+            INSERT INTO account (email) VALUES ('ann@x.org');
+            INSERT INTO organization (name) VALUES ('x');
+            INSERT INTO project (organization_id, name, creator_id) VALUES (1, 'p', 1);
+            INSERT INTO dataset (project_id, name, creator_id, metadata, deleted_at)
+            VALUES (1, 'a', 1, '{"system": {"recipes": ["x"], "kept": 1}}', NULL), (1, 'b', 1, '{}', NULL),
+                (1, 'gone', 1, '{}', now());
+            """
+        )
+    monkeypatch.undo()
+    await run(empty_url)
+    async with await AsyncConnection.connect(empty_url) as conn:
+        cursor = await conn.execute(
+            """
+            SELECT dataset.name, dataset.metadata, recipe.title, recipe.project_ids, ontology.title, ontology.project_ids
+            FROM dataset
+            LEFT JOIN recipe ON ARRAY[recipe.id] = dataset.recipe_ids
+            LEFT JOIN ontology ON ARRAY[ontology.id] = recipe.ontology_ids
+            WHERE NOT is_system
+            ORDER BY dataset.id
+            """
+        )
+        assert await cursor.fetchall() == [
+            ("a", {"system": {"kept": 1}}, "a Default Recipe", [1], "a Default Ontology", [1]),
+            ("b", {}, "b Default Recipe", [1], "b Default Ontology", [1]),
+            ("gone", {}, None, None, None, None),
+        ]
