@@ -81,6 +81,13 @@ def about(parameter: str, make: Callable[[World], Awaitable[str]], **request: An
     return prepared
 
 
+async def _indexed_dataset(world: World) -> str:
+    dataset_id = await world.new_dataset()
+    found = await world.owner.post(f"/datasets/{dataset_id}/indexes", json={"path": "metadata.user.camera"})
+    assert found.status_code == 200, found.text
+    return dataset_id
+
+
 async def _account(world: World) -> str:
     email = f"{unique('someone')}@headwater.test"
     async with world.pool.connection() as conn:
@@ -427,6 +434,12 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("PATCH", "/api/v1/datasets/{dataset_id}"): Route(sends(json={"readonly": False})),
     ("DELETE", "/api/v1/datasets/{dataset_id}"): Route(about("dataset_id", World.new_dataset)),
     ("POST", "/api/v1/datasets/{dataset_id}/sync"): Route(sends()),
+    ("GET", "/api/v1/datasets/{dataset_id}/indexes"): Route(sends()),
+    ("POST", "/api/v1/datasets/{dataset_id}/indexes"): Route(sends(json={"path": "metadata.user.camera"})),
+    ("DELETE", "/api/v1/datasets/{dataset_id}/indexes"): Route(
+        about("dataset_id", _indexed_dataset, params={"path": "metadata.user.camera"})
+    ),
+    ("POST", "/api/v1/datasets/{dataset_id}/indexes/rebuild"): Route(about("dataset_id", _indexed_dataset, json={})),
     ("GET", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends()),
     ("PUT", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends(json={"cron": "0 3 * * *"})),
     ("DELETE", "/api/v1/datasets/{dataset_id}/schedule"): Route(sends()),

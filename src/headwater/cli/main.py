@@ -17,6 +17,7 @@ from headwater.cli import (
     drivers,
     events,
     ghosts,
+    indexes,
     integrations,
     keys,
     listing,
@@ -95,6 +96,7 @@ app.add_typer(datasets.dataset_app, rich_help_panel="Start here")
 app.add_typer(drivers.driver_app, rich_help_panel="Start here")
 app.add_typer(ghosts.ghosts_app, rich_help_panel="Start here")
 app.add_typer(metadata.metadata_app, rich_help_panel="Start here")
+app.add_typer(indexes.index_app, rich_help_panel="Start here")
 app.add_typer(webhooks.webhook_app, rich_help_panel="The SDK and the API")
 app.add_typer(events.events_app, rich_help_panel="Start here")
 users.user_app.command("password")(passwords.password_command)

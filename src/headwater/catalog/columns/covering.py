@@ -146,6 +146,22 @@ async def forget_path(conn: AsyncConnection[Any], dataset_id: int, path: str) ->
     return True
 
 
+async def drop_unused_paths(conn: AsyncConnection[Any], dataset_id: int) -> None:
+    """Those that nobody asked for, and no item has."""
+    cursor = await conn.execute(
+        """
+        DELETE FROM column_path AS path
+        WHERE dataset_id = %s AND NOT is_pinned AND NOT is_excluded AND path.path <> ALL(%s) AND NOT EXISTS (
+            SELECT FROM column_chunk AS chunk
+            WHERE chunk.dataset_id = path.dataset_id AND chunk.path_number = path.number AND chunk.present > 0
+        )
+        RETURNING number
+        """,
+        [dataset_id, list(COLUMNS)],
+    )
+    await tables.delete_chunks(conn, dataset_id, [number for (number,) in await cursor.fetchall()])
+
+
 async def _lock(conn: AsyncConnection[Any], dataset_id: int) -> bool:
     """Builds wait until the caller's transaction ends, and it for the one that is under way. False: there is none."""
     cursor = await conn.execute("SELECT FROM column_index WHERE dataset_id = %s FOR UPDATE", [dataset_id])

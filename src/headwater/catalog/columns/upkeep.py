@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier
 
 from headwater.catalog.columns import tables
-from headwater.catalog.columns.covering import cover_columns
+from headwater.catalog.columns.covering import cover_columns, drop_unused_paths
 
 # A segment that hurts queries is built soon: it is touched as a whole, or so many of its items are.
 _MANY_TOUCHED = 1_000
@@ -78,6 +78,16 @@ async def touch_all(conn: AsyncConnection[Any], dataset_id: int) -> None:
         "INSERT INTO column_touched (dataset_id, segment) SELECT %s, unnest(%s::bigint[])",
         [dataset_id, sorted(segments)],
     )
+
+
+async def renew(conn: AsyncConnection[Any], dataset_id: int) -> bool:
+    """All is built anew, and paths are sought anew: those that no item has any more make room. False: no index."""
+    cursor = await conn.execute("UPDATE column_index SET paths_sought_at = NULL WHERE dataset_id = %s", [dataset_id])
+    if not cursor.rowcount:
+        return False
+    await drop_unused_paths(conn, dataset_id)
+    await touch_all(conn, dataset_id)
+    return True
 
 
 async def drop(conn: AsyncConnection[Any], dataset_id: int) -> bool:
