@@ -8,7 +8,7 @@ that commits late, and something may come twice.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
@@ -494,15 +494,14 @@ ITEM_COLUMNS = (
     "user_metadata",
     "system_metadata",
 )
-_ITEM_COLUMNS = """
+COPIED_ITEM_COLUMNS = """
     item.id, lpad(to_hex(item.id), 24, '0'), item.path, item.size_bytes, item.mime_type, item.width_px, item.height_px,
-    (extract(epoch FROM item.created_at) * 1000000)::bigint, (extract(epoch FROM item.updated_at) * 1000000)::bigint,
-    (extract(epoch FROM item.modified_at) * 1000000)::bigint, creator.email, updater.email, item.etag,
+    item.created_at, item.updated_at, item.modified_at, creator.email, updater.email, item.etag,
     item.hidden OR item.trashed_at IS NOT NULL, item.missing_since IS NOT NULL,
     coalesce(item.object_key, substr(item.path, 2)), CASE item.link ->> 'kind' WHEN 'url' THEN item.link ->> 'ref' END,
     item.annotations_count, item.etl_state, item.description, item.user_metadata::text, item.system_metadata::text
 """
-_ITEM_TABLES = """
+COPIED_ITEM_TABLES = """
     FROM item
     LEFT JOIN account AS creator ON creator.id = item.creator_id
     LEFT JOIN account AS updater ON updater.id = item.updated_by_id
@@ -530,9 +529,8 @@ ANNOTATION_COLUMNS = (
 )
 _ANNOTATION_COLUMNS = """
     item.id, annotation.id, lpad(to_hex(annotation.id), 24, '0'), lpad(to_hex(item.id), 24, '0'), item.path,
-    annotation.type, annotation.label, (extract(epoch FROM annotation.created_at) * 1000000)::bigint,
-    (extract(epoch FROM annotation.updated_at) * 1000000)::bigint, creator.email, updater.email, annotation.source,
-    annotation.description, annotation.attributes::text, annotation.coordinates::text, annotation.user_metadata::text,
+    annotation.type, annotation.label, annotation.created_at, annotation.updated_at, creator.email, updater.email,
+    annotation.source, annotation.description, annotation.attributes::text, annotation.coordinates::text, annotation.user_metadata::text,
     annotation.system_metadata::text
 """
 _ANNOTATION_TABLES = """
@@ -624,11 +622,11 @@ async def copy_items(
     """Rows of `ITEM_COLUMNS` and the extra ones, in the order of ids. The transaction is over after it."""
     where, parameters = query.compile_filter(tree, dataset_id=dataset_id)
     parameters |= {"after_id": after_id, "last_id": last_id, "limit": most_rows}
-    columns: list[Composable] = [SQL(_ITEM_COLUMNS)]
+    columns: list[Composable] = [SQL(COPIED_ITEM_COLUMNS)]
     for place, column in enumerate(extra):
         parameters[f"column_{place}"] = column.keys
         columns.append(_read(column, f"column_{place}"))
-    statement = SQL("SELECT ") + SQL(", ").join(columns) + SQL(_ITEM_TABLES) + where + SQL(_BOUNDS)
+    statement = SQL("SELECT ") + SQL(", ").join(columns) + SQL(COPIED_ITEM_TABLES) + where + SQL(_BOUNDS)
     return await _copied(conn, statement + SQL(" ORDER BY item.id LIMIT %(limit)s"), parameters, most_bytes)
 
 
@@ -656,13 +654,23 @@ async def _copied(
 ) -> Copied:
     """PostgreSQL sends a record at a time, so it can be cut between any two."""
     records: list[bytes] = []
-    size_bytes, is_whole = 0, True
+    size_bytes = 0
     copying = SQL("COPY (") + statement + SQL(") TO STDOUT (FORMAT csv)")
-    async with conn.cursor() as cursor, cursor.copy(copying, parameters) as copy:
-        async for record in copy:
-            records.append(bytes(record))
-            size_bytes += len(record)
-            if size_bytes >= most_bytes:
-                is_whole = False
-                break
-    return Copied(b"".join(records), len(records), is_whole)
+    try:
+        async with conn.cursor() as cursor, cursor.copy(copying, parameters) as copy:
+            async for record in copy:
+                records.append(bytes(record))
+                size_bytes += len(record)
+                if size_bytes >= most_bytes:
+                    _stop()
+    except _Enough:
+        return Copied(b"".join(records), len(records), is_whole=False)
+    return Copied(b"".join(records), len(records), is_whole=True)
+
+
+class _Enough(Exception):
+    """By which a copy is cancelled."""
+
+
+def _stop() -> NoReturn:
+    raise _Enough

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,7 @@ class Receiving:
     parallel: int = PARALLEL
     was_stopped: bool = False
     planned_bytes: int = 0  # what a rehearsal found to be fetched
+    chosen: Sequence[Wanted] | None = None  # these and no others; None: what the conditions choose
     _task: asyncio.Task[None] | None = None
     _items: asyncio.Queue[Wanted | None] = field(default_factory=lambda: asyncio.Queue(_PAGE))
 
@@ -92,8 +93,11 @@ class Receiving:
                 group.create_task(self._receive_all(places))
 
     async def _list_all(self) -> None:
-        async for item in self._listed():
-            await self._items.put(Wanted.of(item))
+        if self.chosen is None:
+            async for item in self._listed():
+                await self._items.put(Wanted.of(item))
+        for wanted in self.chosen or ():
+            await self._items.put(wanted)
         for _ in range(self.parallel):
             await self._items.put(None)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from headwater.catalog.exports import ExportFile
 
-_PARQUET = "application/vnd.apache.parquet"
+_PARQUET = "application/x-parquet"  # as Croissant tools know it
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -22,6 +22,7 @@ _CONTEXT: dict[str, Any] = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -42,6 +43,7 @@ _CONTEXT: dict[str, Any] = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -96,7 +98,6 @@ def _distribution(table: str, files: Sequence[ExportFile]) -> list[dict[str, Any
         "@type": "cr:FileSet",
         "@id": f"{table}-files",
         "name": f"{table}-files",
-        "containedIn": [{"@id": file.name} for file in files],
         "encodingFormat": _PARQUET,
         "includes": f"{table}-*.parquet",
     }

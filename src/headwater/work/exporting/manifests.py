@@ -33,7 +33,7 @@ def manifest_of(run: Run, files: list[ExportFile], version: int | None) -> tuple
     """Its name, its bytes, and what the command says of it."""
     export, asked = run.export, run.asked
     mode = "diff" if asked.is_diff else "full"
-    told = [_told(asked.base, file) for file in files]
+    told = [file_told(asked.base, file) for file in files]
     data = [file for file in files if file.records or file.name.endswith((".parquet", ".ndjson"))]
     total_bytes = sum(file.size_bytes for file in data)
     manifest: dict[str, Any] = {
@@ -74,7 +74,7 @@ def manifest_of(run: Run, files: list[ExportFile], version: int | None) -> tuple
     return "manifest.json", dumped(manifest), spec
 
 
-def _told(base: str, file: ExportFile) -> dict[str, Any]:
+def file_told(base: str, file: ExportFile) -> dict[str, Any]:
     item_id = to_wire(file.item_id or 0)
     return {
         "filename": file.name,

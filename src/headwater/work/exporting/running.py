@@ -22,7 +22,7 @@ from headwater.wire.exports import Asked
 from headwater.work.aborting import Aborted, until_aborted
 from headwater.work.exporting import documents, parquet, versions, zipping
 from headwater.work.exporting.dropping import clean, drop, pieces_folder, whole_folder
-from headwater.work.exporting.manifests import last_files, manifest_of
+from headwater.work.exporting.manifests import file_told, last_files, manifest_of
 from headwater.work.exporting.requests import told
 from headwater.work.exporting.run import Run, Sink, Written
 from headwater.work.upload import Landed, land
@@ -305,6 +305,7 @@ async def _end(run: Run, name: str, chunks: AsyncIterator[bytes], spec: dict[str
             item_id = await _landed(conn, run, name, info)
             file = ExportFile(name, key, item_id, run.export.items, sink.size_bytes, 0, sink.md5, sink.sha256)
             await exports.add_file(conn, command_id, file)
+            spec = {"files": [file_told(run.asked.base, file)]} | spec
             if "exportResult" in spec:
                 spec["exportResult"]["manifestUrl"] = f"{run.asked.base}/items/{to_wire(item_id)}/stream"
             more = {"outputItemId": to_wire(item_id), "export": told(run.export) | {"sizeBytes": sink.size_bytes}}
