@@ -8,12 +8,14 @@ import argparse
 import sys
 
 from bench import (
+    annotations,
     clone,
     csv,
     events,
     export,
     features,
     metadata,
+    peers,
     preprocess,
     query,
     scale,
@@ -35,6 +37,7 @@ _BENCHMARKS = {
     "tus": tus.measure,
     "csv": csv.measure,
     "export": export.measure,
+    "annotations": annotations.measure,
     "features": features.measure,
     "serving": serving.measure,
     "query": query.measure,
@@ -43,6 +46,7 @@ _BENCHMARKS = {
 _LONG_BENCHMARKS = {
     "long": scale.measure_long,
     "query_long": query.measure_long,
+    "peers": peers.measure,
 }  # only when named: they take a quarter of an hour
 
 

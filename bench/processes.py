@@ -111,7 +111,7 @@ async def owner_token(ground: Ground) -> str:
 
 
 async def answering(port: int) -> None:
-    async with asyncio.timeout(30), httpx.AsyncClient() as client:
+    async with asyncio.timeout(120), httpx.AsyncClient() as client:
         while True:
             try:
                 (await client.get(f"http://127.0.0.1:{port}/readyz")).raise_for_status()
