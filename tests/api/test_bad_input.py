@@ -31,13 +31,21 @@ TAKES_JSON = [
     ("PATCH", "/api/v1/drivers/{driver_id}/events"),
     ("PUT", "/api/v1/drivers/{driver_id}/events/queue"),
     ("POST", "/api/v1/projects/{project_id}/webhooks"),
+    ("POST", "/api/v1/recipes"),
+    ("POST", "/api/v1/ontologies"),
+    ("PUT", "/api/v1/ontologies/{ontology_id}"),
+    ("PATCH", "/api/v1/ontologies/{ontology_id}/labels"),
+    ("PATCH", "/api/v1/ontologies/{ontology_id}/attributes"),
+    ("POST", "/api/v1/datasets/{dataset_id}/facets"),
+    ("POST", "/api/v1/datasets/{dataset_id}/schema/items"),
 ]
 NO_JSON = [b"{", b"nothing", b'{"name": }', b"\xff\xfe", b"[" * 5000, b'{"a": "' + b"\xc3\x28" + b'"}']
 NO_OBJECT = [b"[]", b'"text"', b"5", b"[1, 2]"]
 
 
 async def send(world: World, route: tuple[str, str], body: bytes) -> httpx.Response:
-    url = url_of(route[1], parameters_of(world, route))
+    own, _ = await ROUTES[route].prepared(world)
+    url = url_of(route[1], parameters_of(world, route) | own)
     return await world.owner.request(route[0], url, content=body, headers={"content-type": "application/json"})
 
 
@@ -84,6 +92,32 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
         "name": "", "url": "https://x.test/", "levels": ["info"], "kinds": [], "active": False
     },
     ("POST", "/api/v1/projects/{project_id}/webhooks/{webhook_id}/rotate"): {"keepOldForHours": 0},
+    ("POST", "/api/v1/recipes"): {
+        "title": "", "projectIds": [NOBODY], "ontologyIds": [NOBODY], "uiSettings": {}, "metadata": {"system": {}}
+    },
+    ("PATCH", "/api/v1/recipes/{recipe_id}"): {
+        "title": "", "projectIds": [NOBODY], "ontologyIds": [], "description": "", "instructions": {"a": "b"},
+        "examples": [], "customActions": [], "metadata": {"system": {}}
+    },
+    ("POST", "/api/v1/ontologies"): {
+        "title": "", "projectIds": [NOBODY], "roots": [], "attributes": ["old"], "metadata": {"attributes": []}
+    },
+    ("PUT", "/api/v1/ontologies/{ontology_id}"): {
+        "title": "", "roots": [{"value": {"tag": "a", "color": "#000000", "displayData": {}}, "children": []}],
+        "attributes": [], "metadata": {"system": {}}
+    },
+    ("PATCH", "/api/v1/ontologies/{ontology_id}/labels"): {
+        "labelsNode": [{"tag": "a.b", "color": "#000000", "attributes": [], "displayLabel": "", "displayData": {}}],
+        "upsert": True,
+    },
+    ("PATCH", "/api/v1/ontologies/{ontology_id}/attributes"): {
+        "items": [{"key": "1", "title": "", "type": "options", "scope": ["*"], "values": ["a"], "scriptData": {}}],
+        "upsert": True,
+    },
+    ("POST", "/api/v1/datasets/{dataset_id}/facets"): {
+        "filter": {"$and": [{"hidden": False}]}, "fields": ["label", {"field": "dir", "folder": "/"}], "limit": 5
+    },
+    ("POST", "/api/v1/datasets/{dataset_id}/schema/items"): {"unsearchablePaths": {"add": ["metadata.user.x"]}},
 }  # fmt: skip
 WRONG: list[Any] = [
     None, True, -1, 10**30, 1.5, "", "x" * 3000, "a\0b", "\ud800", "a/b", "zz", [], [None], ["x"], {}, {"$x": 1},
