@@ -111,10 +111,10 @@ async def _build(pool: Pool, dataset_id: int, segment: int, dictionaries: Dictio
 
 
 async def _change_encodings(pool: Pool, dataset_id: int, outgrown: Outgrown) -> None:
-    for path in outgrown.paths:
+    for path, kind in outgrown.paths:
         with suppress(SerializationFailure):
             async with pool.connection() as conn:
-                await building.change_encoding(conn, dataset_id, path)
+                await building.change_encoding(conn, dataset_id, path, kind)
 
 
 async def give_up(place: Workplace, dataset_id: int, error: str) -> None:

@@ -117,10 +117,10 @@ class World:
             async with conn.transaction():
                 built = await building.build_segment(conn, self.dataset_id, segment, self.dictionaries)
         except Outgrown as outgrown:
-            for path in outgrown.paths:
+            for path, kind in outgrown.paths:
                 with suppress(SerializationFailure):
                     async with conn.transaction():
-                        await building.change_encoding(conn, self.dataset_id, path)
+                        await building.change_encoding(conn, self.dataset_id, path, kind)
             self.dictionaries.clear()
         except (SerializationFailure, UniqueViolation):
             self.dictionaries.clear()

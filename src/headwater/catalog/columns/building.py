@@ -15,14 +15,13 @@ from psycopg import AsyncConnection, sql
 
 from headwater.catalog.columns import encoding, tables
 from headwater.catalog.columns.documents import ABSENT, PathTree, Seen, columns_of, find_paths, parse, tree_of
-from headwater.catalog.columns.encoding import SEGMENT_BITS, Chunk, Codes
+from headwater.catalog.columns.encoding import SEGMENT_BITS, Chunk, Codes, Encoding
 from headwater.catalog.columns.filling import Dictionary, Filler, filler_of, present_in, transcode
 from headwater.catalog.columns.tables import COLUMNS, DOCUMENTS, TIMES, CoveredPath
 
 _PIECE_ROWS = 8_192
 _PIECE_BYTES = 4 * 1024**2  # of documents as PostgreSQL stores them, which is compressed
 _SAMPLE_EVERY = 16  # one row of so many is searched for new paths
-_MOSTLY = 0.95  # of the values are numbers: the others are exceptions
 _NO_INTEGER = -9_223_372_036_854_775_808  # stands for NULL
 _POSTGRES_EPOCH_US = 946_684_800_000_000  # 2000-01-01
 
@@ -30,10 +29,10 @@ Dictionaries = dict[int, Dictionary]  # by the number of their path
 
 
 class Outgrown(Exception):
-    """These paths have more values than codes have room for: nothing was built. See `change_encoding`."""
+    """These paths have more values than codes have room for: nothing was built. `change_encoding` to these."""
 
-    def __init__(self, paths: Sequence[CoveredPath]) -> None:
-        super().__init__(", ".join(path.path for path in paths))
+    def __init__(self, paths: Sequence[tuple[CoveredPath, Encoding]]) -> None:
+        super().__init__(", ".join(path.path for path, _ in paths))
         self.paths = paths
 
 
@@ -97,10 +96,9 @@ class _Making:
                 self.fillers[number].add(column)
         self.sampled += len(ids[::_SAMPLE_EVERY])
 
-    def outgrown(self) -> list[CoveredPath]:
-        return [
-            path for path in self.paths if path.number in self.dictionaries and self.dictionaries[path.number].is_full
-        ]
+    def outgrown(self) -> list[tuple[CoveredPath, Encoding]]:
+        full = [(path, self.dictionaries.get(path.number)) for path in self.paths]
+        return [(path, values.next_encoding()) for path, values in full if values is not None and values.is_full]
 
     def chunks(self) -> dict[int, Chunk]:
         made: dict[int, Chunk] = {}
@@ -320,8 +318,8 @@ async def _save_chunk(
     )
 
 
-async def change_encoding(conn: AsyncConnection[Any], dataset_id: int, path: CoveredPath) -> None:
-    """A path with more values than codes have room for goes on as numbers, or as hashes, under a new number.
+async def change_encoding(conn: AsyncConnection[Any], dataset_id: int, path: CoveredPath, kind: Encoding) -> None:
+    """A path in codes goes on as numbers, or as hashes, under a new number.
 
     What is built stays built: its chunks are translated. The caller's transaction has done nothing yet, and ends after
     this. Raises as `build_segment`.
@@ -334,8 +332,6 @@ async def change_encoding(conn: AsyncConnection[Any], dataset_id: int, path: Cov
     if row is None or path not in await tables.load_paths(conn, dataset_id):
         return
     values = dict(await tables.load_values(conn, dataset_id, path.number))
-    numeric = sum(type(value) is int or type(value) is float for value in values.values())
-    kind: encoding.Encoding = "numbers" if numeric >= _MOSTLY * len(values) and values else "hashes"
     await conn.execute("DELETE FROM column_path WHERE dataset_id = %s AND number = %s", [dataset_id, path.number])
     cursor = await conn.execute(
         """

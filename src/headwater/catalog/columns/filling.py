@@ -21,6 +21,7 @@ from headwater.catalog.columns.encoding import (
 )
 
 LONGEST_VALUE_BYTES = 1_000  # of one in a dictionary
+MOSTLY_NUMBERS = 0.9  # of the values: the others are exceptions
 MOST_DICTIONARY_BYTES = 8 * 1024**2  # of one path, about
 
 _LARGEST_EXACT = 2**53  # every integer up to it is a float
@@ -61,6 +62,11 @@ class Dictionary(dict[Any, int]):
         self._next += 1
         self._bytes += len(text)
         return code
+
+    def next_encoding(self) -> Encoding:
+        """What its path goes on as when it is full."""
+        numbers = sum(type(key) is int or type(key) is float for key in self)
+        return "numbers" if numbers >= MOSTLY_NUMBERS * len(self) else "hashes"
 
 
 _PLAIN = frozenset({str, int, float, Mark})
