@@ -27,14 +27,15 @@ LARGEST_ID = 2**63 - 1
 class Field:
     """One SQL expression and how it compares.
 
-    `path`: text whose `*` stops at slashes. `json`: whatever lies at `keys` in the document `sql`. With `within`, a
-    condition holds for a row when some row of the other table fulfils it: an item has several labels.
+    `path`: text whose `*` stops at slashes. `json`: whatever lies at `keys` in the document `sql`. With `within_rows`,
+    a condition holds when one of several rows fulfils it: an item has as many labels as annotations.
     """
 
     sql: LiteralString
     kind: Kind
     sort_sql: LiteralString | None = None  # where ordering by `sql` would be wrong or slow
     within: LiteralString | None = None  # a condition on another table, put in at {}
+    within_rows: LiteralString | None = None  # rows of another table, of which one has to be there
     within_one: LiteralString | None = None  # the same when the condition names at most one row of it
     nullable: bool = False
     unique: bool = False  # in one dataset
@@ -91,8 +92,8 @@ ITEM_FIELDS = FieldTable(
             "text",
             sort_sql="(SELECT min(annotation.label) FROM annotation"
             " WHERE annotation.dataset_id = item.dataset_id AND annotation.item_id = item.id)",
-            within="EXISTS (SELECT FROM annotation"
-            " WHERE annotation.dataset_id = %(dataset_id)s AND annotation.item_id = item.id AND {})",
+            within_rows="SELECT FROM annotation"
+            " WHERE annotation.dataset_id = %(dataset_id)s AND annotation.item_id = item.id AND {}",
             nullable=True,
         ),
         "createdAt": Field("date_trunc('milliseconds', item.created_at)", "timestamp", "item.created_at"),

@@ -118,6 +118,7 @@ class Page:
 Compiled = tuple[sql.Composed, dict[str, object]]
 
 _MOST_CONDITIONS = 1_000
+_MOST_JOINS = 6
 
 
 def compile_filter(tree: Tree, *, dataset_id: int, fields: FieldTable = ITEM_FIELDS) -> Compiled:
@@ -239,13 +240,11 @@ class _Sure(sql.Composed):
 @dataclass(frozen=True, slots=True)
 class _Other:
     fields: FieldTable
-    exists: LiteralString
+    rows: LiteralString
 
 
-_ANNOTATIONS = _Other(
-    ANNOTATION_FIELDS, "EXISTS (SELECT FROM annotation WHERE {} AND annotation.item_id = item.id AND {})"
-)
-_ITEMS = _Other(ITEM_FIELDS, "EXISTS (SELECT FROM item WHERE {} AND item.id = annotation.item_id AND {})")
+_ANNOTATIONS = _Other(ANNOTATION_FIELDS, "SELECT FROM annotation WHERE {} AND annotation.item_id = item.id AND {}")
+_ITEMS = _Other(ITEM_FIELDS, "SELECT FROM item WHERE {} AND item.id = annotation.item_id AND {}")
 
 _TRUE = sql.SQL("TRUE")
 _FALSE = sql.SQL("FALSE")
@@ -258,6 +257,7 @@ class _Compiler:
         self.params: dict[str, object] = {}
         self._fields = fields
         self._conditions = 0
+        self._joins = 0
         self._elements = 0
 
     def tree(  # noqa: PLR0911 - one case a node
@@ -299,7 +299,14 @@ class _Compiler:
         self._fields = other.fields
         inner = self.tree(part, None, depth + 1)
         self._fields = here
-        return _Sure([sql.SQL(other.exists).format(sql.SQL(other.fields.base), inner)])
+        return self._exists(sql.SQL(other.rows).format(sql.SQL(other.fields.base), inner))
+
+    def _exists(self, rows: sql.Composable) -> sql.Composable:
+        """Whether there are such rows. The first ones are planned as joins, which of hundreds would take for ever."""
+        self._joins += 1
+        return _Sure(
+            [sql.SQL("EXISTS ({}{})").format(rows, sql.SQL("" if self._joins <= _MOST_JOINS else " OFFSET 0"))]
+        )
 
     def _param(self, value: object, cast: LiteralString) -> sql.Composed:
         name = f"filter_{len(self.params)}"
@@ -346,7 +353,7 @@ class _Compiler:
                 return self._column_compares(field, condition)
 
     def _present(self, field: Field) -> sql.Composable:
-        return _within(field.within, sql.SQL("{} IS NOT NULL").format(sql.SQL(field.sql)))
+        return self._within(field, sql.SQL("{} IS NOT NULL").format(sql.SQL(field.sql)))
 
     def _column_equals(self, field: Field, name: str, values: list[Any]) -> sql.Composable:
         column = sql.SQL(field.sql)
@@ -364,10 +371,15 @@ class _Compiler:
         elif plain:
             tests.append(sql.SQL("{} = ANY ({})").format(column, self._param(plain, many)))
         frame = field.within_one if len(plain) == 1 and not patterns else None
-        found = [_within(frame or field.within, _any_of(tests))] if tests else []
+        found = [self._within(field, _any_of(tests), frame)] if tests else []
         if None in values:
             found.append(_not(self._present(field)))
         return _any_of(found)
+
+    def _within(self, field: Field, test: sql.Composable, within_one: LiteralString | None = None) -> sql.Composable:
+        if field.within_rows is not None:
+            return self._exists(sql.SQL(field.within_rows).format(test))
+        return _within(within_one or field.within, test)
 
     def _column_compares(self, field: Field, condition: Condition) -> sql.Composable:
         value = condition.value
@@ -384,7 +396,7 @@ class _Compiler:
             return _FALSE
         comparison = sql.SQL(_COMPARISONS[condition.operator])
         bound = self._param(converted, CASTS[field.kind][0])
-        return _within(field.within, comparison.format(sql.SQL(field.sql), bound))
+        return self._within(field, comparison.format(sql.SQL(field.sql), bound))
 
     def _matches(self, field: Field, pattern: str) -> sql.Composable:
         column = sql.SQL(field.sql)
@@ -530,10 +542,7 @@ def _not(part: sql.Composable) -> sql.Composable:
 
 
 def _within(frame: LiteralString | None, test: sql.Composable) -> sql.Composable:
-    if frame is None:
-        return test
-    framed = sql.SQL(frame).format(test)
-    return _Sure([framed]) if frame.startswith("EXISTS") else framed
+    return sql.SQL(frame).format(test) if frame else test
 
 
 def _folders_meant(value: Any) -> list[Any]:
