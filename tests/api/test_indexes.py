@@ -45,13 +45,12 @@ async def test_a_path_is_added_shown_and_removed(world: World) -> None:
 async def test_it_is_built_anew_where_there_is_one(world: World) -> None:
     dataset_id = await world.new_dataset()
     refused = await world.owner.post(f"/datasets/{dataset_id}/indexes/rebuild", json={})
-    assert refused.status_code == 404
-    assert "no column index yet" in message(refused)
+    assert "no column index yet" in message(refused, 404)
     await add(world, dataset_id, "metadata.user.camera")
     for body in ({}, {"path": "metadata.user.camera"}, {"path": "filename"}):
         assert (await world.owner.post(f"/datasets/{dataset_id}/indexes/rebuild", json=body)).status_code == 200
     unknown = await world.owner.post(f"/datasets/{dataset_id}/indexes/rebuild", json={"path": "metadata.user.other"})
-    assert (unknown.status_code, "metadata.user.other" in message(unknown)) == (404, True)
+    assert "metadata.user.other" in message(unknown, 404)
 
 
 BAD = {
@@ -74,8 +73,7 @@ async def test_what_cannot_be_indexed_is_refused_in_a_sentence(world: World, pat
     answer = await world.owner.post(
         f"/datasets/{dataset_id}/indexes", content=body.encode(), headers={"Content-Type": "application/json"}
     )
-    assert answer.status_code == 400, answer.text
-    assert BAD[path] in message(answer)
+    assert BAD[path] in message(answer, 400)
     assert (await world.owner.get(f"/datasets/{dataset_id}/indexes")).json()["state"] == "none"
 
 
@@ -99,6 +97,6 @@ async def test_not_more_paths_than_there_is_room_for(world: World, monkeypatch: 
         assert (await add(world, dataset_id, f"metadata.user.p{number}")).status_code == 200
     assert (await add(world, dataset_id, "metadata.user.p1")).status_code == 200
     refused = await add(world, dataset_id, "metadata.user.p2")
-    assert (refused.status_code, "remove one first" in message(refused)) == (400, True)
+    assert "remove one first" in message(refused, 400)
     await remove(world, dataset_id, "metadata.user.p0")
     assert (await add(world, dataset_id, "metadata.user.p2")).status_code == 200
