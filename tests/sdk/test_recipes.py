@@ -333,3 +333,30 @@ def test_modalities_are_kept_listed_and_deleted(run_sdk: Any) -> None:
     assert found["by_ref"] == ["/item.txt"]
     assert found["left"] == ["web"]
     assert found["none"] == []
+
+
+def test_instructions_and_icons_are_kept_in_the_binaries_of_the_project(run_sdk: Any) -> None:
+    found = run_sdk(
+        """
+        import pathlib
+        pathlib.Path("how.pdf").write_bytes(b"%PDF-1.4 how")
+        pathlib.Path("cat.png").write_bytes(b"no picture, but a file")
+        project = dl.projects.create("instructed")
+        dataset = project.datasets.create("instructed")
+        recipe = dataset.recipes.list()[0]
+        recipe.add_instruction("how.pdf")
+        document = dl.recipes.get(recipe_id=recipe.id).metadata["system"]["instructionDocument"]
+        dataset.add_label("cat", icon_path="cat.png")
+        dataset.update_label("cat", color=(1, 2, 3))
+        label = dl.datasets.get(dataset_id=dataset.id).labels[0]
+        image = label.display_data["displayImage"]
+        items = [dl.items.get(item_id=one["itemId"]) for one in (document, image)]
+        answer(contents=[item.download(save_locally=False).read().decode() for item in items],
+               datasets=[item.dataset.name for item in items], color=label.color,
+               left=[root.tag for root in dl.datasets.get(dataset_id=dataset.id).labels])
+        """
+    )
+    assert found["contents"] == ["%PDF-1.4 how", "no picture, but a file"]
+    assert found["datasets"] == ["Binaries", "Binaries"]
+    assert found["color"] == "#010203"
+    assert found["left"] == ["cat"]
