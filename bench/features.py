@@ -87,7 +87,7 @@ _TREES: dict[str, Tree] = {
     "nearest_of_a_tenth": Condition("metadata.user.tenth", "eq", 3),
     "nearest_of_a_hundredth": Condition("metadata.user.hundredth", "eq", 42),
 }
-_TARGETS = {"nearest": 0.25, "nearest_of_a_tenth": 1.0, "nearest_of_a_hundredth": 1.5}
+_TARGETS = {"nearest": 0.25, "nearest_of_a_tenth": 1.0, "nearest_of_a_hundredth": 2.0}
 
 
 def _around_centres(number: int, *, seed: int) -> NDArray[np.float32]:

@@ -230,3 +230,16 @@ async def test_a_clone_has_the_collections_of_its_original(world: World) -> None
     assert (await world.owner.post(f"/datasets/{dataset_id}/clone", json=body)).json()["status"] == "success"
     assert len(await found(world, target, {})) == 3
     assert await found(world, target, {f"{FIELD}1": {"$exists": True}}) == []
+
+
+async def test_a_split_takes_items_out_of_subsets_that_it_does_not_name(world: World) -> None:
+    dataset_id = await with_items(world, 4)
+    tags = {"validation": True, "night": True}
+    update = {"update": {"metadata": {"system": {"tags": tags}}}, "systemSpace": True}
+    body = {"query": {"filter": {}}, "updateQuery": update}
+    assert (await world.owner.post(f"/datasets/{dataset_id}/items/bulk-update-metadata", json=body)).status_code == 200
+    split = {"itemsQuery": {"filter": {}}, "MLSplitList": {"train": 50, "test": 50}}
+    assert (await world.owner.post(f"/datasets/{dataset_id}/split", json=split)).json()["status"] == "success"
+    items = (await world.owner.post(f"/datasets/{dataset_id}/query", json={"filter": {"type": "file"}})).json()["items"]
+    found = sorted(sorted(item["metadata"]["system"]["tags"]) for item in items)
+    assert found == [["night", "test"]] * 2 + [["night", "train"]] * 2

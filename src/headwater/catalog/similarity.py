@@ -30,7 +30,9 @@ _FARTHEST = 1_000_000  # rows that a page may lie behind
 _MOST_BY_INDEX = 1_000  # rows, those before the page included; more are measured one by one
 _CANDIDATES, _MORE_THAN_WANTED = 20, 2
 _LEAST_EF_SEARCH, _MOST_EF_SEARCH = 150, 1_000  # how many the index keeps in view; pgvector allows no more
-_MOST_SCANNED = 10_000  # of the index, while a filter leaves too few of what is near: then it leaves few at all
+# So much of the index is looked at while a filter leaves too few of what is near: then it leaves few at all, and to
+# measure these costs less than to go on.
+_SCANNED_PART, _LEAST_SCANNED = 0.01, 500
 
 _OPERATORS: dict[Metric, LiteralString] = {"euclidean": "<->", "cosine": "<=>", "inner_product": "<#>"}
 _CLASSES: dict[Metric, LiteralString] = {
@@ -209,7 +211,7 @@ async def _by_index(
     )
     candidates = _CANDIDATES + wanted * _MORE_THAN_WANTED
     async with conn.transaction(force_rollback=True):  # it reads only; the settings end with it
-        await conn.execute(_by_index_only(candidates))
+        await conn.execute(_by_index_only(candidates, await _most_scanned(conn, into.id)))
         cursor = await conn.execute(
             SQL("WITH candidate AS MATERIALIZED (SELECT item.id, {} AS distance").format(_distance(asked.metric))
             + _FROM
@@ -223,7 +225,13 @@ async def _by_index(
         return _comparable(await cursor.fetchall())
 
 
-def _by_index_only(candidates: int) -> Composed:
+async def _most_scanned(conn: AsyncConnection[Any], set_id: int) -> int:
+    cursor = await conn.execute("SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", [index_name(set_id)])
+    row = await cursor.fetchone()
+    return max(_LEAST_SCANNED, int(_SCANNED_PART * row[0])) if row else _LEAST_SCANNED
+
+
+def _by_index_only(candidates: int, most_scanned: int) -> Composed:
     """Walk the index, and look at each row's item by its id; go on where the filter leaves too few."""
     return SQL(
         """
@@ -236,7 +244,7 @@ def _by_index_only(candidates: int) -> Composed:
         SET LOCAL hnsw.max_scan_tuples = {};
         SET LOCAL hnsw.ef_search = {};
         """
-    ).format(Literal(_MOST_SCANNED), Literal(min(max(candidates, _LEAST_EF_SEARCH), _MOST_EF_SEARCH)))
+    ).format(Literal(most_scanned), Literal(min(max(candidates, _LEAST_EF_SEARCH), _MOST_EF_SEARCH)))
 
 
 # The index of a set.
