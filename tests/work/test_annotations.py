@@ -41,8 +41,7 @@ def content(label: str, **given: Any) -> Content:
 async def annotate(world: World, dataset: Dataset, path: str, *contents: Content) -> list[int]:
     item = await world.item(dataset, path)
     async with world.connection() as conn:
-        ids = await annotations.reserve_ids(conn, len(contents))
-        made = await annotations.add_annotations(conn, dataset.id, item.id, ids, contents, creator=world.owner)
+        made = await annotations.add_annotations(conn, dataset.id, item.id, contents, creator=world.owner)
     return [one.id for one in made]
 
 
@@ -360,4 +359,4 @@ async def test_an_item_that_is_gone_cannot_be_annotated(world: World):
     await world.delete(dataset, "/a.txt")
     async with world.connection() as conn:
         with pytest.raises(items.NotFound):
-            await annotations.add_annotations(conn, dataset.id, item.id, [1], [content("x")], creator=world.owner)
+            await annotations.add_annotations(conn, dataset.id, item.id, [content("x")], creator=world.owner)

@@ -72,9 +72,8 @@ async def annotate(world: World, dataset, path: str, *labels: str) -> None:
     item = await world.item(dataset, path)
     given = [{"type": "class", "label": label, "metadata": {"system": {}}} for label in labels]
     async with world.connection() as conn:
-        ids = await annotations.reserve_ids(conn, len(given))
         contents = wire_annotations.with_parents(wire_annotations.posted(given), ids)
-        await annotations.add_annotations(conn, dataset.id, item.id, ids, contents, creator=world.owner)
+        await annotations.add_annotations(conn, dataset.id, item.id, contents, creator=world.owner)
 
 
 async def binaries(world: World, dataset):

@@ -83,9 +83,14 @@ async def create_annotations(
     posted = wire.posted(body)
     async with server.place.pool.connection() as conn:
         dataset = await _dataset_of(conn, caller, item_id, "annotate")
-        new_ids = await annotations.reserve_ids(conn, len(posted))
-        contents = wire.with_parents(posted, new_ids)
-        made = await annotations.add_annotations(conn, dataset.id, item_id, new_ids, contents, creator=caller)
+        if wire.have_parents(posted):
+            new_ids = await annotations.reserve_ids(conn, len(posted))
+            contents = wire.with_parents(posted, new_ids)
+        else:
+            new_ids, contents = None, [one.content for one in posted]
+        made = await annotations.add_annotations(
+            conn, dataset.id, item_id, contents, reserved_ids=new_ids, creator=caller
+        )
     shaped = [wire.annotation(one, base) for one in made]
     return _answer(shaped if isinstance(body, list) else shaped[0])
 

@@ -179,48 +179,53 @@ async def add_annotations(
     conn: AsyncConnection[Any],
     dataset_id: int,
     item_id: int,
-    ids: Sequence[int],
     contents: Sequence[Content],
     *,
     creator: Account,
+    reserved_ids: Sequence[int] | None = None,
 ) -> list[Annotation]:
-    """Add them to an item, with ids of `reserve_ids`. Raises NotFound when the item is gone."""
+    """Add them to an item, with ids of `reserve_ids` where somebody had to know them before.
+
+    Raises NotFound when the item is gone.
+    """
+    if not contents:
+        return []
     cursor = await conn.execute(
         """
-        UPDATE item
-        SET annotations_count = annotations_count + %(number)s
-        WHERE dataset_id = %(dataset_id)s AND id = %(item_id)s
-        RETURNING annotations_count, now()
-        """,
-        {"number": len(contents), "dataset_id": dataset_id, "item_id": item_id},
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        raise NotFound(f"No item with id {item_id:024x}.")
-    now_there, at = row
-    await conn.execute(
-        """
-        INSERT INTO annotation (
-            dataset_id, item_id, creator_id, updated_by_id, id, type, label, source, hash, description, coordinates,
-            attributes, system_metadata, user_metadata, extra
+        WITH annotated AS (
+            UPDATE item
+            SET annotations_count = annotations_count + %(number)s
+            WHERE dataset_id = %(dataset_id)s AND id = %(item_id)s
+            RETURNING annotations_count
+        ), added AS (
+            INSERT INTO annotation (
+                id, dataset_id, item_id, creator_id, updated_by_id, type, label, source, hash, description,
+                coordinates, attributes, system_metadata, user_metadata, extra
+            )
+            SELECT
+                coalesce(id, nextval('annotation_id_seq')), %(dataset_id)s, %(item_id)s, %(creator_id)s,
+                %(creator_id)s, type, label, source, hash, description, coordinates::jsonb, attributes::jsonb,
+                system_metadata::jsonb, user_metadata::jsonb, extra::jsonb
+            FROM annotated -- none if the item is gone
+            CROSS JOIN unnest(
+                -- Texts in binary: otherwise each is looked through for what is to be escaped.
+                %(ids)s::bigint[], %(types)b::text[], %(labels)b::text[], %(sources)b::text[], %(hashes)b::text[],
+                %(descriptions)b::text[], %(coordinates)b::text[], %(attributes)b::text[], %(system)b::text[],
+                %(user)b::text[], %(extras)b::text[]
+            ) AS given (
+                id, type, label, source, hash, description, coordinates, attributes, system_metadata, user_metadata,
+                extra
+            )
+            RETURNING id
         )
-        SELECT
-            %(dataset_id)s, %(item_id)s, %(creator_id)s, %(creator_id)s, id, type, label, source, hash, description,
-            coordinates::jsonb, attributes::jsonb, system_metadata::jsonb, user_metadata::jsonb, extra::jsonb
-        FROM unnest(
-            -- Texts in binary: otherwise each is looked through for what is to be escaped.
-            %(ids)s::bigint[], %(types)b::text[], %(labels)b::text[], %(sources)b::text[], %(hashes)b::text[],
-            %(descriptions)b::text[], %(coordinates)b::text[], %(attributes)b::text[], %(system)b::text[],
-            %(user)b::text[], %(extras)b::text[]
-        ) AS given (
-            id, type, label, source, hash, description, coordinates, attributes, system_metadata, user_metadata, extra
-        )
+        SELECT (SELECT annotations_count FROM annotated), now(), array_agg(id ORDER BY id) FROM added
         """,
         {
             "dataset_id": dataset_id,
             "item_id": item_id,
             "creator_id": creator.id,
-            "ids": list(ids),
+            "number": len(contents),
+            "ids": [None] * len(contents) if reserved_ids is None else list(reserved_ids),
             "types": [one.type for one in contents],
             "labels": [one.label for one in contents],
             "sources": [one.source for one in contents],
@@ -233,6 +238,11 @@ async def add_annotations(
             "extras": [_json(one.extra) for one in contents],
         },
     )
+    row = await cursor.fetchone()
+    assert row is not None
+    now_there, at, ids = row
+    if now_there is None:
+        raise NotFound(f"No item with id {item_id:024x}.")
     newly_annotated = now_there == len(contents)
     await count(conn, dataset_id, CounterChange(annotations=len(contents), annotated_items=int(newly_annotated)))
     return [

@@ -6,7 +6,7 @@ dates, addresses) is ignored in what they send, so that exported files go in as 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import orjson
@@ -261,12 +261,9 @@ class Posted:
 def parse(text: bytes) -> Any:
     """The JSON of a request. Raises BadRequest: neither NaN nor Infinity is JSON, nor half a surrogate pair."""
     try:
-        body = orjson.loads(text)
+        return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
-    if _text_of(body) is None:
-        raise BadRequest(f"The body is nested more than {_DEEPEST} levels deep. Write it flatter.")
-    return body
 
 
 def _text_of(value: Any) -> bytes | None:
@@ -287,6 +284,11 @@ def posted(body: Any) -> list[Posted]:
     if len(given) > MOST_AT_ONCE:
         raise BadRequest(f"These are {len(given):,} annotations; {MOST_AT_ONCE:,} go at once. Send them in pieces.")
     return [_posted(one, f"[{number}]") for number, one in enumerate(given)]
+
+
+def have_parents(given: Sequence[Posted]) -> bool:
+    """Whether a `parentId` may name another one of them."""
+    return any("parentId" in one.content.system_metadata for one in given) and any(one.sent_id for one in given)
 
 
 def with_parents(given: Sequence[Posted], new_ids: Sequence[int]) -> list[Content]:
@@ -313,6 +315,7 @@ def _posted(given: Any, where: str) -> Posted:
 
 
 def _content(given: Mapping[str, Any]) -> Content:
+    _check_storable(given)  # first: shapes are read by recursion
     kind = given.get("type")
     if not isinstance(kind, str):
         raise _WrongError("type", 'must be a text such as "box"')
@@ -337,7 +340,7 @@ def _content(given: Mapping[str, Any]) -> Content:
     extra = {key: value for key, value in given.items() if key not in _KNOWN and value is not None}
     if more := {key: value for key, value in metadata.items() if key not in ("user", "system") and value is not None}:
         extra["metadata"] = more
-    content = Content(
+    return Content(
         type=kind,
         label=label,
         source=_short(given, "source"),
@@ -349,8 +352,6 @@ def _content(given: Mapping[str, Any]) -> Content:
         user_metadata={} if user is None else user,
         extra=extra or None,
     )
-    _check_storable(content)
-    return content
 
 
 def _short(given: Mapping[str, Any], name: str) -> str | None:
@@ -376,9 +377,8 @@ def _frames(given: Any, shape: Callable[[Any, str], None]) -> None:
             _SHAPES.get(str(told.get("type")), shape)(told["data"], f"{at}.data")
 
 
-def _check_storable(content: Content) -> None:
+def _check_storable(document: Mapping[str, Any]) -> None:
     """What PostgreSQL can hold and an answer can give. Raises _WrongError."""
-    document: Any = {field.name: getattr(content, field.name) for field in fields(content)}
     text = _text_of(document)
     if text is None:
         raise _WrongError("", f"is nested more than {_DEEPEST} levels deep. Write it flatter")
@@ -403,6 +403,7 @@ def patched(found: Annotation, body: Any, *, with_system: bool) -> Content:
     """
     try:
         patch = _object(body, "", '{"label": "car"}')
+        _check_storable(patch)
         before = _document(found)
         after = before | {key: value for key, value in patch.items() if key not in _SERVER_SAYS}
         for key in ("type", "metadata"):
