@@ -72,7 +72,7 @@ async def annotate(world: World, dataset, path: str, *labels: str) -> None:
     item = await world.item(dataset, path)
     given = [{"type": "class", "label": label, "metadata": {"system": {}}} for label in labels]
     async with world.connection() as conn:
-        contents = wire_annotations.with_parents(wire_annotations.posted(given), ids)
+        contents = [one.content for one in wire_annotations.posted(given)]
         await annotations.add_annotations(conn, dataset.id, item.id, contents, creator=world.owner)
 
 
