@@ -59,6 +59,8 @@ async def test_folders_are_counted_with_all_that_is_below_them(world: World, dat
     assert counts(root) == [("/a", 3), ("/a-b", 1), ("/d", 1)]
     assert counts(a) == [("/a/b", 2)]
     assert [b["folder"], counts(b)] == ["/a/b/c", []]
+    (inner,) = await facets(world, dataset_id, {"field": "dir", "folder": "/a/b"})
+    assert counts(inner) == [("/a/b/c", 1)]
     (found,) = await facets(world, dataset_id, "dir", filter={"$and": [{"metadata.user.n": 1}]}, limit=1)
     assert [counts(found), found["more"]] == [[("/a", 1)], 2]
 

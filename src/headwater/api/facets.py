@@ -26,7 +26,7 @@ async def count_facets(
         require_searchable(dataset.unsearchable_paths, tree, [name for name, _ in fields])
         total = await finding.count_found(conn, dataset.id, tree, None, asking=asking)
         found = [
-            await facets.count_folders(conn, dataset.id, tree, folder, limit=body.limit)
+            await facets.count_folders(conn, dataset.id, tree, folder, limit=body.limit, asking=asking)
             if name == "dir"
             else await facets.count_values(conn, dataset.id, tree, name, limit=body.limit, asking=asking)
             for name, folder in fields

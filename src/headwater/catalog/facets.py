@@ -1,5 +1,6 @@
 """Facets: how many of the items that a filter finds have which value of a field."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -9,10 +10,12 @@ from psycopg.sql import SQL
 from headwater.catalog import finding, query
 from headwater.catalog.fields import ITEM_FIELDS
 from headwater.catalog.finding import Asking
+from headwater.catalog.folders import parent_of
 from headwater.catalog.query import Tree
 from headwater.errors import BadRequest, NotFound
 
 LARGEST_LIMIT = 1_000
+_ALL = 10**9
 
 # Of annotations, by the names of facets.
 ANNOTATION_FIELDS: dict[str, LiteralString] = {
@@ -81,33 +84,60 @@ async def _count_annotations(
     return Facet(values, rows[0][3] if rows else 0)
 
 
-async def count_folders(conn: AsyncConnection[Any], dataset_id: int, tree: Tree, folder: str, *, limit: int) -> Facet:
-    """By the folders right in this one: how many items each has in it and in all that is below. Raises NotFound."""
+async def count_folders(
+    conn: AsyncConnection[Any], dataset_id: int, tree: Tree, folder: str, *, limit: int, asking: Asking
+) -> Facet:
+    """By the folders right in this one: how many items each has in it and in all that is below. Raises NotFound.
+
+    Call it when `asking` has been used for the same filter, and knows whether there are columns.
+    """
     known = await conn.execute("SELECT FROM folder WHERE dataset_id = %s AND path = %s", [dataset_id, folder])
     if await known.fetchone() is None and folder != "/":
         raise NotFound(f"There is no folder {folder[:200]!r} in this dataset.")
+    if asking.has_columns:
+        held, _ = await finding.count_by(conn, dataset_id, tree, "dir", _ALL, asking=asking)
+    else:
+        held = await _count_by_folder(conn, dataset_id, tree, folder)
+    counts: Counter[str] = Counter()
+    for path, items in held:
+        if (child := _child_of(folder, path)) is not None:
+            counts[child] += items
+    best = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return Facet([Value(path, items) for path, items in best[:limit]], len(best))
+
+
+async def _count_by_folder(
+    conn: AsyncConnection[Any], dataset_id: int, tree: Tree, folder: str
+) -> list[tuple[str, int]]:
+    """How many of the items in a folder or below it are right in which."""
     where, parameters = query.compile_filter(tree, dataset_id=dataset_id)
     below = folder.rstrip("/")
     cursor = await conn.execute(
         SQL(
             """
             WITH counted AS (
-                SELECT split_part(substr(item.path, length(%(facet_below)s) + 2), '/', 1) AS name, count(*) AS items
+                SELECT item.folder_id, count(*) AS items
                 FROM item
-                WHERE item.path >= %(facet_below)s || '/' AND item.path < %(facet_below)s || '0'
-                    AND strpos(substr(item.path, length(%(facet_below)s) + 2), '/') > 0 AND """
+                WHERE item.path >= %(facet_from)s AND item.path < %(facet_until)s AND """
         )
         + where
         + SQL(
             """ GROUP BY 1)
-            SELECT %(facet_below)s || '/' || name, items, count(*) OVER ()
+            SELECT folder.path, items
             FROM counted
-            ORDER BY items DESC, name
-            LIMIT %(facet_limit)s
+            JOIN folder ON folder.dataset_id = %(dataset_id)s AND folder.id = counted.folder_id
             """
         ),
-        parameters | {"facet_below": below, "facet_limit": limit},
+        parameters | {"facet_from": below + "/", "facet_until": below + "0"},  # the character after the slash
         prepare=False,
     )
-    rows = await cursor.fetchall()
-    return Facet([Value(path, items) for path, items, _ in rows], rows[0][2] if rows else 0)
+    return await cursor.fetchall()
+
+
+def _child_of(folder: str, path: str) -> str | None:
+    """The folder right in `folder` that is `path`, or has it somewhere below."""
+    while (parent := parent_of(path)) is not None:
+        if parent == folder:
+            return path
+        path = parent
+    return None
