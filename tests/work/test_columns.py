@@ -69,6 +69,10 @@ async def test_a_dataset_that_has_outgrown_its_rows_gets_one_and_one_that_shrank
     assert not await is_begun(world, dataset)
     await columns.look(world.place.pool, least_items=0)
     assert not await is_begun(world, dataset)
+    await execute(world, "UPDATE scan SET state = 'running' WHERE dataset_id = %s", dataset.id)
+    await columns.look(world.place.pool, least_items=30)
+    assert not await is_begun(world, dataset)  # its sync has the machine to itself
+    await execute(world, "UPDATE scan SET state = 'done' WHERE dataset_id = %s", dataset.id)
     await columns.look(world.place.pool, least_items=30)
     assert await is_begun(world, dataset)
     assert await jobs(world, dataset) == 1

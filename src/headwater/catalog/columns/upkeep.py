@@ -112,7 +112,8 @@ async def try_look(conn: AsyncConnection[Any]) -> bool:
 async def begin_where_due(conn: AsyncConnection[Any], *, least_items: int) -> list[int]:
     """Datasets that have outgrown `least_items` get an index; those that have shrunk far below it lose theirs.
 
-    An index that somebody asked a path for stays. Returns the new ones. Nothing if `least_items` is 0.
+    While a dataset syncs none is begun, so that a first sync has the machine to itself. An index that somebody asked
+    a path for stays. Returns the new ones. Nothing if `least_items` is 0.
     """
     if not least_items:
         return []
@@ -123,6 +124,7 @@ async def begin_where_due(conn: AsyncConnection[Any], *, least_items: int) -> li
         JOIN dataset ON dataset.id = counter.dataset_id AND dataset.deleted_at IS NULL
         WHERE counter.items >= %s
             AND NOT EXISTS (SELECT FROM column_index WHERE column_index.dataset_id = dataset.id)
+            AND NOT EXISTS (SELECT FROM scan WHERE scan.dataset_id = dataset.id AND scan.state = 'running')
         """,
         [least_items],
     )
