@@ -252,7 +252,7 @@ def field_matches(name: str, value: Any, item: Any) -> bool:
 
 
 def is_in_document(name: str) -> bool:
-    return re.match(r"metadata\.(user|system)\.|(attributes|coordinates)(\.|$)", name) is not None
+    return re.match(r"metadata\.(user|system)\.|attributes\.|coordinates(\.|$)", name) is not None
 
 
 def matches_inside(value: Document, element: Any) -> bool:
@@ -318,7 +318,19 @@ def operator_holds(name: str, operator: str, operand: Any, item: Any) -> bool:  
             return any(ordered(operator, element, operand) for element in elements_at(item, name))
 
 
+def attributes_at(found: Document, keys: list[str]) -> list[Any]:
+    """What is at a name of the attributes, or the list of all their values."""
+    given, newer = found.get("attributes"), found["metadata"]["system"].get("attributes")
+    if keys:
+        return values_at(given if isinstance(given, dict) else newer, keys)
+    every = list(given.values()) if isinstance(given, dict) else list(given or [])
+    every += list(newer.values()) if isinstance(newer, dict) else []
+    return [every] if every else []
+
+
 def values_at(value: Any, keys: list[str]) -> list[Any]:
+    if keys[:1] == ["attributes"] and isinstance(value, dict) and "annotationId" in value:
+        return attributes_at(value, keys[1:])
     if not keys:
         return [value]
     places = value if isinstance(value, list) else [value]
@@ -462,7 +474,11 @@ def annotations(draw: st.DrawFn, number: int) -> Document:
         attributes=draw(st.none() | st.lists(texts, max_size=2) | st.dictionaries(keys, json_values, max_size=2)),
         coordinates=draw(st.sampled_from([None, [{"x": 1, "y": 2}, {"x": 5, "y": 1}], [[{"x": 1.5}]], "text"])),
         user=draw(st.none() | st.dictionaries(keys, json_values, max_size=2)),
-        system=draw(st.none() | st.dictionaries(keys, json_values, max_size=2)),
+        system=draw(
+            st.none()
+            | st.dictionaries(keys, json_values, max_size=2)
+            | st.fixed_dictionaries({"attributes": st.dictionaries(keys, json_values, max_size=2)})
+        ),
     )
 
 

@@ -239,12 +239,25 @@ ANNOTATION_FIELDS = FieldTable(
         "source": Field('annotation.source COLLATE "C"', "text", nullable=True),
         "hash": Field('annotation.hash COLLATE "C"', "text", nullable=True),
         "description": Field('annotation.description COLLATE "C"', "text", nullable=True),
-        "attributes": Field("annotation.attributes", "json", nullable=True),
+        # All values, of the older kind of attributes, which have no names, and of the newer, which have.
+        "attributes": Field(
+            """NULLIF(
+                CASE jsonb_typeof(annotation.attributes)
+                    WHEN 'array' THEN annotation.attributes
+                    WHEN 'object' THEN jsonb_path_query_array(annotation.attributes, '$.*')
+                    ELSE '[]'
+                END || jsonb_path_query_array(annotation.system_metadata, '$.attributes.*'),
+                '[]'
+            )""",
+            "json",
+            nullable=True,
+        ),
         "coordinates": Field("annotation.coordinates", "json", nullable=True),
         "metadata.user": Field("NULLIF(annotation.user_metadata, '{}')", "json", nullable=True),
     },
     documents={
-        "attributes": "annotation.attributes",
+        "attributes": "CASE jsonb_typeof(annotation.attributes) WHEN 'object' THEN annotation.attributes"
+        " ELSE annotation.system_metadata -> 'attributes' END",
         "coordinates": "annotation.coordinates",
         "metadata.user": "annotation.user_metadata",
         "metadata.system": "annotation.system_metadata",

@@ -426,7 +426,7 @@ class _Reader:
         return ElementMatch(name, And(tuple(replace(part, field=part.field[len(name) + 1 :]) for part in named)))
 
     def _may_be_list(self, name: str) -> bool:
-        if self.in_element or name in ("attributes", "coordinates"):
+        if self.in_element or name == "coordinates":
             return True
         return any(name.startswith(document + ".") for document in self._fields.documents)
 
