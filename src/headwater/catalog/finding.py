@@ -217,7 +217,7 @@ async def _find_in_columns(
     return Found(rows, has_next=len(ids) > page.page_size, total=answer.total)
 
 
-async def _ids_of_page(
+async def _ids_of_page(  # noqa: PLR0911 - one way after the other
     conn: AsyncConnection[Any],
     dataset_id: int,
     answer: _Answer,
@@ -231,6 +231,10 @@ async def _ids_of_page(
         return []
     if answer.total <= _FEW and sort[0][0] != "id":
         return await _ordered(conn, dataset_id, answer, sort, first, through, asking)
+    if sort[0][0] == "filename":
+        found = await _ids_by_path(conn, dataset_id, answer, sort, first, through, asking)
+        if found is not None:
+            return found
     ranked = await answer.reader.ranked(answer.matches, sort, most_unordered=_MOST_ASKED)
     if ranked is None:
         asking.uncovered |= {name: None for name in answer.reader.uncovered if name != "filename"}
@@ -247,6 +251,26 @@ async def _ids_of_page(
     if nearest:
         candidates = await _in_order(conn, dataset_id, [*candidates, *nearest], sort, asking)
     return candidates[first - skipped : through - skipped]
+
+
+async def _ids_by_path(
+    conn: AsyncConnection[Any],
+    dataset_id: int,
+    answer: _Answer,
+    sort: Sequence[tuple[str, bool]],
+    first: int,
+    through: int,
+    asking: Asking,
+) -> list[int] | None:
+    nearest = answer.others[:through]
+    found = await answer.reader.near(answer.matches, max(0, first - len(nearest)), through, descending=sort[0][1])
+    if found is None:
+        return None
+    ids, before = found
+    if len(ids) + len(nearest) > _MOST_ASKED:
+        return None
+    merged = await _in_order(conn, dataset_id, [*ids, *nearest], sort, asking)
+    return merged[first - before : through - before]
 
 
 async def _ordered(
@@ -346,8 +370,11 @@ async def _walk(conn: AsyncConnection[Any], dataset_id: int, tree: Tree, page: P
         " ORDER BY {} {} LIMIT %(walked)s) AS item WHERE {} {}"
     ).format(column, SQL("DESC" if descending else "ASC"), where, order)
     walked = max(_WALKED, 2 * (page.page + 1) * page.page_size)
+    await conn.execute("SET LOCAL enable_sort = off")
     cursor = await conn.execute(statement, parameters | limits | {"walked": walked}, prepare=False)
-    return [item_id for (item_id,) in await cursor.fetchall()]
+    ids = [item_id for (item_id,) in await cursor.fetchall()]
+    await conn.execute("SET LOCAL enable_sort = on")
+    return ids
 
 
 async def _gather(conn: AsyncConnection[Any], dataset_id: int, tree: Tree, page: Page) -> list[int]:

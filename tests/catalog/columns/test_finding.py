@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
@@ -56,7 +56,7 @@ def url(new_database: Callable[[], str]) -> Iterator[str]:
             " FROM organization, account LIMIT 1"
         )
     yield made
-    assert plans["columns"] > plans["rows"] / 10
+    assert plans["columns"] >= plans["rows"] / 10
 
 
 def _spread(conn: psycopg.Connection, dataset_id: int) -> None:
@@ -91,9 +91,9 @@ async def _build_segment(conn: AsyncConnection, dataset_id: int, segment: int) -
                 built = await building.build_segment(conn, dataset_id, segment, {})
             break
         except building.Outgrown as outgrown:
-            for path in outgrown.paths:
+            for path, kind in outgrown.paths:
                 async with conn.transaction():
-                    await building.change_encoding(conn, dataset_id, path)
+                    await building.change_encoding(conn, dataset_id, path, kind)
     assert built is not None
     async with conn.transaction():
         await covering.cover_found(conn, dataset_id, built.found, sampled=built.sampled)
@@ -173,7 +173,7 @@ async def _counts_are_those_of_rows(
         assert distinct == distinct_rows == len(by_rows)
 
 
-@examples(25)
+@settings(examples(10), phases=[Phase.explicit, Phase.reuse, Phase.generate])  # each makes an index: no shrinking
 @given(
     batches=st.lists(documents(), min_size=1, max_size=4),
     users=st.lists(small_documents, max_size=20),

@@ -78,6 +78,7 @@ class Columns:
 
     def __init__(self, *, most_bytes: int) -> None:
         self.cache = Cache(most_bytes)
+        self.most_bytes = most_bytes
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def run(self, work: Callable[[], T], deadline: Deadline) -> T:

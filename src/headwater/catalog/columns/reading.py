@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
-from headwater.catalog.columns import conditions, evaluating, tables
+from headwater.catalog.columns import conditions, evaluating, fences, tables
 from headwater.catalog.columns.cache import Columns, Deadline
 from headwater.catalog.columns.encoding import (
     Chunk,
@@ -21,6 +21,7 @@ from headwater.catalog.columns.encoding import (
     Integers,
     Numbers,
     Offsets,
+    Paths,
     decode,
     decode_offsets,
 )
@@ -132,7 +133,10 @@ class Reader:
                 found = decode_offsets(data, segment.rows)
             else:
                 found = decode(self._encodings[path_number], data, segment.rows)
-            self._columns.cache.put(key, found, found.nbytes + 300)
+            # The paths of all items may be more than all there is room for, and would drive everything else out.
+            size_bytes = found.nbytes * len(self.state.segments) if isinstance(found, Paths) else 0
+            if size_bytes <= self._columns.most_bytes // 2:
+                self._columns.cache.put(key, found, found.nbytes + 300)
         self._held[key] = found
         return found
 
@@ -551,6 +555,49 @@ class Reader:
             statement = "SELECT id, email FROM account WHERE %s::bigint IS NOT NULL AND id = ANY(%s)"
         names = dict(await (await self._conn.execute(statement, [self.state.dataset_id, values.tolist()])).fetchall())
         return [names.get(value) for value in values.tolist()]
+
+    async def near(self, matches: Matches, first: int, until: int, *, descending: bool) -> tuple[list[int], int] | None:
+        """Ids among which are those of ranks from `first` up to `until` in the order of paths; how many come before.
+
+        None: no column tells.
+        """
+        number = self._covered("filename")
+        if number is None:
+            return None
+        if descending:
+            first, until = matches.true - min(until, matches.true), matches.true - min(first, matches.true)
+        parts = await self.each(self.state.segments.values(), lambda view: self._fenced(view, number))
+        versions = tuple(segment.version for segment in self.state.segments.values())
+        key = ("fences", self.state.dataset_id, number)
+
+        def work() -> fences.Near:
+            kept = self._columns.cache.get(key)
+            if kept is None or kept[0] != versions:
+                merged = fences.merged(parts)
+                kept = (versions, merged)
+                self._columns.cache.put(key, kept, merged.nbytes)
+            masks = {number: truth.true for number, truth in matches.truths.items()}
+            return fences.near(kept[1], parts, masks, first, until)
+
+        near = await self._columns.run(work, self._deadline)
+        segments = [self.state.segments[number] for number in near.rows]
+
+        def ids_near(view: View) -> list[int]:
+            return (view.offsets()[near.rows[view.segment.number]].astype(np.int64) + view.first_id).tolist()
+
+        found = [item_id for ids in (await self.each(segments, ids_near)).values() for item_id in ids]
+        before = matches.true - near.before - len(found) if descending else near.before
+        return found, before
+
+    def _fenced(self, view: View, path_number: int) -> fences.Fenced:
+        key = ("fenced", view.segment.version, path_number)
+        kept = self._columns.cache.get(key)
+        if kept is None:
+            chunk = view.chunk(path_number)
+            assert isinstance(chunk, Paths)
+            kept = fences.fenced(chunk)
+            self._columns.cache.put(key, kept, kept.nbytes)
+        return kept
 
     async def unknown_ids(self, matches: Matches) -> list[int]:
         """Those that are to be asked in SQL, of what was not touched."""
