@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -125,14 +126,23 @@ async def test_one_thing_has_one_vector_in_a_set_and_a_new_one_replaces_it(world
 
 async def test_many_requests_at_once_wait_for_no_other(world: World) -> None:
     into = await new_set(world)
-    dataset_id, ids = await with_items(world, 12)
+    dataset_id = await world.new_dataset()
+    rows = await world.execute(
+        """
+        INSERT INTO item (dataset_id, folder_id, size_bytes, path, etag)
+        SELECT %s, 0, 1, '/' || number, 'x' FROM generate_series(1, 400) AS number RETURNING id
+        """,
+        int(dataset_id, 16),
+    )
+    ids = [f"{item_id:024x}" for (item_id,) in rows]
 
     def shuffled(number: int) -> list[dict[str, Any]]:
-        return [vector(into, dataset_id, one, [number, number]) for one in random.sample(ids, len(ids))]
+        places = random.sample(range(len(ids)), len(ids))
+        return [vector(into, dataset_id, ids[place], [number, place]) for place in places]
 
     await asyncio.gather(*(put(world, *shuffled(number)) for number in range(8)))
     page = await query(world, {"featureSetId": into["id"]})
-    assert page["totalItemsCount"] == 12
+    assert {one["entityId"]: one["value"][1] for one in page["items"]} == {one: n for n, one in enumerate(ids)}
     assert len({one["value"][0] for one in page["items"]}) == 1  # of one request, as a whole
 
 
@@ -438,10 +448,20 @@ async def test_an_index_finds_what_measuring_finds(world: World, size: int, metr
     assert (again["exact"], again["items"]) == (False, exact["items"][1:])
 
 
-async def test_an_index_is_made_by_itself_once_it_is_worth_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def set_up(world: World) -> Iterator[Callable[..., None]]:
+    """`set_up(name=value)`: other settings for one test."""
     server = world.app.state.server
-    settings = server.settings.model_copy(update={"feature_index_from": 4})
-    monkeypatch.setattr(world.app.state, "server", replace(server, settings=settings))
+
+    def change(**given: Any) -> None:
+        world.app.state.server = replace(server, settings=server.settings.model_copy(update=given))
+
+    yield change
+    world.app.state.server = server
+
+
+async def test_an_index_is_made_by_itself_once_it_is_worth_it(world: World, set_up: Callable[..., None]) -> None:
+    set_up(feature_index_from=4)
     into = await new_set(world)
     dataset_id, ids = await with_items(world, 6)
 
@@ -581,13 +601,13 @@ async def test_what_is_in_an_order_of_distance_is_not_deleted(world: World) -> N
         assert "has no order" in told
 
 
-async def test_a_search_that_takes_too_long_is_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_search_that_takes_too_long_is_stopped(
+    world: World, set_up: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     into = await new_set(world)
     dataset_id, (item_id,) = await with_items(world, 1)
     await put(world, vector(into, dataset_id, item_id, [1, 2]))
-    server = world.app.state.server
-    settings = server.settings.model_copy(update={"query_timeout_s": 0.001})
-    monkeypatch.setattr(world.app.state, "server", replace(server, settings=settings))
+    set_up(query_timeout_s=0.001)
     real = similarity._measured
 
     async def slowly(conn: Any, *arguments: Any) -> Any:
