@@ -19,7 +19,7 @@ def dataset(run: Run, tmp_path: Path) -> str:
     done = run("connect", str(source), "--dataset", f"exported-{tmp_path.name}", "--project", "exports")
     assert done.returncode == 0, done.stderr
     place = f"exports/exported-{tmp_path.name}"
-    done = run("metadata", "set", place, "camera=3", "--filter", '{"dir": "/in"}', "--yes")
+    done = run("metadata", "set", place, "--set", "camera=3", "--filter", '{"dir": "/in"}', "--yes")
     assert done.returncode == 0, done.stderr
     return place
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from headwater.catalog import exports, items
+from headwater.catalog import datasets, exports, items
 from headwater.catalog.exports import Export
 from headwater.errors import NotFound
 from headwater.storage.stores import Doomed, Store
@@ -11,12 +11,13 @@ from headwater.work.workplace import Workplace
 
 CLEAN_TASK = "drop_exports"
 CLEAN_AT = "23 * * * *"  # cron, in UTC
+_PIECES = "exports/"
 _VERSIONS_KEPT = timedelta(days=180)
 
 
 def pieces_folder(command_id: int) -> str:
     """Of our own storage of Binaries, where pieces lie that become no items."""
-    return f"exports/{command_id:016x}/"
+    return f"{_PIECES}{command_id:016x}/"
 
 
 def whole_folder(command_id: int) -> str:
@@ -37,6 +38,13 @@ async def clean(place: Workplace, store: Store, command_id: int) -> None:
 
 async def drop(place: Workplace, export: Export) -> None:
     """Nothing is left of it but its command. Safe to repeat."""
+    try:
+        async with place.pool.connection() as conn:
+            await datasets.load_dataset(conn, export.binaries_id)
+    except NotFound:  # the project is deleted, and all of its files go with it
+        async with place.pool.connection() as conn:
+            await exports.note_dropped(conn, export.command_id)
+        return
     async with place.pool.connection() as conn:
         files = await exports.list_files(conn, export.command_id)
     for file in files:
@@ -74,13 +82,12 @@ async def drop_expired(place: Workplace) -> None:
 
 
 async def drop_all(place: Workplace, dataset_id: int) -> None:
-    """Exports of a deleted dataset. Safe to repeat."""
+    """Exports of a deleted dataset, and what lies in it if it is Binaries. Safe to repeat."""
     async with place.pool.connection() as conn:
         await exports.forget_all(conn, dataset_id)
         kept = await exports.find_kept(conn, dataset_id)
     for export in kept:
-        try:
-            await drop(place, export)
-        except NotFound:  # the project is deleted with it, and Binaries too
-            async with place.pool.connection() as conn:
-                await exports.note_dropped(conn, export.command_id)
+        await drop(place, export)
+    async with place.places.of_own(dataset_id) as store:
+        async for page in store.list_pages(prefix=_PIECES):
+            await store.delete_many([Doomed(key) for key in page.keys])

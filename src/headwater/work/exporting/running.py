@@ -125,7 +125,7 @@ async def _write_next(run: Run, made: _Format) -> Export:
         async with await run.store.begin_upload(key, content_type="application/octet-stream") as upload:
             sink = Sink(upload)
             written = await made.write(run, sink)
-            info = await upload.finish() if written.records or not run.export.items else None
+            info = await upload.finish() if written.records or _is_table(run, written) else None
         async with run.place.pool.connection() as conn:
             after = await _commit(conn, run, made, written, sink, info)
         is_kept = info is not None
@@ -133,6 +133,11 @@ async def _write_next(run: Run, made: _Format) -> Export:
         if not is_kept:
             await run.store.delete(key)
     return after
+
+
+def _is_table(run: Run, written: Written) -> bool:
+    """Whoever reads items-*.parquet and annotations-*.parquet finds both, with or without rows."""
+    return run.asked.format == "parquet" and bool(written.name) and run.export.after_id == 0
 
 
 async def _commit(
