@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from procrastinate import App, PsycopgConnector
 
-from headwater.catalog import annotations, commands, datasets, items
+from headwater.catalog import annotations, commands, datasets, items, verifying
 from headwater.catalog.annotations import Content
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.query import EVERYTHING, Condition
@@ -360,3 +360,18 @@ async def test_an_item_that_is_gone_cannot_be_annotated(world: World):
     async with world.connection() as conn:
         with pytest.raises(items.NotFound):
             await annotations.add_annotations(conn, dataset.id, item.id, [content("x")], creator=world.owner)
+
+
+async def test_wrong_counts_of_a_dataset_are_found_and_mended(world: World):
+    dataset, _ = await world.own_dataset()
+    await world.upload(dataset, "/a.txt", b"1")
+    await annotate(world, dataset, "/a.txt", content("cat"), content("dog"))
+    async with world.connection() as conn:
+        assert await verifying.wrong_counters(conn, dataset.id) == {}
+        await conn.execute(
+            "UPDATE dataset_counter SET annotations = 7, annotated_items = 0 WHERE dataset_id = %s", [dataset.id]
+        )
+        found = await verifying.wrong_counters(conn, dataset.id)
+        assert found == {"annotations": (7, 2), "annotated_items": (0, 1)}
+        await verifying.mend_counters(conn, dataset.id)
+    assert await labels(world, dataset, "/a.txt") == ["cat", "dog"]

@@ -303,6 +303,8 @@ class Counters:
     bytes: int
     prepared_items: int
     failed_items: int
+    annotations: int
+    annotated_items: int
 
 
 _TRUTH = """
@@ -311,7 +313,9 @@ _TRUTH = """
         count(*) FILTER (WHERE missing_since IS NOT NULL) AS missing_items,
         count(*) FILTER (WHERE trashed_at IS NOT NULL) AS trashed_items,
         coalesce(sum(size_bytes), 0)::bigint AS bytes, count(*) FILTER (WHERE etl_state = 1) AS prepared_items,
-        count(*) FILTER (WHERE etl_state = 2) AS failed_items
+        count(*) FILTER (WHERE etl_state = 2) AS failed_items,
+        coalesce(sum(annotations_count), 0)::bigint AS annotations,
+        count(*) FILTER (WHERE annotations_count > 0) AS annotated_items
     FROM item
     WHERE dataset_id = %(dataset_id)s
 """
@@ -324,7 +328,8 @@ async def wrong_counters(conn: AsyncConnection[Any], dataset_id: int) -> dict[st
         SELECT
             counter.items, truth.items, counter.hidden_items, truth.hidden_items, counter.missing_items,
             truth.missing_items, counter.trashed_items, truth.trashed_items, counter.bytes, truth.bytes,
-            counter.prepared_items, truth.prepared_items, counter.failed_items, truth.failed_items
+            counter.prepared_items, truth.prepared_items, counter.failed_items, truth.failed_items,
+            counter.annotations, truth.annotations, counter.annotated_items, truth.annotated_items
         FROM dataset_counter AS counter, ("""
         + _TRUTH
         + """) AS truth
@@ -351,7 +356,7 @@ async def mend_counters(conn: AsyncConnection[Any], dataset_id: int) -> None:
         """
         UPDATE dataset_counter
         SET items = %s, hidden_items = %s, missing_items = %s, trashed_items = %s, bytes = %s, prepared_items = %s,
-            failed_items = %s
+            failed_items = %s, annotations = %s, annotated_items = %s
         WHERE dataset_id = %s
         """,
         [
@@ -362,6 +367,8 @@ async def mend_counters(conn: AsyncConnection[Any], dataset_id: int) -> None:
             truth.bytes,
             truth.prepared_items,
             truth.failed_items,
+            truth.annotations,
+            truth.annotated_items,
             dataset_id,
         ],
     )
