@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.fields import ITEM_FIELDS, Field
 
-SAMPLE_ITEMS = 5_000
+SAMPLE_ITEMS = 3_000
 _WINDOWS = 500  # ranges of ids that are looked into
 _SEGMENT_BITS = 16  # ids are looked for in blocks of so many: a dataset's ids come in runs
 _MOST_SEGMENTS = 2_000

@@ -145,7 +145,8 @@ def _look_at(item: SampledItem, seen: dict[str, _Seen]) -> bool:
         if path not in seen and len(seen) >= MOST_PATHS:
             has_room = False
             continue
-        one = seen.setdefault(path, _Seen())
+        if (one := seen.get(path)) is None:
+            one = seen[path] = _Seen()
         one.items += 1
         one.has_dotted_key |= path in dotted
         _note(one, found)
@@ -168,15 +169,28 @@ def _leaves(root: str, document: Any) -> Iterable[tuple[str, Any, bool]]:
 
 def _note(seen: _Seen, found: Sequence[Any]) -> None:
     """The values that one item has at a path: several, where the path runs through a list."""
+    if len(found) == 1 and not isinstance(found[0], list | dict):  # nearly always
+        kind = type_of(found[0])
+        seen.types[kind] += 1
+        _note_value(seen, kind, found[0])
+        return
     seen.types.update({type_of(value) for value in found})
     elements = [element for value in found if isinstance(value, list) for element in value]
     seen.element_types.update({type_of(element) for element in elements})
-    plain = [value for value in (*found, *elements) if isinstance(value, str | int | float | bool)]
-    for value in plain:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            seen.minimum = value if seen.minimum is None else min(seen.minimum, value)
-            seen.maximum = value if seen.maximum is None else max(seen.maximum, value)
-    for key in {(type_of(value), _shortened(value)) for value in plain}:
+    plain = [value for value in (*found, *elements) if not isinstance(value, list | dict)]
+    for kind, value in {(type_of(value), value) for value in plain}:
+        _note_value(seen, kind, value)
+
+
+def _note_value(seen: _Seen, kind: str, value: Any) -> None:
+    """One that is no list and no object, of a further item."""
+    if kind in ("integer", "number"):
+        if seen.minimum is None or value < seen.minimum:
+            seen.minimum = value
+        if seen.maximum is None or value > seen.maximum:
+            seen.maximum = value
+    if kind != "null":
+        key = (kind, _shortened(value))
         if key in seen.values or len(seen.values) < _MOST_VALUES:
             seen.values[key] += 1
 
