@@ -16,7 +16,7 @@ from headwater.api.deletions import delete_matching
 from headwater.api.features import similar_page
 from headwater.catalog import datasets, finding, items, searchable
 from headwater.catalog.accounts import Account
-from headwater.catalog.query import NOTHING
+from headwater.catalog.query import NOTHING, HasAnnotation
 from headwater.errors import BadRequest
 from headwater.wire import annotations as wire_annotations
 from headwater.wire import items as wire_items
@@ -76,8 +76,9 @@ async def _answer(server: Server, caller: Account, dataset_id: int, body: dict[s
         if asked.delete or asked.update is not None:
             return JSONResponse(dict(await change_annotations(server, caller, dataset_id, asked, chosen, base)))
         confined = asked if covered else replace(asked, tree=NOTHING)
-        async with server.place.pool.connection() as conn:
-            return _json(await page_of_annotations(conn, caller, dataset_id, confined, base))
+        async with asking_of(server, dataset_id, HasAnnotation(confined.tree)) as (conn, _):
+            annotations = await page_of_annotations(conn, caller, dataset_id, confined, base)
+        return _json(annotations)
     meant = await _as_meant(server, caller, dataset_id, body)
     if meant is not body:
         body = meant
