@@ -1,5 +1,6 @@
 """Filters as the SDK's tutorials write them: each finds what its chapter says, of items and of annotations."""
 
+import re
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -310,3 +311,45 @@ def test_annotations_sets_and_saved_filters_work_as_the_tutorials_say(run_sdk: A
         "left": [foo_bar, foo, black, both, plain],
         "swallowed": 0,
     }
+
+
+def test_the_examples_of_the_guide_run_as_they_are_written(run_sdk: Any, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/guide/filtering.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    script = "\n".join(blocks).replace('"Demo"', "project_name").replace('"photos"', '"tutorials"')
+    (tmp_path / "photo.jpg").write_bytes(samples.jpeg())
+    found = run_sdk(
+        _BEFORE
+        + dedent("""
+        import builtins
+        printed = []
+        def print(value):
+            printed.append(value)
+        """)
+        + script
+        + dedent("""
+        print = builtins.print
+        boxes_left = dataset.annotations.list(filters=boxes).items_count
+        answer(printed=printed, reviewed=found(mine), boxes=boxes_left)
+        """),
+        project_name="the guide to filters",
+        photo=str(tmp_path / "photo.jpg"),
+    )
+    black, both, cat = "/dogs/black.jpg", "/dogs/both.txt", "/cats/cat.txt"
+    cats = [cat, "/cats/foo.bar.txt", "/cats/foo.txt"]
+    everything = [*cats, black, both, "/plain.txt"]
+    assert found["printed"] == [
+        [black],
+        cats,
+        [],
+        [],
+        everything,
+        [*cats, black, both],
+        [both],
+        ["/cats/foo.bar.txt", "/cats/foo.txt", black, "/plain.txt"],
+        [],
+        [both],
+        ["cats in boxes"],
+        [both],
+    ]
+    assert (found["reviewed"], found["boxes"]) == ([both], 0)
