@@ -133,6 +133,7 @@ async def query(world: World, dataset_id: str, condition: dict[str, Any], **more
 
 async def test_unsearchable_paths_are_refused_in_filters_until_they_are_searched_again(world: World) -> None:
     dataset_id = await with_items(world, {"secret": {"a": 1}, "other": 2}, {"secret": {"a": 2}, "other": 2})
+    assert (await world.owner.post(f"/datasets/{dataset_id}/items/collections", json={"name": "x"})).status_code == 200
     answer = await unsearchable(world, dataset_id, add=["metadata.user.secret"])
     assert answer.json()["status"] == "success"
     assert answer.json()["spec"]["unsearchablePaths"] == ["metadata.user.secret"]
@@ -148,6 +149,16 @@ async def test_unsearchable_paths_are_refused_in_filters_until_they_are_searched
         refused = message(await query(world, dataset_id, condition), 400)
         assert "taken out of searching" in refused
         refused = message(await query(world, dataset_id, condition, delete=True), 400)
+        assert "taken out of searching" in refused
+        body = {"exportType": "json", "itemsQuery": {"filter": {"$and": [condition]}}}
+        refused = message(await world.owner.post(f"/datasets/{dataset_id}/export", json=body), 400)
+        assert "taken out of searching" in refused
+        body = {"query": {"filter": {"$and": [condition]}}, "collections": ["x"]}
+        refused = message(await world.owner.post(f"/datasets/{dataset_id}/items/collections/bulk-add", json=body), 400)
+        assert "taken out of searching" in refused
+        joined = {"on": {"resource": "items", "local": "id", "forigen": "itemId"}, "filter": {"$and": [condition]}}
+        of_annotations = {"resource": "annotations", "filter": {}, "join": joined}
+        refused = message(await world.owner.post(f"/datasets/{dataset_id}/query", json=of_annotations), 400)
         assert "taken out of searching" in refused
     sort = {"metadata.user.secret.a": "ascending"}
     assert "taken out" in message(await query(world, dataset_id, {"type": "file"}, sort=sort), 400)

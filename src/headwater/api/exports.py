@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from headwater.api.caller import Base, Caller, DatasetId, Server, ServerDep, needs
 from headwater.catalog import commands, datasets, exports
 from headwater.catalog.accounts import Account
+from headwater.catalog.searchable import require_searchable
 from headwater.errors import BadRequest, HeadwaterError
 from headwater.wire import commands as wire_commands
 from headwater.wire import exports as wire
@@ -52,6 +53,7 @@ async def _export(
     """What is small is done by now; else the worker goes on."""
     async with server.place.pool.connection() as conn:
         dataset = await datasets.get_dataset(conn, caller, dataset_id, "read")
+        require_searchable(dataset.unsearchable_paths, asked.tree)
         if asked.from_version is not None:
             newest = await exports.newest_version(conn, dataset_id)
             if asked.from_version > newest:
