@@ -120,6 +120,23 @@ async def test_it_is_not_used_before_those_have_ended_who_may_not_know_of_it(
     assert await checked(world, dataset) is not None
 
 
+async def test_nor_before_those_who_changed_items_while_it_was_committed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columns, "_ASK_READY_TIMES", 3)
+    monkeypatch.setattr(columns, "_ASK_READY_S", 0)
+    dataset = await filled(world)
+    async with await AsyncConnection.connect(world.place.pool.conninfo) as younger:
+        async with world.connection() as conn:
+            assert await upkeep.begin(conn, dataset.id)
+            await younger.execute("UPDATE item SET size_bytes = 1 WHERE dataset_id = %s", [dataset.id])
+        await columns.build_columns(world.place, dataset.id)
+        assert await checked(world, dataset) is None
+        await younger.commit()
+    await columns.build_columns(world.place, dataset.id)
+    assert await checked(world, dataset) is not None
+
+
 async def test_a_path_that_outgrows_its_codes_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filling, "MOST_VALUES", 20)
     dataset = await filled(world)

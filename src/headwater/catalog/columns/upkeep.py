@@ -50,12 +50,14 @@ async def make_ready(conn: AsyncConnection[Any], dataset_id: int) -> bool:
     """Once all who may not know of the index have ended, everything that is there waits to be built. Safe to repeat.
 
     The caller's transaction has done nothing yet, began after the commit of `begin`, and ends after this; the first
-    call only notes for whom to wait. False: not yet. True as well if there is no index any more.
+    call only notes for whom to wait: all whose number is smaller than its own. (A snapshot's xmax would be too small: it
+    is next to the last that has ended, not to the last that has begun.) False: not yet. True as well if there is no
+    index any more.
     """
     cursor = await conn.execute(
         """
         UPDATE column_index
-        SET awaited_xid = coalesce(awaited_xid, pg_snapshot_xmax(pg_current_snapshot())),
+        SET awaited_xid = coalesce(awaited_xid, pg_current_xact_id()),
             ready_at = CASE WHEN pg_snapshot_xmin(pg_current_snapshot()) >= awaited_xid THEN now() END
         WHERE dataset_id = %s AND ready_at IS NULL
         RETURNING ready_at IS NOT NULL
