@@ -440,6 +440,8 @@ async def test_an_index_finds_what_measuring_finds(world: World, size: int, metr
     by_index = await similar(world, dataset_id, **asked)
     assert (exact["exact"], by_index["exact"]) == (True, False)
     assert by_index["items"] == exact["items"]
+    other = next(one for one in ("euclidean", "cosine") if one != metric)
+    assert (await similar(world, dataset_id, **asked | {"metric": other}))["exact"]  # the index is for one metric
     # More than there are, or than a filter leaves, is found by measuring.
     few = await similar(world, dataset_id, **asked, filter={"dir": "/2"})
     assert (few["exact"], len(few["items"])) == (True, 4)
