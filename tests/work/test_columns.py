@@ -179,6 +179,17 @@ async def test_metadata_of_a_new_kind_is_covered_when_it_is_met(world: World) ->
     assert (await checked(world, dataset)).covers("metadata.user.new.a")
 
 
+async def test_a_segment_without_items_goes(world: World) -> None:
+    dataset = await filled(world)
+    await begun(world, dataset)
+    await columns.build_columns(world.place, dataset.id)
+    await execute(world, "DELETE FROM item WHERE dataset_id = %s", dataset.id)
+    await columns.build_columns(world.place, dataset.id, at_once=True)
+    state = await checked(world, dataset)
+    assert state is not None
+    assert state.segments == {}
+
+
 async def test_two_jobs_at_once_build_what_one_would(world: World) -> None:
     dataset = await filled(world)
     await begun(world, dataset)

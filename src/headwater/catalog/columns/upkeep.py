@@ -50,8 +50,8 @@ async def make_ready(conn: AsyncConnection[Any], dataset_id: int) -> bool:
     """Once all who may not know of the index have ended, everything that is there waits to be built. Safe to repeat.
 
     The caller's transaction has done nothing yet, began after the commit of `begin`, and ends after this; the first
-    call only notes for whom to wait: all whose number is smaller than its own. (A snapshot's xmax would be too small: it
-    is next to the last that has ended, not to the last that has begun.) False: not yet. True as well if there is no
+    call only notes for whom to wait: all whose number is smaller than its own. (A snapshot's xmax would be too small:
+    it is next to the last that has ended, not to the last that has begun.) False: not yet. True as well if there is no
     index any more.
     """
     cursor = await conn.execute(
