@@ -79,6 +79,10 @@ class _Maker:
         names = [column[0] for column in found.description or []]
         self._rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
         self._anchor: dict[str, Any] | None = None
+        self._values = {name: [row[name] for row in self._rows if row[name] is not None] for name in names}
+        for name in (name for name, values in self._values.items() if not values):  # of rare fields
+            some = db.execute(f"SELECT {name} FROM made WHERE {name} IS NOT NULL ORDER BY hash(id) LIMIT 10")
+            self._values[name] = [value for (value,) in some.fetchall()]
         self._kinds: Sequence[tuple[Callable[[], Predicate], int]] = [
             (self._equal, 30),
             (self._compare, 20),
@@ -108,9 +112,7 @@ class _Maker:
     def _value(self, column: str) -> Any:
         if self._anchor is not None and (value := self._anchor[column]) is not None and self._random.random() < 0.8:
             return value
-        while (value := self._random.choice(self._rows)[column]) is None:
-            pass
-        return value
+        return self._random.choice(self._values[column])
 
     def _equal(self) -> Predicate:
         column = self._random.choice([*_TEXTS, *_FLAGS, "battery", "attempts", "objects", "width"])
