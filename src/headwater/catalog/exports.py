@@ -530,8 +530,8 @@ ANNOTATION_COLUMNS = (
 _ANNOTATION_COLUMNS = """
     item.id, annotation.id, lpad(to_hex(annotation.id), 24, '0'), lpad(to_hex(item.id), 24, '0'), item.path,
     annotation.type, annotation.label, annotation.created_at, annotation.updated_at, creator.email, updater.email,
-    annotation.source, annotation.description, annotation.attributes::text, annotation.coordinates::text, annotation.user_metadata::text,
-    annotation.system_metadata::text
+    annotation.source, annotation.description, annotation.attributes::text, annotation.coordinates::text,
+    annotation.user_metadata::text, annotation.system_metadata::text
 """
 _ANNOTATION_TABLES = """
     FROM annotation
