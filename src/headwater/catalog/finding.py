@@ -231,8 +231,8 @@ async def _ids_of_page(  # noqa: PLR0911 - one way after the other
         return []
     if answer.total <= _FEW and sort[0][0] != "id":
         return await _ordered(conn, dataset_id, answer, sort, first, through, asking)
-    if sort[0][0] == "filename":
-        found = await _ids_by_path(conn, dataset_id, answer, sort, first, through, asking)
+    if await answer.reader.orders_by_text(sort):
+        found = await _ids_by_text(conn, dataset_id, answer, sort, first, through, asking)
         if found is not None:
             return found
     ranked = await answer.reader.ranked(answer.matches, sort, most_unordered=_MOST_ASKED)
@@ -253,7 +253,7 @@ async def _ids_of_page(  # noqa: PLR0911 - one way after the other
     return candidates[first - skipped : through - skipped]
 
 
-async def _ids_by_path(
+async def _ids_by_text(
     conn: AsyncConnection[Any],
     dataset_id: int,
     answer: _Answer,
@@ -263,14 +263,12 @@ async def _ids_by_path(
     asking: Asking,
 ) -> list[int] | None:
     nearest = answer.others[:through]
-    found = await answer.reader.near(answer.matches, max(0, first - len(nearest)), through, descending=sort[0][1])
-    if found is None:
+    found = await answer.reader.near(answer.matches, sort, first, through, others=len(nearest))
+    candidates = [*found.ids, *found.unordered_ids, *nearest]
+    if len(candidates) > _MOST_ASKED:
         return None
-    ids, before = found
-    if len(ids) + len(nearest) > _MOST_ASKED:
-        return None
-    merged = await _in_order(conn, dataset_id, [*ids, *nearest], sort, asking)
-    return merged[first - before : through - before]
+    merged = await _in_order(conn, dataset_id, candidates, sort, asking)
+    return merged[first - found.before : through - found.before]
 
 
 async def _ordered(

@@ -10,7 +10,7 @@ from psycopg.sql import SQL
 
 from headwater.catalog.columns import encoding, tables
 from headwater.catalog.columns.building import document_of
-from headwater.catalog.columns.encoding import Codes, Hashes, Integers, Numbers, Paths
+from headwater.catalog.columns.encoding import LONGEST_TEXT, Codes, Hashes, Integers, Numbers, Paths, Texts
 from headwater.catalog.columns.filling import LONGEST_VALUE_BYTES
 from headwater.catalog.columns.tables import COLUMNS, DOCUMENTS, TIMES, IndexState
 
@@ -92,6 +92,17 @@ async def _column(conn: AsyncConnection, state: IndexState, segment: int, rows: 
             for row in chunk.unknown.tolist():
                 column[row] = UNKNOWN
             return column
+        case Texts() as chunk:
+            texts = chunk.texts.to_pylist()
+            assert [texts[row] for row in chunk.order] == sorted(
+                (text for text, there in zip(texts, chunk.valid, strict=True) if there), key=lambda text: text.encode()
+            )
+            kept = [text if there else ABSENT for text, there in zip(texts, chunk.valid, strict=True)]
+            for row, value in chunk.exceptions.items():
+                kept[row] = value
+            for row in chunk.unknown.tolist():
+                kept[row] = UNKNOWN
+            return kept
         case Hashes(hashes):
             return [ABSENT if one == 0 else UNKNOWN if one == 1 else one for one in hashes.tolist()]
         case Paths() as chunk:
@@ -129,6 +140,8 @@ def _fits(state: IndexState, path: Any, kept: Any, expected: Any) -> bool:
 
 def _is_hard(path: Any, value: Any) -> bool:
     """A column need not tell it."""
+    if path.encoding == "texts" and isinstance(value, str) and len(value) > LONGEST_TEXT:
+        return True
     is_long = len(encoding.canonical(_plain(value))) > LONGEST_VALUE_BYTES
     return is_long or _is_inexact(value) or (path.encoding == "hashes" and isinstance(value, list | dict))
 

@@ -54,6 +54,22 @@ def test_numbers(rows: list[object]) -> None:
     assert chunk.unknown.tolist() == unknown.tolist()
 
 
+@given(
+    st.lists(st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4), max_size=30),
+    st.booleans(),
+)
+def test_texts(values: list[str | None], others: bool) -> None:
+    rows = len(values)
+    values = [*values, None, None]
+    exceptions, unknown = ({rows: [1, "a"]}, [rows + 1]) if others else ({}, [])
+    chunk = encoding.decode("texts", encoding.encode(encoding.texts_of(values, exceptions, unknown)), len(values))
+    assert isinstance(chunk, encoding.Texts)
+    read = [text if there else None for text, there in zip(chunk.texts.to_pylist(), chunk.valid, strict=True)]
+    assert (read, dict(chunk.exceptions), chunk.unknown.tolist()) == (values, exceptions, unknown)
+    texts = [value for value in values if value is not None]
+    assert [values[row] for row in chunk.order] == sorted(texts, key=str.encode)
+
+
 @given(st.lists(st.integers(0, 2**64 - 1)))
 def test_hashes(hashes: list[int]) -> None:
     chunk = encoding.decode("hashes", encoding.encode(Hashes(np.array(hashes, np.uint64))), len(hashes))

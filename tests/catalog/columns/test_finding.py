@@ -43,6 +43,9 @@ SORTABLE = [
 sorts = st.lists(st.tuples(st.sampled_from(SORTABLE), st.booleans()), max_size=3, unique_by=lambda key: key[0]).map(
     tuple
 )
+text_documents = st.fixed_dictionaries(
+    {}, optional={"k": st.text(st.sampled_from("ab*é0"), max_size=4) | st.sampled_from(["a", "b", "ab"])}
+)
 plans: Counter[str] = Counter()
 
 
@@ -176,7 +179,7 @@ async def _counts_are_those_of_rows(
 @settings(examples(10), phases=[Phase.explicit, Phase.reuse, Phase.generate])  # each makes an index: no shrinking
 @given(
     batches=st.lists(documents(), min_size=1, max_size=4),
-    users=st.lists(small_documents, max_size=20),
+    users=st.lists(small_documents, max_size=20) | st.lists(text_documents, min_size=15, max_size=24),
     touched=st.lists(st.integers(0, 50), max_size=6),
     user=small_documents,
     asked=st.lists(

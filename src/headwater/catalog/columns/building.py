@@ -319,7 +319,7 @@ async def _save_chunk(
 
 
 async def change_encoding(conn: AsyncConnection[Any], dataset_id: int, path: CoveredPath, kind: Encoding) -> None:
-    """A path in codes goes on as numbers, or as hashes, under a new number.
+    """A path in codes goes on as numbers, texts or hashes, under a new number.
 
     What is built stays built: its chunks are translated. The caller's transaction has done nothing yet, and ends after
     this. Raises as `build_segment`.

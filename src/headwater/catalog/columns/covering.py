@@ -12,7 +12,7 @@ from psycopg.sql import SQL
 from headwater.catalog.columns import tables
 from headwater.catalog.columns.documents import Seen, find_paths, parse
 from headwater.catalog.columns.encoding import MOST_VALUES, SEGMENT_BITS, Encoding
-from headwater.catalog.columns.filling import MOSTLY_NUMBERS
+from headwater.catalog.columns.filling import encoding_of
 from headwater.catalog.columns.tables import COLUMNS, DOCUMENTS
 from headwater.catalog.fields import ITEM_FIELDS, check_text
 from headwater.errors import BadRequest
@@ -221,7 +221,7 @@ async def cover_found(
 
 def _encoding_of(seen: Seen, items: int) -> Encoding:
     is_varied = len(seen.values) > max(_SAMPLE_ROWS, _MOST_ALIKE * seen.count) and items > 2 * MOST_VALUES
-    return "codes" if not is_varied else "numbers" if seen.numbers >= MOSTLY_NUMBERS * seen.count else "hashes"
+    return encoding_of(seen.numbers, seen.texts, seen.count) if is_varied else "codes"
 
 
 async def seek_paths_once(conn: AsyncConnection[Any], dataset_id: int) -> bool:

@@ -14,6 +14,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from headwater.catalog.columns.encoding import LONGEST_TEXT
+
 
 class Mark:
     """What stands in a column where there is no value that could be told. No Enum: orjson would write it."""
@@ -142,11 +144,13 @@ class Seen:
 
     count: int = 0
     numbers: int = 0
+    texts: int = 0  # that are not long
     values: set[Any] = field(default_factory=set[Any])  # numbers and texts
 
     def add(self, more: "Seen") -> None:
         self.count += more.count
         self.numbers += more.numbers
+        self.texts += more.texts
         self.values |= more.values
 
 
@@ -172,3 +176,4 @@ def _find_below(document: Mapping[str, Any], above: str, depth: int, found: dict
             if type(value) is str or type(value) is int or type(value) is float:
                 seen.values.add(value)
                 seen.numbers += type(value) is not str
+                seen.texts += type(value) is str and len(value) <= LONGEST_TEXT

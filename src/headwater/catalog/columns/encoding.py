@@ -3,6 +3,7 @@
 encoding   for                                                answers
 codes      any JSON values, at most MOST_VALUES different     everything, by a table with one entry a value
 numbers    JSON values that are nearly all numbers            eq, in, gt …, exists, order
+texts      JSON values that are nearly all short texts    the same, and patterns
 integers   columns: counts, ids, times in µs since 1970       the same
 hashes     JSON values of which most are different            eq, in, exists
 paths      where items are                                    patterns, comparisons, order
@@ -25,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Encoding = Literal["codes", "numbers", "integers", "hashes", "paths"]
+Encoding = Literal["codes", "numbers", "texts", "integers", "hashes", "paths"]
 
 SEGMENT_BITS = 16
 SEGMENT_ITEMS = 1 << SEGMENT_BITS  # at most
@@ -33,6 +34,8 @@ SEGMENT_ITEMS = 1 << SEGMENT_BITS  # at most
 ABSENT, UNKNOWN = 0, 1  # among codes and hashes
 FIRST_CODE = 2
 MOST_VALUES = 60_000  # of one path in codes
+
+LONGEST_TEXT = 200  # characters of one in texts
 
 Offsets = NDArray[np.uint16]  # `id & 65535` of each row of a segment, rising
 
@@ -102,7 +105,22 @@ class Paths:
         return self.texts.nbytes + self.order.nbytes
 
 
-Chunk = Codes | Numbers | Integers | Hashes | Paths
+@dataclass(frozen=True, slots=True, eq=False)
+class Texts:
+    """JSON texts, and what else there is, by its row."""
+
+    texts: pa.StringArray  # empty where `valid` is not
+    valid: NDArray[np.bool_]
+    order: NDArray[np.uint16]  # of the valid rows, by the bytes of their texts
+    exceptions: Mapping[int, Any]  # row → JSON value; neither `valid` nor absent
+    unknown: NDArray[np.uint16]  # rows; neither valid nor absent
+
+    @property
+    def nbytes(self) -> int:
+        return self.texts.nbytes + self.valid.nbytes + self.order.nbytes + 200 * len(self.exceptions)
+
+
+Chunk = Codes | Numbers | Texts | Integers | Hashes | Paths
 
 
 def decode(encoding: Encoding, data: bytes, rows: int) -> Chunk:
@@ -117,15 +135,22 @@ def decode(encoding: Encoding, data: bytes, rows: int) -> Chunk:
             values[valid] = np.frombuffer(parts[0], np.float64)
             exceptions = {int(row): value for row, value in json.loads(parts[2])} if parts[2] else {}
             return Numbers(values, valid, exceptions, np.frombuffer(parts[3], np.uint16))
+        case "texts":
+            exceptions = {int(row): value for row, value in json.loads(parts[4])} if parts[4] else {}
+            order, unknown = np.frombuffer(parts[2], np.uint16), np.frombuffer(parts[5], np.uint16)
+            return Texts(_strings(parts[0], parts[1], rows), _bits(parts[3], rows), order, exceptions, unknown)
         case "integers":
             (base,) = struct.unpack("<q", parts[0])
             return Integers(base, _narrow(parts[1], rows), _bits(parts[2], rows) if parts[2] else None)
         case "hashes":
             return Hashes(np.frombuffer(parts[0], np.uint64) if parts[0] else np.zeros(rows, np.uint64))
         case "paths":
-            buffers = [None, pa.py_buffer(parts[0]), pa.py_buffer(parts[1])]
-            texts = cast("pa.StringArray", pa.Array.from_buffers(pa.string(), rows, buffers))
-            return Paths(texts, np.frombuffer(parts[2], np.uint16))
+            return Paths(_strings(parts[0], parts[1], rows), np.frombuffer(parts[2], np.uint16))
+
+
+def _strings(ends: bytes, letters: bytes, rows: int) -> pa.StringArray:
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(letters)]
+    return cast("pa.StringArray", pa.Array.from_buffers(pa.string(), rows, buffers))
 
 
 def encode(chunk: Chunk) -> bytes:
@@ -136,18 +161,25 @@ def encode(chunk: Chunk) -> bytes:
             exceptions = _json(list(chunk.exceptions.items())) if chunk.exceptions else b""
             values = np.ascontiguousarray(chunk.values[chunk.valid])
             return _packed([values.tobytes(), _packed_bits(chunk.valid), exceptions, chunk.unknown.tobytes()])
+        case Texts():
+            exceptions = _json(list(chunk.exceptions.items())) if chunk.exceptions else b""
+            rest = (chunk.order.tobytes(), _packed_bits(chunk.valid), exceptions, chunk.unknown.tobytes())
+            return _packed([*_buffers(chunk.texts), *rest])
         case Integers():
             valid = b"" if chunk.valid is None else _packed_bits(chunk.valid)
             return _packed([struct.pack("<q", chunk.base), _narrowed(chunk.deltas), valid])
         case Hashes():
             return _packed([chunk.hashes.tobytes() if chunk.hashes.any() else b""])
         case Paths():
-            texts = cast("pa.StringArray", pa.concat_arrays([chunk.texts]))  # begins at 0
-            _, offsets, letters = texts.buffers()
-            used = 4 * (len(texts) + 1)
-            ends = np.frombuffer(offsets, np.int32)[: len(texts) + 1] if offsets else np.zeros(1, np.int32)
-            text = memoryview(letters)[: ends[-1]] if letters else b""
-            return _packed([ends.tobytes()[:used], bytes(text), chunk.order.tobytes()])
+            return _packed([*_buffers(chunk.texts), chunk.order.tobytes()])
+
+
+def _buffers(array: pa.StringArray) -> tuple[bytes, bytes]:
+    """Ends of the texts, and their bytes one after the other."""
+    texts = cast("pa.StringArray", pa.concat_arrays([array]))  # begins at 0
+    _, offsets, letters = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32)[: len(texts) + 1] if offsets else np.zeros(1, np.int32)
+    return ends.tobytes(), bytes(memoryview(letters)[: ends[-1]]) if letters else b""
 
 
 def encode_offsets(offsets: Offsets) -> bytes:
@@ -180,8 +212,19 @@ def integers_of(values: NDArray[np.int64], valid: NDArray[np.bool_]) -> Integers
 
 def paths_of(texts: Sequence[str]) -> Paths:
     array = cast("pa.StringArray", pa.array(texts, pa.string()))
-    order = pc.call_function("sort_indices", [array.cast(pa.binary())])
-    return Paths(array, order.to_numpy().astype(np.uint16))
+    return Paths(array, _order_of(array))
+
+
+def texts_of(values: Sequence[str | None], exceptions: Mapping[int, Any], unknown: Sequence[int]) -> Texts:
+    """None where there is no text."""
+    array = cast("pa.StringArray", pa.array([value or "" for value in values], pa.string()))
+    valid = np.array([value is not None for value in values], np.bool_)
+    order = _order_of(array)
+    return Texts(array, valid, order[valid[order]], exceptions, np.array(unknown, np.uint16))
+
+
+def _order_of(texts: pa.StringArray) -> NDArray[np.uint16]:
+    return pc.call_function("sort_indices", [texts.cast(pa.binary())]).to_numpy().astype(np.uint16)
 
 
 def canonical(value: Any) -> bytes:

@@ -28,11 +28,12 @@ from headwater.catalog.columns.encoding import (
     Numbers,
     Offsets,
     Paths,
+    Texts,
     hash_value,
 )
 from headwater.catalog.fields import LARGEST_ID
 from headwater.catalog.query import Condition, ElementMatch
-from headwater.catalog.wildcards import ANY, Parts, as_like, as_regex, is_pattern
+from headwater.catalog.wildcards import ANY, Parts, as_like, as_regex, is_pattern, text_parts
 
 Mask = NDArray[np.bool_]
 _FEW = 6  # values that are compared one by one
@@ -202,6 +203,8 @@ class JsonTest:
                 return self._of_codes(chunk)
             case Numbers() as chunk:
                 return self._of_numbers(chunk)
+            case Texts() as chunk:
+                return self._of_texts(chunk)
             case Hashes() as chunk:
                 return self._of_hashes(chunk)
             case Integers() | Paths():
@@ -234,7 +237,9 @@ class JsonTest:
         return self._codes
 
     def _of_numbers(self, chunk: Numbers) -> Truth:
-        true = self._of_floats(chunk)
+        return self._with_others(self._of_floats(chunk), chunk)
+
+    def _with_others(self, true: Mask, chunk: Numbers | Texts) -> Truth:
         if self._of_absent:
             absent = ~chunk.valid
             absent[list(chunk.exceptions)] = False
@@ -242,6 +247,28 @@ class JsonTest:
         for row, value in chunk.exceptions.items():
             true[row] = self._holds(conditions.exact(value))
         return _with_unknown(true, chunk.unknown)
+
+    def _of_texts(self, chunk: Texts) -> Truth:
+        part = self._part
+        match part:
+            case ElementMatch():
+                true = chunk.valid & self._holds("")  # texts have no fields
+            case Condition(operator="exists"):
+                true = chunk.valid & bool(part.value)
+            case Condition(operator="eq" | "in"):
+                operands = part.value if part.operator == "in" else [part.value]
+                texts = [operand for operand in operands if isinstance(operand, str)]
+                true = _among_texts(chunk.texts, [text for text in texts if not is_pattern(text)])
+                for text in texts:
+                    if is_pattern(text):
+                        true |= _as_mask(_matcher(text_parts(text))(chunk.texts))
+                true &= chunk.valid
+            case _ if isinstance(part.value, str):
+                compared = pc.call_function(_COMPARISONS[part.operator], [chunk.texts, pa.scalar(part.value)])
+                true = _as_mask(compared) & chunk.valid
+            case _:
+                true = np.zeros(len(chunk.valid), np.bool_)
+        return self._with_others(true, chunk)
 
     def _of_floats(self, chunk: Numbers) -> Mask:
         part = self._part
@@ -279,6 +306,22 @@ class Values:
     """Of a path in codes, from FIRST_CODE up, numbers exact."""
 
     json: Sequence[Any]
+
+
+_COMPARISONS = {"gt": "greater", "gte": "greater_equal", "lt": "less", "lte": "less_equal"}
+
+
+def _among_texts(texts: pa.StringArray, wanted: Sequence[str]) -> Mask:
+    if len(wanted) > _FEW:
+        return _as_mask(pc.call_function("is_in", [texts], pc.SetLookupOptions(pa.array(wanted, pa.string()))))
+    true = np.zeros(len(texts), np.bool_)
+    for text in wanted:
+        true |= _as_mask(pc.call_function("equal", [texts, pa.scalar(text)]))
+    return true
+
+
+def _as_mask(found: Any) -> Mask:
+    return cast("Mask", found.to_numpy(zero_copy_only=False))
 
 
 def _hashable(part: Condition | ElementMatch) -> list[Any] | None:
@@ -562,12 +605,13 @@ class PathTest:
     def test(self, view: View) -> Truth:
         chunk = view.chunk(self._number)
         assert isinstance(chunk, Paths)
-        found = self._matches(chunk.texts)
-        return Truth(cast("Mask", found.to_numpy(zero_copy_only=False)))
+        return Truth(_as_mask(self._matches(chunk.texts)))
 
 
 def _matcher(parts: Parts) -> Callable[[pa.StringArray], Any]:
     match parts:
+        case [mark] if mark is ANY:
+            return lambda texts: pa.array(np.ones(len(texts), np.bool_))
         case [str(prefix), mark] if mark is ANY:
             return lambda texts: pc.call_function("starts_with", [texts], pc.MatchSubstringOptions(prefix))
         case [mark, str(suffix)] if mark is ANY:

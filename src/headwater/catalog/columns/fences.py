@@ -1,7 +1,8 @@
-"""Pages in the order of paths: where in it each block of a segment's rows begins and ends is known, and little else.
+"""Pages in the order of texts: where in it each block of a segment's rows begins and ends is known, and little else.
 
-The texts of all paths are too many to be kept in memory. Of each segment the order of its rows is, with the first and
-the last path of every block of that order: so it is known between which ranks the rows of a block lie.
+The texts of all items, such as their paths, are too many to be kept in memory. Of each segment the order of its rows
+is, with the first and the last text of every block of that order: so it is known between which ranks the rows of a
+block lie.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headwater.catalog.columns.encoding import Paths
+from headwater.catalog.columns.encoding import Paths, Texts
 
 _BLOCK_ROWS = 256
 
@@ -21,9 +22,10 @@ _BLOCK_ROWS = 256
 class Fenced:
     """Of one segment."""
 
-    order: NDArray[np.uint16]  # rows, by their paths
-    first: Sequence[str]  # path of each block
+    order: NDArray[np.uint16]  # rows, by their texts
+    first: Sequence[str]  # text of each block
     last: Sequence[str]
+    others: NDArray[Any]  # rows with something that is no text, or not known
 
     @property
     def nbytes(self) -> int:
@@ -48,16 +50,19 @@ class Near:
     """Rows among which those of certain ranks are."""
 
     rows: Mapping[int, NDArray[Any]]  # by segment
-    before: int  # how many rows come before all of these
+    before: int  # how many rows come before all that are asked for, and are not among these
+    total: int  # how many rows have a text
 
 
-def fenced(chunk: Paths) -> Fenced:
+def fenced(chunk: Paths | Texts) -> Fenced:
     order = chunk.order.copy()  # without the texts behind it
-    ends = np.arange(_BLOCK_ROWS - 1, len(order) + _BLOCK_ROWS - 1, _BLOCK_ROWS).clip(max=max(len(order) - 1, 0))
-    return Fenced(order, _texts(chunk, order[::_BLOCK_ROWS]), _texts(chunk, order[ends]))
+    others = [*chunk.exceptions, *chunk.unknown.tolist()] if isinstance(chunk, Texts) else []
+    starts = np.arange(0, len(order), _BLOCK_ROWS)
+    ends = np.minimum(starts + _BLOCK_ROWS, len(order)) - 1
+    return Fenced(order, _texts(chunk, order[starts]), _texts(chunk, order[ends]), np.array(others, np.intp))
 
 
-def _texts(chunk: Paths, rows: NDArray[np.uint16]) -> list[str]:
+def _texts(chunk: Paths | Texts, rows: NDArray[np.uint16]) -> list[str]:
     return cast("list[str]", chunk.texts.take(pa.array(rows)).to_pylist())
 
 
@@ -70,21 +75,31 @@ def merged(parts: Mapping[int, Fenced]) -> Fences:
     blocks = len(texts)
     for part in parts.values():
         texts += part.last
-    ranks = np.empty(2 * blocks, np.int64)
-    ranks[sorted(range(2 * blocks), key=texts.__getitem__)] = np.arange(2 * blocks)
+    distinct = {text: rank for rank, text in enumerate(sorted(set(texts)))}
+    ranks = np.array([distinct[text] for text in texts], np.int64)
     return Fences(starts, ranks[:blocks], ranks[blocks:])
 
 
 def near(
-    fences: Fences, parts: Mapping[int, Fenced], masks: Mapping[int, NDArray[np.bool_]], first: int, until: int
+    fences: Fences,
+    parts: Mapping[int, Fenced],
+    masks: Mapping[int, NDArray[np.bool_]],
+    first: int,
+    until: int,
+    *,
+    descending: bool = False,
 ) -> Near:
     """Those of the masks' rows among which the ones of ranks from `first` up to, but without, `until` are."""
     chosen = {segment: masks[segment].take(part.order) for segment, part in parts.items() if segment in masks}
     counts = np.zeros(len(fences.first), np.int64)
     for segment, rows in chosen.items():
         start = fences.starts[segment]
-        sums = np.add.reduceat(rows, np.arange(0, len(rows), _BLOCK_ROWS), dtype=np.int64)
-        counts[start : start + len(sums)] = sums
+        if len(rows):
+            sums = np.add.reduceat(rows, np.arange(0, len(rows), _BLOCK_ROWS), dtype=np.int64)
+            counts[start : start + len(sums)] = sums
+    total = int(counts.sum())
+    if descending:
+        first, until = total - min(until, total), total - min(first, total)
     # A block's rows are at ranks of at most how many there are in blocks that begin before its end, …
     by_first = np.argsort(fences.first)
     begun = np.concatenate([[0], np.cumsum(counts[by_first])])
@@ -100,4 +115,5 @@ def near(
         blocks = is_near[start : start + len(part.first)]
         if blocks.any():
             rows_near[segment] = part.order[rows & np.repeat(blocks, _BLOCK_ROWS)[: len(rows)]]
-    return Near(rows_near, int(counts[most <= first].sum()))
+    left_out = most <= first if not descending else least >= until
+    return Near(rows_near, int(counts[left_out].sum()), total)

@@ -10,12 +10,14 @@ from headwater.catalog.columns import encoding
 from headwater.catalog.columns.documents import ABSENT, UNKNOWN, Column, Mark
 from headwater.catalog.columns.encoding import (
     FIRST_CODE,
+    LONGEST_TEXT,
     MOST_VALUES,
     Chunk,
     Codes,
     Encoding,
     Hashes,
     Numbers,
+    Texts,
     canonical,
     hash_value,
 )
@@ -66,7 +68,15 @@ class Dictionary(dict[Any, int]):
     def next_encoding(self) -> Encoding:
         """What its path goes on as when it is full."""
         numbers = sum(type(key) is int or type(key) is float for key in self)
-        return "numbers" if numbers >= MOSTLY_NUMBERS * len(self) else "hashes"
+        texts = sum(type(key) is str and len(key) <= LONGEST_TEXT for key in self)
+        return encoding_of(numbers, texts, len(self))
+
+
+def encoding_of(numbers: int, texts: int, values: int) -> Encoding:
+    """Of many values, so many of which are numbers, or texts that are not long."""
+    if numbers >= MOSTLY_NUMBERS * values:
+        return "numbers"
+    return "texts" if texts >= MOSTLY_NUMBERS * values else "hashes"
 
 
 _PLAIN = frozenset({str, int, float, Mark})
@@ -129,6 +139,30 @@ class NumbersFiller:
         return Numbers(values, ~np.isnan(values), self._exceptions, np.array(self._unknown, np.uint16))
 
 
+class TextsFiller:
+    def __init__(self) -> None:
+        self._texts: list[str | None] = []
+        self._exceptions: dict[int, Any] = {}
+        self._unknown: list[int] = []
+
+    def add(self, column: Column) -> None:
+        self._texts += [
+            value if type(value) is str and len(value) <= LONGEST_TEXT else self._other(len(self._texts) + row, value)
+            for row, value in enumerate(column)
+        ]
+
+    def _other(self, row: int, value: Any) -> None:
+        if value is not ABSENT:
+            text = _canonical_or_unknown(value)
+            if isinstance(text, Mark) or type(value) is str or len(text) > LONGEST_VALUE_BYTES:
+                self._unknown.append(row)
+            else:
+                self._exceptions[row] = value
+
+    def chunk(self) -> Texts:
+        return encoding.texts_of(self._texts, self._exceptions, self._unknown)
+
+
 class HashesFiller:
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -159,6 +193,8 @@ def filler_of(kind: Encoding, dictionary: Dictionary | None, hash_key: bytes) ->
             return CodesFiller(dictionary)
         case "numbers":
             return NumbersFiller()
+        case "texts":
+            return TextsFiller()
         case "hashes":
             return HashesFiller(hash_key)
         case _:
@@ -181,6 +217,8 @@ def present_in(chunk: Chunk) -> int:
             return len(chunk.deltas) if chunk.valid is None else int(np.count_nonzero(chunk.valid))
         case Numbers():
             return int(np.count_nonzero(chunk.valid)) + len(chunk.exceptions) + len(chunk.unknown)
+        case Texts():
+            return len(chunk.order) + len(chunk.exceptions) + len(chunk.unknown)
         case Hashes():
             return int(np.count_nonzero(chunk.hashes))
         case encoding.Paths():

@@ -22,6 +22,7 @@ from headwater.catalog.columns.encoding import (
     Numbers,
     Offsets,
     Paths,
+    Texts,
     decode,
     decode_offsets,
 )
@@ -41,7 +42,7 @@ from headwater.catalog.columns.evaluating import (
     Truth,
     Values,
 )
-from headwater.catalog.columns.ordering import Array, part_of, ranked
+from headwater.catalog.columns.ordering import Array, Part, part_of, ranked
 from headwater.catalog.columns.tables import COLUMNS, DOCUMENTS, IndexState, Segment
 from headwater.catalog.fields import ITEM_FIELDS, LARGEST_ID, Field, FieldTable, column_value, id_number, truth_of
 from headwater.catalog.query import (
@@ -134,7 +135,7 @@ class Reader:
             else:
                 found = decode(self._encodings[path_number], data, segment.rows)
             # The paths of all items may be more than all there is room for, and would drive everything else out.
-            size_bytes = found.nbytes * len(self.state.segments) if isinstance(found, Paths) else 0
+            size_bytes = found.nbytes * len(self.state.segments) if isinstance(found, Paths | Texts) else 0
             if size_bytes <= self._columns.most_bytes // 2:
                 self._columns.cache.put(key, found, found.nbytes + 300)
         self._held[key] = found
@@ -497,11 +498,7 @@ class Reader:
             keys = [by_segment(key) for key, _ in order.keys]
             return ranked(parts, keys, first, last, descending_ids=order.descending_ids, check=self._deadline.check)
 
-        rows = await self._columns.run(work, self._deadline)
-        segments = {number: self.state.segments[number] for number, _ in rows}
-        offsets = await self.each(segments.values(), lambda view: view.offsets(), hold=True)
-        ids = [offsets[number][places].astype(np.int64) + segments[number].first_id for number, places in rows]
-        return np.concatenate(ids).tolist() if ids else []
+        return await self._ids_of(await self._columns.run(work, self._deadline))
 
     async def true_ids(self, matches: Matches) -> list[int]:
         """All of them, in the order of ids: they are few."""
@@ -556,45 +553,72 @@ class Reader:
         names = dict(await (await self._conn.execute(statement, [self.state.dataset_id, values.tolist()])).fetchall())
         return [names.get(value) for value in values.tolist()]
 
-    async def near(self, matches: Matches, first: int, until: int, *, descending: bool) -> tuple[list[int], int] | None:
-        """Ids among which are those of ranks from `first` up to `until` in the order of paths; how many come before.
+    async def orders_by_text(self, sort: Sequence[tuple[str, bool]]) -> bool:
+        """Whether `near` finds pages of this order."""
+        number = self._covered(sort[0][0])
+        if (
+            number is None
+            or self._encodings[number] not in ("paths", "texts")
+            or any(key != "id" for key, _ in sort[1:])
+        ):
+            return False
+        return self._encodings[number] == "paths" or await tables.has_byte_order(self._conn)
 
-        None: no column tells.
+    async def near(
+        self, matches: Matches, sort: Sequence[tuple[str, bool]], first: int, until: int, *, others: int
+    ) -> "Nearby":
+        """Rows among which are those of ranks from `first` up to `until` in an order that `orders_by_text`.
+
+        `others`: how many rows more there are to be put between these.
         """
-        number = self._covered("filename")
-        if number is None:
-            return None
-        if descending:
-            first, until = matches.true - min(until, matches.true), matches.true - min(first, matches.true)
+        number = self._covered(sort[0][0])
+        assert number is not None
         parts = await self.each(self.state.segments.values(), lambda view: self._fenced(view, number))
         versions = tuple(segment.version for segment in self.state.segments.values())
         key = ("fences", self.state.dataset_id, number)
+        masks = {segment: truth.true for segment, truth in matches.truths.items()}
+        unordered = {segment: part.others[masks[segment][part.others]] for segment, part in parts.items()}
+        skipped = max(0, first - others - sum(map(len, unordered.values())))
 
-        def work() -> fences.Near:
+        def work() -> tuple[fences.Near, list[tuple[int, Array]]]:
             kept = self._columns.cache.get(key)
             if kept is None or kept[0] != versions:
                 merged = fences.merged(parts)
                 kept = (versions, merged)
                 self._columns.cache.put(key, kept, merged.nbytes)
-            masks = {number: truth.true for number, truth in matches.truths.items()}
-            return fences.near(kept[1], parts, masks, first, until)
+            near = fences.near(kept[1], parts, masks, skipped, until, descending=sort[0][1])
+            if until <= near.total:
+                return near, []
+            # Those without a value come last, by their ids.
+            without: list[Part] = []
+            for segment, part in parts.items():
+                mask = masks[segment].copy()
+                mask[part.order] = False
+                mask[part.others] = False
+                without.append(part_of(segment, mask))
+            tail = max(0, skipped - near.total), until - near.total
+            return near, ranked(without, [], *tail, descending_ids=sort[-1][1])
 
-        near = await self._columns.run(work, self._deadline)
-        segments = [self.state.segments[number] for number in near.rows]
+        near, last = await self._columns.run(work, self._deadline)
+        rows = [*near.rows.items(), *last]
+        return Nearby(
+            await self._ids_of(rows),
+            await self._ids_of(list(unordered.items())),
+            near.before + max(0, skipped - near.total),
+        )
 
-        def ids_near(view: View) -> list[int]:
-            return (view.offsets()[near.rows[view.segment.number]].astype(np.int64) + view.first_id).tolist()
-
-        found = [item_id for ids in (await self.each(segments, ids_near)).values() for item_id in ids]
-        before = matches.true - near.before - len(found) if descending else near.before
-        return found, before
+    async def _ids_of(self, rows: Sequence[tuple[int, Array]]) -> list[int]:
+        segments = {number: self.state.segments[number] for number, _ in rows}
+        offsets = await self.each(segments.values(), lambda view: view.offsets(), hold=True)
+        ids = [offsets[number][places].astype(np.int64) + segments[number].first_id for number, places in rows]
+        return np.concatenate(ids).tolist() if ids else []
 
     def _fenced(self, view: View, path_number: int) -> fences.Fenced:
         key = ("fenced", view.segment.version, path_number)
         kept = self._columns.cache.get(key)
         if kept is None:
             chunk = view.chunk(path_number)
-            assert isinstance(chunk, Paths)
+            assert isinstance(chunk, Paths | Texts)
             kept = fences.fenced(chunk)
             self._columns.cache.put(key, kept, kept.nbytes)
         return kept
@@ -618,6 +642,13 @@ class Ranked:
     keys: Sequence[tuple[Callable[[View], Array], int]]
     unordered_ids: Sequence[int]  # those that fulfil the filter, too, but whose place only SQL knows
     descending_ids: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Nearby:
+    ids: Sequence[int]
+    unordered_ids: Sequence[int]  # those that fulfil the filter, too, but whose place only SQL knows
+    before: int  # how many rows come before those that are asked for, and are not among these
 
 
 class Tally:

@@ -196,6 +196,22 @@ async def load_ranks(conn: AsyncConnection[Any], dataset_id: int, path_number: i
     return [code for (code,) in await cursor.fetchall()]
 
 
+async def has_byte_order(conn: AsyncConnection[Any]) -> bool:
+    """Whether the database orders texts in JSON by their bytes, as columns do."""
+    cursor = await conn.execute(
+        """
+        SELECT CASE datlocprovider
+            WHEN 'c' THEN datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8')
+            WHEN 'b' THEN true
+            ELSE false
+        END
+        FROM pg_database
+        WHERE datname = current_database()
+        """
+    )
+    return bool((await cursor.fetchone() or (False,))[0])
+
+
 async def segments_of_items(conn: AsyncConnection[Any], dataset_id: int) -> list[int]:
     """Those in which there are items now, rising. One look into the index for each."""
     cursor = await conn.execute(
