@@ -293,7 +293,7 @@ class JsonTest:
         present = chunk.hashes != ABSENT
         true = ~present if self._of_absent else np.zeros(len(present), np.bool_)
         if isinstance(part, Condition) and part.operator == "exists":
-            return Truth(true | present if part.value else true)
+            return _with_unknown(present if part.value else true, np.flatnonzero(chunk.hashes == UNKNOWN))
         operands = _hashable(part)
         if operands is None:
             return _truth(true, present)

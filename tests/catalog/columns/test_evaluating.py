@@ -1,0 +1,88 @@
+"""What a chunk does not tell is unknown, never true and never false, whatever is made of it."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from headwater.catalog.columns.encoding import UNKNOWN, Codes, Hashes, Numbers, Texts
+from headwater.catalog.columns.evaluating import AllOf, AnyOf, Complement, JsonTest, Truth, Values
+from headwater.catalog.query import Condition
+
+ROWS = 4  # there, absent, unknown, an exception where there can be one
+
+
+class View:
+    """A segment with one chunk."""
+
+    first_id, rows = 0, ROWS
+
+    def __init__(self, chunk: Any) -> None:
+        self._chunk = chunk
+
+    def chunk(self, path_number: int) -> Any:
+        return self._chunk
+
+    def offsets(self) -> Any:
+        return np.arange(ROWS, dtype=np.uint16)
+
+
+VALID = np.array([True, False, False, False])
+CHUNKS = [
+    Codes(np.array([2, 0, UNKNOWN, 3], np.uint8)),
+    Numbers(np.array([5, np.nan, np.nan, np.nan]), VALID, {3: "a"}, np.array([2], np.uint16)),
+    Texts(pa.array(["a", "", "", ""]), VALID, np.array([0], np.uint16), {3: 5}, np.array([2], np.uint16)),
+    Hashes(np.array([77, 0, UNKNOWN, 78], np.uint64)),
+]
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("operand", [None, 5, "a", "*", "a*", [1], {"b": 1}, True])
+@pytest.mark.parametrize("operator", ["eq", "exists", "gt", "gte", "lt", "lte"])
+def test_what_is_not_told_is_unknown(chunk, operand, operator):
+    value = operator != "exists" or operand is None
+    part = Condition("metadata.user.k", operator, value if operator == "exists" else operand)
+    node = JsonTest(1, part, hash_key=b"key", values=Values([5, "a"]))
+    for asked in (node, Complement(node)):
+        truth = asked.test(View(chunk))
+        unknown = np.zeros(ROWS, np.bool_) if truth.unknown is None else truth.unknown
+        assert not (truth.true & unknown).any()
+        assert unknown[2]
+        assert not unknown[1]
+        assert isinstance(chunk, Hashes) or not unknown[[0, 3]].any()
+
+
+class Known:
+    key, cost = "known", 1
+
+    def __init__(self, values: list[bool | None]) -> None:
+        self._values = values
+
+    def test(self, view: Any) -> Truth:
+        return Truth(
+            np.array([value is True for value in self._values]), np.array([value is None for value in self._values])
+        )
+
+
+def test_three_values_are_joined_as_kleene_does():
+    pairs = list(product([True, False, None], repeat=2))
+    left, right = Known([one for one, _ in pairs]), Known([other for _, other in pairs])
+
+    def told(node: Any) -> list[bool | None]:
+        truth = node.test(View(None))
+        unknown = [False] * len(pairs) if truth.unknown is None else truth.unknown.tolist()
+        return [None if open_ else bool(true) for true, open_ in zip(truth.true, unknown, strict=True)]
+
+    View.rows = len(pairs)
+    try:
+        assert told(AllOf((left, right))) == [
+            False if False in pair else None if None in pair else True for pair in pairs
+        ]
+        assert told(AnyOf((left, right))) == [
+            True if True in pair else None if None in pair else False for pair in pairs
+        ]
+        assert told(Complement(left)) == [None if one is None else not one for one, _ in pairs]
+    finally:
+        View.rows = ROWS
