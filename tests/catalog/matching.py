@@ -315,7 +315,7 @@ def operator_holds(name: str, operator: str, operand: Any, item: Any) -> bool:  
         case "$match":
             return any(matches(operand, element) for element in elements_at(item, name))
         case _:
-            return any(ordered(operator, element, operand) for element in elements_at(item, name))
+            return any(ordered(operator, element, meant(name, operand)) for element in elements_at(item, name))
 
 
 def attributes_at(found: Document, keys: list[str]) -> list[Any]:
@@ -361,7 +361,18 @@ def equals(name: str, operand: Any, item: Any) -> bool:
         return name != "label" and any(same(value, operand) for value in values)
     if isinstance(operand, str) and "*" in operand:
         return any(wildcard(name, operand, element) for element in elements)
-    return any(same(element, operand) for element in elements)
+    return any(same(element, meant(name, operand)) for element in elements)
+
+
+def meant(name: str, operand: Any) -> Any:
+    """Of the fields that are numbers, a number in quotes counts, too."""
+    is_number = name in ("metadata.system.size", "metadata.system.width", "annotationsCount")
+    is_quoted = isinstance(operand, str) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", operand, re.ASCII)
+    return Decimal(operand) if is_number and is_quoted else operand
+
+
+def exact(number: Any) -> Decimal:
+    return number if isinstance(number, Decimal) else Decimal(repr(number))
 
 
 def same(left: Any, right: Any) -> bool:
@@ -369,8 +380,8 @@ def same(left: Any, right: Any) -> bool:
         return isinstance(right, str) and milliseconds(left) == moment(right)
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
-    if isinstance(left, int | float) and isinstance(right, int | float):
-        return Decimal(repr(left)) == Decimal(repr(right))
+    if isinstance(left, int | float) and isinstance(right, int | float | Decimal):
+        return exact(left) == exact(right)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same, left, right))
     if isinstance(left, dict) and isinstance(right, dict):
@@ -384,8 +395,8 @@ def ordered(operator: str, left: Any, right: Any) -> bool:
         pair = (milliseconds(left), moment(right))
     elif isinstance(left, str) and isinstance(right, str):
         pair = (left.encode(), right.encode())
-    elif all(isinstance(side, int | float) and not isinstance(side, bool) for side in (left, right)):
-        pair = (Decimal(repr(left)), Decimal(repr(right)))
+    elif all(isinstance(side, int | float | Decimal) and not isinstance(side, bool) for side in (left, right)):
+        pair = (exact(left), exact(right))
     else:
         return False
     smaller, larger = pair[0] < pair[1], pair[0] > pair[1]
@@ -641,5 +652,5 @@ def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if name and name not in ("metadata", "metadata.system"):
         yield name, value
     if isinstance(value, dict):
-        for key in value:
+        for key in value.keys() - {ANNOTATIONS, ITEM}:
             yield from leaves(f"{name}.{key}" if name else key, value[key])
