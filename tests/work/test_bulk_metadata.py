@@ -13,6 +13,7 @@ from headwater.catalog import commands, selections
 from headwater.catalog.commands import Command
 from headwater.catalog.datasets import Dataset
 from headwater.wire.bulk_metadata import ChangeJson
+from headwater.wire.items import merged
 from headwater.work import bulk_metadata
 from headwater.work.bulk_metadata import dealt
 from tests.work.world import World
@@ -78,6 +79,24 @@ async def test_all_that_is_selected_is_patched_and_nothing_else(world: World) ->
         else:
             assert user is None
     assert not any(action == "Updated" for action, _ in await world.events(dataset)), "new bytes there are none"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flat": 2, "gone": None, "deep": {"kept": None, "new": {"a": None, "b": [None]}}},
+        {"gone": None, "never": None},
+        {"deep": "flat", "flat": {"deep": 1}},
+        {f"key{n}": {"n": n} if n % 3 else None for n in range(300)} | {"gone": None, "flat": 3},
+    ],
+)
+async def test_a_patch_means_what_it_means_for_one_item(world: World, change: dict[str, Any]) -> None:
+    before = {"flat": 1, "gone": 1, "deep": {"kept": 1, "other": 2}, "left": [1], "key3": 3, "key4": {"m": 1}}
+    dataset, _ = await filled(world, 3)
+    wanted = {"filter": {}}
+    await bulk_metadata.change_items(world.place, **await requested(world, dataset, wanted, patch(before)))
+    await bulk_metadata.change_items(world.place, **await requested(world, dataset, wanted, patch(change)))
+    assert [user for user, _ in (await metadata(world, dataset)).values()] == [merged(before, change)] * 3
 
 
 async def test_what_is_so_already_is_not_written_and_no_edit(world: World) -> None:

@@ -10,6 +10,9 @@ from psycopg.types.json import Jsonb
 LARGEST_BYTES = 1_000_000  # of the user metadata of one item, as JSON text; of its system metadata as well
 
 
+_FEW_KEYS = 100  # removing each of more costs more than a join
+
+
 @dataclass(frozen=True, slots=True)
 class Patched:
     changed: int
@@ -86,10 +89,7 @@ async def patch_items(
         {
             "dataset_id": dataset_id,
             "ids": list(item_ids),
-            # What is not nested is quicker without the function.
-            "user_gone": [key for key, value in user.items() if value is None],
-            "user_flat": Jsonb({key: value for key, value in user.items() if not isinstance(value, dict | None)}),
-            "user_deep": Jsonb({key: value for key, value in user.items() if isinstance(value, dict)}),
+            **_by_kind(user),
             "system": Jsonb(system),
             "largest": LARGEST_BYTES,
             "updated_by_id": updated_by_id,
@@ -98,3 +98,12 @@ async def patch_items(
     row = await cursor.fetchone()
     assert row is not None
     return Patched(*row)
+
+
+def _by_kind(patch: dict[str, Any]) -> dict[str, object]:
+    """What of a patch is quicker without our function: the keys to remove, and what is not nested."""
+    is_small = len(patch) <= _FEW_KEYS
+    gone = [key for key, value in patch.items() if is_small and value is None]
+    flat = {key: value for key, value in patch.items() if is_small and not isinstance(value, dict | None)}
+    deep = {key: value for key, value in patch.items() if not is_small or isinstance(value, dict)}
+    return {"user_gone": gone, "user_flat": Jsonb(flat), "user_deep": Jsonb(deep)}
