@@ -38,23 +38,29 @@ class Server:
     queries: QueryCounts = field(default_factory=QueryCounts)
 
 
-def _server(request: Request) -> Server:
+# Dependencies are `async`, though most wait for nothing: others are called in a thread each.
+
+
+async def _server(request: Request) -> Server:
     return request.app.state.server
 
 
-async def _connection(request: Request) -> AsyncIterator[AsyncConnection[Any]]:
-    async with _server(request).place.pool.connection() as conn:
+ServerDep = Annotated[Server, Depends(_server)]
+
+
+async def _connection(server: ServerDep) -> AsyncIterator[AsyncConnection[Any]]:
+    async with server.place.pool.connection() as conn:
         yield conn
 
 
-def _base(request: Request) -> str:
+async def _base(request: Request, server: ServerDep) -> str:
     """The URL that clients reach the API under, without a slash at its end."""
-    public_url = _server(request).settings.public_url
+    public_url = server.settings.public_url
     root = public_url.rstrip("/") if public_url else str(request.base_url).rstrip("/")
     return f"{root}/api/v1"
 
 
-def _origin(base: Annotated[str, Depends(_base)]) -> str:
+async def _origin(base: Annotated[str, Depends(_base)]) -> str:
     """Where our pages come from, as browsers name it."""
     parts = urlsplit(base)
     return f"{parts.scheme}://{parts.netloc}"
@@ -64,11 +70,11 @@ _bearer = HTTPBearer(auto_error=False, description="A token of this server: head
 
 
 async def _bearer_of(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    server: ServerDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Bearer:
     if credentials is None:
         raise Unauthorized("This needs a token: send the header authorization: Bearer TOKEN.")
-    return _server(request).signer.read(credentials.credentials)
+    return server.signer.read(credentials.credentials)
 
 
 BearerDep = Annotated[Bearer, Depends(_bearer_of)]
@@ -85,11 +91,10 @@ async def account_of(server: Server, bearer: Bearer) -> Account:
         return await accounts.get_bearer(conn, bearer.account_id, issued_at=bearer.issued_at)
 
 
-async def _caller(request: Request, bearer: BearerDep) -> Account:
-    return await account_of(_server(request), bearer)
+async def _caller(server: ServerDep, bearer: BearerDep) -> Account:
+    return await account_of(server, bearer)
 
 
-ServerDep = Annotated[Server, Depends(_server)]
 Caller = Annotated[Account, Depends(_caller)]
 # Scope "function": the transaction ends before the answer is sent, so that an answer never tells of what did not last.
 Connection = Annotated[AsyncConnection[Any], Depends(_connection, scope="function")]
@@ -109,7 +114,7 @@ def needs(right: AnyRight | Literal["anybody", "account"]) -> dict[str, str]:
 def wire_id(noun: str) -> Any:
     """A path parameter's dependency: turns 24 hex digits into a number. Raises NotFound."""
 
-    def parse(text: Annotated[str, Path(alias=f"{noun}_id", description="24 hexadecimal digits.")]) -> int:
+    async def parse(text: Annotated[str, Path(alias=f"{noun}_id", description="24 hexadecimal digits.")]) -> int:
         return ids.from_wire(text, noun)
 
     return Depends(parse)
