@@ -406,6 +406,18 @@ async def test_what_has_no_direction_is_in_no_order_by_cosine(world: World) -> N
     assert [(one["item"]["id"], one["distance"]) for one in found["items"]] == [(second, 1.0)]
 
 
+async def test_numbers_too_small_to_be_kept_are_0_in_searches_as_in_vectors(world: World) -> None:
+    into = await new_set(world)
+    dataset_id, (first, second) = await with_items(world, 2)
+    await put(world, vector(into, dataset_id, first, [1e-60, 1]), vector(into, dataset_id, second, [1, 1e-60]))
+    found = await similar(world, dataset_id, featureSetId=into["id"], vector=[1, 1e-60])
+    assert [one["item"]["id"] for one in found["items"]] == [second, first]
+    assert found["items"][0]["distance"] == 0
+    nowhere = {"featureSetId": into["id"], "vector": [1e-60, -1e-60], "metric": "cosine"}
+    told = await world.owner.post(f"/datasets/{dataset_id}/items/similar", json=nowhere)
+    assert "no direction" in message(told, 400)
+
+
 async def test_annotations_are_not_ordered_as_items(world: World) -> None:
     into = await new_set(world, entityType="annotation")
     asked = {"featureSetId": into["id"], "vector": [1, 2]}

@@ -278,7 +278,8 @@ async def count_by_set(conn: AsyncConnection[Any], dataset_ids: Sequence[int]) -
 async def has_at_least(conn: AsyncConnection[Any], set_id: int, number: int) -> bool:
     """Whether a set has so many vectors. Reads no more than that."""
     cursor = await conn.execute(
-        "SELECT count(*) FROM (SELECT FROM feature_vector WHERE feature_set_id = %s LIMIT %s) AS counted", [set_id, number]
+        "SELECT count(*) FROM (SELECT FROM feature_vector WHERE feature_set_id = %s LIMIT %s) AS counted",
+        [set_id, number],
     )
     row = await cursor.fetchone()
     return row is not None and row[0] >= number

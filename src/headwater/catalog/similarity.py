@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
+import numpy as np
 from psycopg import AsyncConnection
 from psycopg.errors import DatabaseError, QueryCanceled
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
@@ -143,7 +144,7 @@ def _check(into: FeatureSet, asked: Nearest, limit: int, offset: int) -> None:
         raise BadRequest(f"Feature set {into.name!r} has vectors of {into.entity_type}s, and items are to be ordered.")
     if not 0 <= limit <= LARGEST_LIMIT or offset > _FARTHEST:
         raise BadRequest(f"limit: at most {LARGEST_LIMIT:,} at once, and {_FARTHEST:,} from the first.")
-    if asked.metric == "cosine" and not any(asked.vector):
+    if asked.metric == "cosine" and not any(_kept(asked.vector)):
         raise BadRequest("vector: all its numbers are 0, and what has no direction has no cosine distance.")
 
 
@@ -164,7 +165,7 @@ def _where(dataset_id: int, into: FeatureSet, asked: Nearest) -> tuple[Composed,
         SQL("feature_vector.dataset_id = %(dataset_id)s").format(),
         where,
     ]
-    parameters |= {"dataset_id": dataset_id, "sought": list(asked.vector), "without_id": asked.without_id}
+    parameters |= {"dataset_id": dataset_id, "sought": _kept(asked.vector), "without_id": asked.without_id}
     if asked.without_id is not None:
         parts.append(SQL("item.id <> %(without_id)s").format())
     for number, (operator, bound) in enumerate(asked.distances.items()):
@@ -173,6 +174,11 @@ def _where(dataset_id: int, into: FeatureSet, asked: Nearest) -> tuple[Composed,
         comparison = SQL("{} " + _COMPARISONS[operator] + " %(" + name + ")s")  # pyright: ignore[reportArgumentType]
         parts.append(comparison.format(_distance(asked.metric)))
     return SQL(" AND ").join(parts), parameters
+
+
+def _kept(vector: Sequence[float]) -> list[float]:
+    """As a set would keep it: what is too small for 32 bits is 0."""
+    return np.asarray(vector, dtype=np.float32).tolist()
 
 
 def _distance(metric: Metric) -> Composed:
