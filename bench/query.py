@@ -202,7 +202,7 @@ def _counts(size: _Size, client: Client, db: duckdb.DuckDBPyConnection) -> Figur
 
 
 def _far_pages(size: _Size, client: Client, db: duckdb.DuckDBPyConnection) -> Figure:
-    """A page far behind of the queries that have one, each right after its first page."""
+    """A page far behind of the queries that have one, and the first page, each asked for after the other."""
     near: list[_Answer] = []
     far: list[_Answer] = []
     for query in random_queries(db, size.queries * 2, seed=5):
@@ -210,10 +210,9 @@ def _far_pages(size: _Size, client: Client, db: duckdb.DuckDBPyConnection) -> Fi
             continue
         first = client.query(query)
         if first.total >= (size.far_page + 1) * _PAGE_ITEMS:
-            near.append(client.query(query))
             far.append(client.query(query, page=size.far_page))
+            near.append(client.query(query))
     found = _check(db, far, size.checked // 3)
-    cost = median(one.took_ms for one in far) / median(one.took_ms for one in near)
     return Figure(
         f"{size.name}.far",
         value=median(one.took_ms for one in far),
@@ -222,8 +221,21 @@ def _far_pages(size: _Size, client: Client, db: duckdb.DuckDBPyConnection) -> Fi
         target=1.5,
         is_limit=True,
         must_hold=not found["wrong"],
-        details={"cost": cost, "far": percentiles([one.took_ms for one in far]), **found},
+        details={
+            "far": percentiles([one.took_ms for one in far]),
+            "near": percentiles([one.took_ms for one in near]),
+            "by_sort": _by_sort(near, far),
+            **found,
+        },
     )
+
+
+def _by_sort(near: Sequence[_Answer], far: Sequence[_Answer]) -> dict[str, list[tuple[float, float]]]:
+    """Milliseconds of each pair of pages, by what they are sorted by."""
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for first, late in zip(near, far, strict=True):
+        pairs.setdefault(first.query.sort[0], []).append((first.took_ms, late.took_ms))
+    return pairs
 
 
 def _touched(size: _Size, client: Client, db: duckdb.DuckDBPyConnection) -> Figure:
