@@ -94,10 +94,10 @@ async def _column(conn: AsyncConnection, state: IndexState, segment: int, rows: 
             return column
         case Texts() as chunk:
             texts = chunk.texts.to_pylist()
-            assert [texts[row] for row in chunk.order] == sorted(
-                (text for text, there in zip(texts, chunk.valid, strict=True) if there), key=lambda text: text.encode()
-            )
-            kept = [text if there else ABSENT for text, there in zip(texts, chunk.valid, strict=True)]
+            assert texts == sorted(texts, key=str.encode)
+            kept: list[Any] = [ABSENT] * rows
+            for row, text in zip(chunk.order.tolist(), texts, strict=True):
+                kept[row] = text
             for row, value in chunk.exceptions.items():
                 kept[row] = value
             for row in chunk.unknown.tolist():

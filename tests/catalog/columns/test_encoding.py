@@ -1,6 +1,7 @@
 """What is encoded is decoded to the same, in few bytes."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,17 +58,26 @@ def test_numbers(rows: list[object]) -> None:
 @given(
     st.lists(st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4), max_size=30),
     st.booleans(),
+    st.integers(1, 8),
 )
-def test_texts(values: list[str | None], others: bool) -> None:
+def test_texts(values: list[str | None], others: bool, block: int) -> None:
     rows = len(values)
     values = [*values, None, None]
     exceptions, unknown = ({rows: [1, "a"]}, [rows + 1]) if others else ({}, [])
-    chunk = encoding.decode("texts", encoding.encode(encoding.texts_of(values, exceptions, unknown)), len(values))
-    assert isinstance(chunk, encoding.Texts)
-    read = [text if there else None for text, there in zip(chunk.texts.to_pylist(), chunk.valid, strict=True)]
-    assert (read, dict(chunk.exceptions), chunk.unknown.tolist()) == (values, exceptions, unknown)
-    texts = [value for value in values if value is not None]
-    assert [values[row] for row in chunk.order] == sorted(texts, key=str.encode)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "BLOCK_TEXTS", block)
+        data = encoding.encode(encoding.texts_of(values, exceptions, unknown))
+        chunk = encoding.decode("texts", data, len(values))
+        assert isinstance(chunk, encoding.Texts)
+        read = dict(zip(chunk.order.tolist(), chunk.texts.to_pylist(), strict=True))
+        assert ([read.get(row) for row in range(len(values))], dict(chunk.exceptions)) == (values, exceptions)
+        assert chunk.unknown.tolist() == unknown
+        texts = [value for value in values if value is not None]
+        assert [values[row] for row in chunk.order] == sorted(texts, key=str.encode)
+        by_block = [encoding.decode_block(data[begin:end]) for begin, end in pairwise(chunk.spans.tolist())]
+        assert [text for one in by_block for text in list(one)] == sorted(map(str.encode, texts))
+        again = [chunk.block(number) for number in range(len(by_block))]
+        assert [list(one) for one in again] == [list(one) for one in by_block]
 
 
 @given(st.lists(st.integers(0, 2**64 - 1)))

@@ -4,11 +4,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from headwater.catalog.columns.encoding import UNKNOWN, Codes, Hashes, Numbers, Texts
+from headwater.catalog.columns.encoding import UNKNOWN, Codes, Hashes, Numbers, Texts, texts_of
 from headwater.catalog.columns.evaluating import AllOf, AnyOf, Complement, JsonTest, Truth, Values
+from headwater.catalog.columns.fences import fenced
 from headwater.catalog.query import Condition
 
 ROWS = 4  # there, absent, unknown, an exception where there can be one
@@ -25,6 +25,12 @@ class View:
     def chunk(self, path_number: int) -> Any:
         return self._chunk
 
+    def fenced(self, path_number: int) -> Any:
+        return fenced(self._chunk) if isinstance(self._chunk, Texts) else None
+
+    def block(self, path_number: int, number: int) -> Any:
+        return self._chunk.block(number)
+
     def offsets(self) -> Any:
         return np.arange(ROWS, dtype=np.uint16)
 
@@ -33,7 +39,7 @@ VALID = np.array([True, False, False, False])
 CHUNKS = [
     Codes(np.array([2, 0, UNKNOWN, 3], np.uint8)),
     Numbers(np.array([5, np.nan, np.nan, np.nan]), VALID, {3: "a"}, np.array([2], np.uint16)),
-    Texts(pa.array(["a", "", "", ""]), VALID, np.array([0], np.uint16), {3: 5}, np.array([2], np.uint16)),
+    texts_of(["a", None, None, None], {3: 5}, [2]),
     Hashes(np.array([77, 0, UNKNOWN, 78], np.uint64)),
 ]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
 from headwater.catalog import finding
-from headwater.catalog.columns import building, covering, filling, ordering, reading, upkeep
+from headwater.catalog.columns import building, covering, encoding, fences, filling, ordering, reading, upkeep
 from headwater.catalog.columns.cache import Columns
 from headwater.catalog.columns.conditions import frozen
 from headwater.catalog.finding import Asking
@@ -190,9 +190,10 @@ async def _counts_are_those_of_rows(
     limits=st.tuples(st.sampled_from([0, 5_000]), st.sampled_from([0, 2, 50_000]), st.sampled_from([0, 100_000])),
     most_values=st.sampled_from([3, 60_000]),
     cache_bytes=st.sampled_from([0, 2**24]),
+    keeps_texts=st.booleans(),
 )
 def test_columns_answer_what_rows_answer(
-    url: str, batches, users, touched, user, asked, limits, most_values, cache_bytes
+    url: str, batches, users, touched, user, asked, limits, most_values, cache_bytes, keeps_texts
 ):
     items: dict[str, Document] = {}
     for batch in batches:
@@ -218,7 +219,16 @@ def test_columns_answer_what_rows_answer(
         patch.setattr(finding, "_MOST_ASKED", limits[1])
         patch.setattr(ordering, "_FEW", limits[2])
         patch.setattr(reading, "_LOADED_AT_ONCE", 1)
-        asyncio.run(_whole(url, dataset_id, touched, user, asked, Columns(most_bytes=cache_bytes)))
+        for module, name, rows in (
+            (fences, "_BLOCK_ROWS", 2),
+            (fences, "BLOCK_TEXTS", 4),
+            (encoding, "BLOCK_TEXTS", 4),
+        ):
+            patch.setattr(module, name, rows)
+        columns = Columns(most_bytes=cache_bytes)
+        if not keeps_texts:
+            columns.most_bytes = 0
+        asyncio.run(_whole(url, dataset_id, touched, user, asked, columns))
 
 
 async def _whole(

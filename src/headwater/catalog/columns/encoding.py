@@ -3,7 +3,7 @@
 encoding   for                                                answers
 codes      any JSON values, at most MOST_VALUES different     everything, by a table with one entry a value
 numbers    JSON values that are nearly all numbers            eq, in, gt …, exists, order
-texts      JSON values that are nearly all short texts    the same, and patterns
+texts      JSON values that are nearly all short texts        the same, and patterns
 integers   columns: counts, ids, times in µs since 1970       the same
 hashes     JSON values of which most are different            eq, in, exists
 paths      where items are                                    patterns, comparisons, order
@@ -36,6 +36,7 @@ FIRST_CODE = 2
 MOST_VALUES = 60_000  # of one path in codes
 
 LONGEST_TEXT = 200  # characters of one in texts
+BLOCK_TEXTS = 1_024  # of texts that are kept, and can be read, by themselves
 
 Offsets = NDArray[np.uint16]  # `id & 65535` of each row of a segment, rising
 
@@ -106,18 +107,42 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Texts:
-    """JSON texts, and what else there is, by its row."""
+class TextBlock:
+    """BLOCK_TEXTS texts one after the other (the last block may have fewer), in the order of their bytes."""
 
-    texts: pa.StringArray  # empty where `valid` is not
-    valid: NDArray[np.bool_]
-    order: NDArray[np.uint16]  # of the valid rows, by the bytes of their texts
-    exceptions: Mapping[int, Any]  # row → JSON value; neither `valid` nor absent
-    unknown: NDArray[np.uint16]  # rows; neither valid nor absent
+    ends: NDArray[np.int32]  # where in `letters` each begins, and the last one ends
+    letters: memoryview
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, place: int) -> bytes:
+        if place >= len(self):
+            raise IndexError(place)
+        return bytes(self.letters[self.ends[place] : self.ends[place + 1]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Texts:
+    """JSON texts in the order of their bytes, and what else there is, by its row. Other rows are absent."""
+
+    rows: int
+    texts: pa.StringArray
+    order: NDArray[np.uint16]  # the row of each
+    exceptions: Mapping[int, Any]  # row → JSON value
+    unknown: NDArray[np.uint16]  # rows
+    spans: NDArray[np.int64]  # where in the encoded bytes each block begins, and the last one ends; empty before
 
     @property
     def nbytes(self) -> int:
-        return self.texts.nbytes + self.valid.nbytes + self.order.nbytes + 200 * len(self.exceptions)
+        return self.texts.nbytes + self.order.nbytes + self.spans.nbytes + 200 * len(self.exceptions)
+
+    def block(self, number: int) -> TextBlock:
+        _, ends, letters = self.texts.buffers()
+        first = number * BLOCK_TEXTS
+        return TextBlock(
+            np.frombuffer(ends, np.int32)[first : min(first + BLOCK_TEXTS, len(self.texts)) + 1], memoryview(letters)
+        )
 
 
 Chunk = Codes | Numbers | Texts | Integers | Hashes | Paths
@@ -136,9 +161,13 @@ def decode(encoding: Encoding, data: bytes, rows: int) -> Chunk:
             exceptions = {int(row): value for row, value in json.loads(parts[2])} if parts[2] else {}
             return Numbers(values, valid, exceptions, np.frombuffer(parts[3], np.uint16))
         case "texts":
-            exceptions = {int(row): value for row, value in json.loads(parts[4])} if parts[4] else {}
-            order, unknown = np.frombuffer(parts[2], np.uint16), np.frombuffer(parts[5], np.uint16)
-            return Texts(_strings(parts[0], parts[1], rows), _bits(parts[3], rows), order, exceptions, unknown)
+            order, others, unknown, *blocks = parts
+            exceptions = {int(row): value for row, value in json.loads(others)} if others else {}
+            texts = _joined_blocks([_block(block) for block in blocks])
+            spans = np.array([end for _, end in _spans(data)][2:], np.int64)
+            return Texts(
+                rows, texts, np.frombuffer(order, np.uint16), exceptions, np.frombuffer(unknown, np.uint16), spans
+            )
         case "integers":
             (base,) = struct.unpack("<q", parts[0])
             return Integers(base, _narrow(parts[1], rows), _bits(parts[2], rows) if parts[2] else None)
@@ -146,6 +175,40 @@ def decode(encoding: Encoding, data: bytes, rows: int) -> Chunk:
             return Hashes(np.frombuffer(parts[0], np.uint64) if parts[0] else np.zeros(rows, np.uint64))
         case "paths":
             return Paths(_strings(parts[0], parts[1], rows), np.frombuffer(parts[2], np.uint16))
+
+
+def decode_block(data: bytes) -> TextBlock:
+    """Of the bytes of one of `Texts.spans`."""
+    (block,) = _unpacked(data)
+    return _block(block)
+
+
+def _block(part: bytes) -> TextBlock:
+    """How many texts, the length of each in bytes, and these bytes."""
+    (texts,) = _COUNT.unpack_from(part)
+    begin = _COUNT.size + 2 * texts
+    lengths = np.frombuffer(part, np.uint16, texts, _COUNT.size)
+    ends = np.zeros(texts + 1, np.int32)
+    np.cumsum(lengths, out=ends[1:])
+    return TextBlock(ends, memoryview(part)[begin:])
+
+
+def _joined_blocks(blocks: Sequence[TextBlock]) -> pa.StringArray:
+    sizes = np.cumsum([0, *(int(block.ends[-1]) for block in blocks)])
+    ends = [block.ends[1:] + np.int32(begin) for block, begin in zip(blocks, sizes, strict=False)]
+    letters = b"".join(block.letters for block in blocks)
+    return _strings(np.concatenate([np.zeros(1, np.int32), *ends]).tobytes(), letters, sum(map(len, ends)))
+
+
+def _blocks_of(texts: pa.StringArray) -> list[bytes]:
+    ends, letters = _buffers(texts)
+    places = np.frombuffer(ends, np.int32)
+    blocks: list[bytes] = []
+    for first in range(0, len(texts), BLOCK_TEXTS):
+        here = places[first : first + BLOCK_TEXTS + 1]
+        lengths = np.diff(here).astype(np.uint16)
+        blocks.append(_COUNT.pack(len(lengths)) + lengths.tobytes() + letters[here[0] : here[-1]])
+    return blocks
 
 
 def _strings(ends: bytes, letters: bytes, rows: int) -> pa.StringArray:
@@ -163,8 +226,7 @@ def encode(chunk: Chunk) -> bytes:
             return _packed([values.tobytes(), _packed_bits(chunk.valid), exceptions, chunk.unknown.tobytes()])
         case Texts():
             exceptions = _json(list(chunk.exceptions.items())) if chunk.exceptions else b""
-            rest = (chunk.order.tobytes(), _packed_bits(chunk.valid), exceptions, chunk.unknown.tobytes())
-            return _packed([*_buffers(chunk.texts), *rest])
+            return _packed([chunk.order.tobytes(), exceptions, chunk.unknown.tobytes(), *_blocks_of(chunk.texts)])
         case Integers():
             valid = b"" if chunk.valid is None else _packed_bits(chunk.valid)
             return _packed([struct.pack("<q", chunk.base), _narrowed(chunk.deltas), valid])
@@ -217,10 +279,11 @@ def paths_of(texts: Sequence[str]) -> Paths:
 
 def texts_of(values: Sequence[str | None], exceptions: Mapping[int, Any], unknown: Sequence[int]) -> Texts:
     """None where there is no text."""
-    array = cast("pa.StringArray", pa.array([value or "" for value in values], pa.string()))
-    valid = np.array([value is not None for value in values], np.bool_)
+    rows = np.array([row for row, value in enumerate(values) if value is not None], np.uint16)
+    array = cast("pa.StringArray", pa.array([value for value in values if value is not None], pa.string()))
     order = _order_of(array)
-    return Texts(array, valid, order[valid[order]], exceptions, np.array(unknown, np.uint16))
+    ordered = cast("pa.StringArray", array.take(pa.array(order)))
+    return Texts(len(values), ordered, rows[order], exceptions, np.array(unknown, np.uint16), np.zeros(0, np.int64))
 
 
 def _order_of(texts: pa.StringArray) -> NDArray[np.uint16]:
@@ -265,6 +328,7 @@ def _json(value: Any) -> bytes:
 
 _LZ4 = pa.Codec("lz4_raw")
 _PART = struct.Struct("<II")  # length, and the compressed one; 0: it is not compressed
+_COUNT = struct.Struct("<H")
 
 
 def _packed(parts: Sequence[bytes]) -> bytes:
@@ -278,14 +342,22 @@ def _packed(parts: Sequence[bytes]) -> bytes:
 
 def _unpacked(data: bytes) -> list[bytes]:
     parts: list[bytes] = []
+    for begin, end in _spans(data):
+        length, packed = _PART.unpack_from(data, begin)
+        kept = data[begin + _PART.size : end]
+        parts.append(_LZ4.decompress(kept, decompressed_size=length, asbytes=True) if packed else kept)
+    return parts
+
+
+def _spans(data: bytes) -> list[tuple[int, int]]:
+    """Where each part begins and ends."""
+    spans: list[tuple[int, int]] = []
     at = 0
     while at < len(data):
         length, packed = _PART.unpack_from(data, at)
-        at += _PART.size
-        kept = data[at : at + (packed or length)]
-        parts.append(_LZ4.decompress(kept, decompressed_size=length, asbytes=True) if packed else kept)
-        at += packed or length
-    return parts
+        spans.append((at, at + _PART.size + (packed or length)))
+        at = spans[-1][1]
+    return spans
 
 
 def _width(top: int) -> Any:

@@ -5,11 +5,11 @@ rows are asked in SQL; a condition that is false for a row makes a conjunction f
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,12 +28,14 @@ from headwater.catalog.columns.encoding import (
     Numbers,
     Offsets,
     Paths,
+    TextBlock,
     Texts,
     hash_value,
 )
+from headwater.catalog.columns.fences import Fenced, rank_of
 from headwater.catalog.fields import LARGEST_ID
 from headwater.catalog.query import Condition, ElementMatch
-from headwater.catalog.wildcards import ANY, Parts, as_like, as_regex, is_pattern, text_parts
+from headwater.catalog.wildcards import ANY, Parts, after_all_with, as_like, as_regex, is_pattern, text_parts
 
 Mask = NDArray[np.bool_]
 _FEW = 6  # values that are compared one by one
@@ -55,6 +57,8 @@ class View(Protocol):
     @property
     def rows(self) -> int: ...
     def chunk(self, path_number: int) -> Chunk: ...
+    def fenced(self, path_number: int) -> Fenced | None: ...  # of a path in texts
+    def block(self, path_number: int, number: int) -> TextBlock: ...  # of a path in texts
     def offsets(self) -> Offsets: ...
 
 
@@ -188,6 +192,7 @@ class JsonTest:
         self._values = values
         self._key = ("json", path_number, repr(part))
         self._codes: tuple[Mask, list[int], bool] | None = None
+        self._text_ranges, self._matchers = _of_texts(part)
 
     @property
     def key(self) -> Hashable:
@@ -198,16 +203,16 @@ class JsonTest:
         return 10
 
     def test(self, view: View) -> Truth:
+        if (fenced := view.fenced(self._number)) is not None:
+            return self._of_texts(view, fenced)
         match view.chunk(self._number):
             case Codes() as chunk:
                 return self._of_codes(chunk)
             case Numbers() as chunk:
                 return self._of_numbers(chunk)
-            case Texts() as chunk:
-                return self._of_texts(chunk)
             case Hashes() as chunk:
                 return self._of_hashes(chunk)
-            case Integers() | Paths():
+            case Integers() | Paths() | Texts():
                 return Always(None).test(view)
 
     def _of_codes(self, chunk: Codes) -> Truth:
@@ -237,38 +242,42 @@ class JsonTest:
         return self._codes
 
     def _of_numbers(self, chunk: Numbers) -> Truth:
-        return self._with_others(self._of_floats(chunk), chunk)
+        true = self._of_floats(chunk)
+        return self._with_others(true, chunk.valid if self._of_absent else None, chunk.exceptions, chunk.unknown)
 
-    def _with_others(self, true: Mask, chunk: Numbers | Texts) -> Truth:
-        if self._of_absent:
-            absent = ~chunk.valid
-            absent[list(chunk.exceptions)] = False
+    def _with_others(
+        self, true: Mask, valid: Mask | None, exceptions: Mapping[int, Any], unknown: NDArray[np.uint16]
+    ) -> Truth:
+        """`valid`: rows that are neither absent nor among the others, where that is asked for."""
+        if valid is not None:
+            absent = ~valid
+            absent[list(exceptions)] = False
             true |= absent
-        for row, value in chunk.exceptions.items():
+        for row, value in exceptions.items():
             true[row] = self._holds(conditions.exact(value))
-        return _with_unknown(true, chunk.unknown)
+        return _with_unknown(true, unknown)
 
-    def _of_texts(self, chunk: Texts) -> Truth:
-        part = self._part
-        match part:
-            case ElementMatch():
-                true = chunk.valid & self._holds("")  # texts have no fields
-            case Condition(operator="exists"):
-                true = chunk.valid & bool(part.value)
-            case Condition(operator="eq" | "in"):
-                operands = part.value if part.operator == "in" else [part.value]
-                texts = [operand for operand in operands if isinstance(operand, str)]
-                true = _among_texts(chunk.texts, [text for text in texts if not is_pattern(text)])
-                for text in texts:
-                    if is_pattern(text):
-                        true |= _as_mask(_matcher(text_parts(text))(chunk.texts))
-                true &= chunk.valid
-            case _ if isinstance(part.value, str):
-                compared = pc.call_function(_COMPARISONS[part.operator], [chunk.texts, pa.scalar(part.value)])
-                true = _as_mask(compared) & chunk.valid
-            case _:
-                true = np.zeros(len(chunk.valid), np.bool_)
-        return self._with_others(true, chunk)
+    def _of_texts(self, view: View, fenced: Fenced) -> Truth:
+        """Ranges of their order; only patterns, and many texts at once, look at each of them."""
+        order = fenced.order
+        true = np.zeros(view.rows, np.bool_)
+        for first, end in self._ranks(fenced, lambda number: view.block(self._number, number)):
+            true[order[first:end]] = True
+        if self._matchers:
+            chunk = view.chunk(self._number)
+            assert isinstance(chunk, Texts)
+            for matches in self._matchers:
+                true[order[_as_mask(matches(chunk.texts))]] = True
+        valid = None
+        if self._of_absent:
+            valid = np.zeros(view.rows, np.bool_)
+            valid[order] = True
+        return self._with_others(true, valid, fenced.exceptions, fenced.unknown)
+
+    def _ranks(self, fenced: Fenced, block: Callable[[int], TextBlock]) -> Iterator[tuple[int, int]]:
+        for low, high in self._text_ranges:
+            first = 0 if low is None else rank_of(fenced, low.text, block, after=low.after)
+            yield first, len(fenced.order) if high is None else rank_of(fenced, high.text, block, after=high.after)
 
     def _of_floats(self, chunk: Numbers) -> Mask:
         part = self._part
@@ -308,16 +317,54 @@ class Values:
     json: Sequence[Any]
 
 
-_COMPARISONS = {"gt": "greater", "gte": "greater_equal", "lt": "less", "lte": "less_equal"}
+class Bound(NamedTuple):
+    """Before the first of the texts that are equal to this one, or after the last."""
+
+    text: str
+    after: bool
 
 
-def _among_texts(texts: pa.StringArray, wanted: Sequence[str]) -> Mask:
-    if len(wanted) > _FEW:
-        return _as_mask(pc.call_function("is_in", [texts], pc.SetLookupOptions(pa.array(wanted, pa.string()))))
-    true = np.zeros(len(texts), np.bool_)
-    for text in wanted:
-        true |= _as_mask(pc.call_function("equal", [texts, pa.scalar(text)]))
-    return true
+TextRange = tuple[Bound | None, Bound | None]  # None: there is no end to it
+Matcher = Callable[[pa.StringArray], Any]
+_EVERY_TEXT: TextRange = (None, None)
+
+
+def _of_texts(part: Condition | ElementMatch) -> tuple[list[TextRange], list[Matcher]]:
+    """Which texts meet a condition: those of some ranges, and those that some functions find."""
+    if isinstance(part, ElementMatch) or part.operator == "exists":
+        return ([_EVERY_TEXT] if conditions.of_value(part)("") else []), []
+    match part.operator:
+        case "eq" | "in":
+            operands = part.value if part.operator == "in" else [part.value]
+            texts = [operand for operand in operands if isinstance(operand, str)]
+            plain = [text for text in texts if not is_pattern(text)]
+            patterns = [text_parts(text) for text in texts if is_pattern(text)]
+            ranges = [_beginning_with(parts) for parts in patterns if _is_beginning(parts)]
+            matchers = [_matcher(parts) for parts in patterns if not _is_beginning(parts)]
+            if len(plain) > _FEW:
+                return ranges, [*matchers, _among(plain)]
+            return [*ranges, *((Bound(text, after=False), Bound(text, after=True)) for text in plain)], matchers
+        case "gt" | "gte" if isinstance(part.value, str):
+            return [(Bound(part.value, after=part.operator == "gt"), None)], []
+        case "lt" | "lte" if isinstance(part.value, str):
+            return [(None, Bound(part.value, after=part.operator == "lte"))], []
+        case _:
+            return [], []
+
+
+def _is_beginning(parts: Parts) -> bool:
+    return len(parts) <= 2 and parts[-1] is ANY and parts.count(ANY) == 1
+
+
+def _beginning_with(parts: Parts) -> TextRange:
+    prefix = parts[0] if isinstance(parts[0], str) else ""
+    next_text = after_all_with(prefix)
+    return Bound(prefix, after=False), None if next_text is None else Bound(next_text, after=False)
+
+
+def _among(texts: Sequence[str]) -> Matcher:
+    options = pc.SetLookupOptions(pa.array(texts, pa.string()))
+    return lambda array: pc.call_function("is_in", [array], options)
 
 
 def _as_mask(found: Any) -> Mask:
@@ -608,7 +655,7 @@ class PathTest:
         return Truth(_as_mask(self._matches(chunk.texts)))
 
 
-def _matcher(parts: Parts) -> Callable[[pa.StringArray], Any]:
+def _matcher(parts: Parts) -> Matcher:
     match parts:
         case [mark] if mark is ANY:
             return lambda texts: pa.array(np.ones(len(texts), np.bool_))

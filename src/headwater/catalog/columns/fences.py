@@ -2,10 +2,11 @@
 
 The texts of all items, such as their paths, are too many to be kept in memory. Of each segment the order of its rows
 is, with the first and the last text of every block of that order: so it is known between which ranks the rows of a
-block lie.
+block lie, and in which block a text is to be sought.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headwater.catalog.columns.encoding import Paths, Texts
+from headwater.catalog.columns.encoding import BLOCK_TEXTS, Paths, TextBlock, Texts
 
 _BLOCK_ROWS = 256
 
@@ -25,11 +26,18 @@ class Fenced:
     order: NDArray[np.uint16]  # rows, by their texts
     first: Sequence[str]  # text of each block
     last: Sequence[str]
-    others: NDArray[Any]  # rows with something that is no text, or not known
+    exceptions: Mapping[int, Any]  # row → JSON value that is no text
+    unknown: NDArray[np.uint16]  # rows
+    spans: NDArray[np.int64]  # as of the chunk
 
     @property
     def nbytes(self) -> int:
-        return self.order.nbytes + sum(100 + len(text) for text in self.first) * 2
+        letters = sum(100 + len(text) for text in self.first) * 2
+        return self.order.nbytes + self.spans.nbytes + letters + 200 * len(self.exceptions)
+
+    def others(self) -> NDArray[np.intp]:
+        """Rows with something that is no text, or not known."""
+        return np.array([*self.exceptions, *self.unknown.tolist()], np.intp)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,14 +64,31 @@ class Near:
 
 def fenced(chunk: Paths | Texts) -> Fenced:
     order = chunk.order.copy()  # without the texts behind it
-    others = [*chunk.exceptions, *chunk.unknown.tolist()] if isinstance(chunk, Texts) else []
     starts = np.arange(0, len(order), _BLOCK_ROWS)
     ends = np.minimum(starts + _BLOCK_ROWS, len(order)) - 1
-    return Fenced(order, _texts(chunk, order[starts]), _texts(chunk, order[ends]), np.array(others, np.intp))
+    if isinstance(chunk, Texts):
+        first, last = _texts(chunk, starts), _texts(chunk, ends)
+        return Fenced(order, first, last, chunk.exceptions, chunk.unknown, chunk.spans)
+    none = np.zeros(0, np.uint16)
+    return Fenced(order, _texts(chunk, order[starts]), _texts(chunk, order[ends]), {}, none, none.astype(np.int64))
 
 
-def _texts(chunk: Paths | Texts, rows: NDArray[np.uint16]) -> list[str]:
+def _texts(chunk: Paths | Texts, rows: NDArray[Any]) -> list[str]:
     return cast("list[str]", chunk.texts.take(pa.array(rows)).to_pylist())
+
+
+def rank_of(fenced: Fenced, text: str, block: Callable[[int], TextBlock], *, after: bool = False) -> int:
+    """How many of the segment's texts come before this one; `after`: or are it. `block` gives one of `Texts`."""
+    bisect = bisect_right if after else bisect_left
+    at = bisect(fenced.first, text) - 1
+    if at < 0:
+        return 0
+    end = min((at + 1) * _BLOCK_ROWS, len(fenced.order))
+    if (fenced.last[at] <= text) if after else (fenced.last[at] < text):
+        return end
+    number = at * _BLOCK_ROWS // BLOCK_TEXTS
+    begin = number * BLOCK_TEXTS
+    return begin + bisect(block(number), text.encode(), at * _BLOCK_ROWS - begin, end - begin)
 
 
 def merged(parts: Mapping[int, Fenced]) -> Fences:

@@ -22,8 +22,10 @@ from headwater.catalog.columns.encoding import (
     Numbers,
     Offsets,
     Paths,
+    TextBlock,
     Texts,
     decode,
+    decode_block,
     decode_offsets,
 )
 from headwater.catalog.columns.evaluating import (
@@ -68,10 +70,23 @@ _FOLDERS = FieldTable("folder.dataset_id = %(dataset_id)s", {"dir": Field("folde
 _CREATORS = FieldTable("TRUE", {"creator": Field('account.email COLLATE "C"', "text")})
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Of the texts of a path in one segment: so many bytes of the chunk."""
+
+    path_number: int
+    number: int
+    begin: int
+    size_bytes: int
+
+
+Piece = int | Block  # the number of a path, for the whole of a chunk, or a part of one
+
+
 class Missing(Exception):
-    def __init__(self, path_number: int) -> None:
-        super().__init__(path_number)
-        self.path_number = path_number
+    def __init__(self, piece: Piece) -> None:
+        super().__init__(piece)
+        self.piece = piece
 
 
 class View:
@@ -85,6 +100,12 @@ class View:
 
     def chunk(self, path_number: int) -> Chunk:
         return self._reader.part(self.segment, path_number)
+
+    def fenced(self, path_number: int) -> fences.Fenced | None:
+        return self._reader.fenced(self, path_number) if self._reader.is_text(path_number) else None
+
+    def block(self, path_number: int, number: int) -> TextBlock:
+        return self._reader.block(self, path_number, number)
 
     def offsets(self) -> Offsets:
         return self._reader.part(self.segment, _OFFSETS)
@@ -115,8 +136,8 @@ class Reader:
         self._columns = columns
         self._deadline = deadline
         self._encodings: dict[int, Encoding] = {path.number: path.encoding for path in state.paths.values()}
-        self._raw: dict[tuple[int, int], bytes] = {}  # loaded, not read yet; by version and path number
-        self._held: dict[tuple[int, int], Any] = {}  # what this query uses now, be it in the cache or not
+        self._raw: dict[tuple[int, Piece], bytes] = {}  # loaded, not read yet; by version
+        self._held: dict[tuple[int, Piece], Any] = {}  # what this query uses now, be it in the cache or not
 
     # Loading.
 
@@ -141,12 +162,36 @@ class Reader:
         self._held[key] = found
         return found
 
-    async def _load(self, missing: Iterable[tuple[Segment, int]]) -> None:
-        by_number: dict[int, list[Segment]] = {}
-        for segment, number in missing:
-            by_number.setdefault(number, []).append(segment)
+    def is_text(self, path_number: int) -> bool:
+        return self._encodings[path_number] == "texts"
+
+    def block(self, view: View, path_number: int, number: int) -> TextBlock:
+        """Of texts. In a thread. Raises Missing."""
+        version = view.segment.version
+        chunk = self._held.get((version, path_number)) or self._columns.cache.get((version, path_number))
+        if isinstance(chunk, Texts):
+            return chunk.block(number)
+        fenced = self.fenced(view, path_number)
+        begin, end = fenced.spans[number : number + 2].tolist()
+        piece = Block(path_number, number, begin, end - begin)
+        if (held := self._held.get((version, piece))) is not None:
+            return held
+        data = self._raw.pop((version, piece), None)
+        if data is None:
+            raise Missing(piece)
+        block = self._held[version, piece] = decode_block(data)
+        return block
+
+    async def _load(self, missing: Iterable[tuple[Segment, Piece]]) -> None:
+        chunks: dict[int, list[Segment]] = {}
+        blocks: dict[int, list[tuple[Segment, Block]]] = {}
+        for segment, piece in missing:
+            if isinstance(piece, Block):
+                blocks.setdefault(piece.path_number, []).append((segment, piece))
+            else:
+                chunks.setdefault(piece, []).append(segment)
         dataset_id = self.state.dataset_id
-        for path_number, segments in by_number.items():
+        for path_number, segments in chunks.items():
             numbers = [segment.number for segment in segments]
             if path_number == _OFFSETS:
                 found = await tables.load_offsets(self._conn, dataset_id, numbers)
@@ -154,6 +199,11 @@ class Reader:
                 found = await tables.load_chunks(self._conn, dataset_id, numbers, path_number)
             for segment in segments:
                 self._raw[segment.version, path_number] = found[segment.number]
+        for path_number, pieces in blocks.items():
+            spans = [(segment.number, piece.begin, piece.size_bytes) for segment, piece in pieces]
+            loaded = await tables.load_spans(self._conn, dataset_id, spans, path_number)
+            for segment, piece in pieces:
+                self._raw[segment.version, piece] = loaded[segment.number, piece.begin]
 
     async def each(self, segments: Iterable[Segment], work: Callable[[View], T], *, hold: bool = False) -> dict[int, T]:
         """What `work` says of each segment, by number; it runs in a thread, over what it needs and no more.
@@ -163,7 +213,9 @@ class Reader:
         done: dict[int, T] = {}
         left = await self._columns.run(lambda: self._work_off(segments, work, done), self._deadline)
         while left:
-            now, later = left[:_LOADED_AT_ONCE], left[_LOADED_AT_ONCE:]
+            # Whole chunks are large, blocks of them are not.
+            at_once = _LOADED_AT_ONCE if any(isinstance(piece, int) for _, piece in left) else len(left)
+            now, later = left[:at_once], left[at_once:]
             while now:
                 await self._load(now)
                 pieces = [segment for segment, _ in now]
@@ -177,15 +229,15 @@ class Reader:
 
     def _work_off(
         self, segments: Iterable[Segment], work: Callable[[View], T], done: dict[int, T]
-    ) -> list[tuple[Segment, int]]:
+    ) -> list[tuple[Segment, Piece]]:
         """Those that could not be done, and what is missing."""
-        missing: list[tuple[Segment, int]] = []
+        missing: list[tuple[Segment, Piece]] = []
         for segment in segments:
             self._deadline.check()
             try:
                 done[segment.number] = work(View(segment, self))
             except Missing as absent:
-                missing.append((segment, absent.path_number))
+                missing.append((segment, absent.piece))
         return missing
 
     # Filters.
@@ -573,11 +625,11 @@ class Reader:
         """
         number = self._covered(sort[0][0])
         assert number is not None
-        parts = await self.each(self.state.segments.values(), lambda view: self._fenced(view, number))
+        parts = await self.each(self.state.segments.values(), lambda view: self.fenced(view, number))
         versions = tuple(segment.version for segment in self.state.segments.values())
         key = ("fences", self.state.dataset_id, number)
         masks = {segment: truth.true for segment, truth in matches.truths.items()}
-        unordered = {segment: part.others[masks[segment][part.others]] for segment, part in parts.items()}
+        unordered = {segment: (rows := part.others())[masks[segment][rows]] for segment, part in parts.items()}
         skipped = max(0, first - others - sum(map(len, unordered.values())))
 
         def work() -> tuple[fences.Near, list[tuple[int, Array]]]:
@@ -594,7 +646,7 @@ class Reader:
             for segment, part in parts.items():
                 mask = masks[segment].copy()
                 mask[part.order] = False
-                mask[part.others] = False
+                mask[part.others()] = False
                 without.append(part_of(segment, mask))
             tail = max(0, skipped - near.total), until - near.total
             return near, ranked(without, [], *tail, descending_ids=sort[-1][1])
@@ -613,7 +665,8 @@ class Reader:
         ids = [offsets[number][places].astype(np.int64) + segments[number].first_id for number, places in rows]
         return np.concatenate(ids).tolist() if ids else []
 
-    def _fenced(self, view: View, path_number: int) -> fences.Fenced:
+    def fenced(self, view: View, path_number: int) -> fences.Fenced:
+        """Of texts or paths. In a thread. Raises Missing."""
         key = ("fenced", view.segment.version, path_number)
         kept = self._columns.cache.get(key)
         if kept is None:

@@ -9,7 +9,7 @@ Numbers of paths and versions of segments are never used again, in the whole dat
 path number, version), or of the values of a path number, is never wrong.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, cast
 
@@ -166,6 +166,23 @@ async def load_chunks(
         [dataset_id, path_number, list(segments)],
     )
     return dict(cast("list[tuple[int, bytes]]", await cursor.fetchall()))
+
+
+async def load_spans(
+    conn: AsyncConnection[Any], dataset_id: int, spans: Sequence[tuple[int, int, int]], path_number: int
+) -> dict[tuple[int, int], bytes]:
+    """Parts of chunks, (segment, begin, size_bytes), by segment and begin. Nothing else of the chunks is read."""
+    cursor = conn.cursor(binary=True)
+    await cursor.execute(
+        """
+        SELECT segment, begin, substring(data FROM begin + 1 FOR size_bytes)
+        FROM unnest(%s::bigint[], %s::integer[], %s::integer[]) AS span (segment, begin, size_bytes)
+        JOIN column_chunk AS chunk USING (segment)
+        WHERE chunk.dataset_id = %s AND chunk.path_number = %s
+        """,
+        [*map(list, zip(*spans, strict=True)), dataset_id, path_number],
+    )
+    return {(segment, begin): data for segment, begin, data in await cursor.fetchall()}
 
 
 async def load_values(
