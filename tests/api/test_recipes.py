@@ -361,6 +361,29 @@ async def test_deletes_of_what_is_in_use_are_refused_and_recorded_when_forced(wo
     assert {("recipe.deleted", recipe_id), ("ontology.deleted", ontology_id)} <= lines
 
 
+async def test_a_deletion_is_told_to_each_project_with_its_own_datasets_alone(world: World) -> None:
+    other = await world.new_project()
+    both = [world.project_id, other]
+    ontology_id = await new_ontology(world, "cat", project_ids=both)
+    recipe_id = await new_recipe(world, ontology_id, project_ids=both)
+    names: dict[str, str] = {}
+    for project_id in both:
+        dataset_id = await world.new_dataset(projects=[project_id])
+        names[project_id] = made(await world.owner.get(f"/datasets/{dataset_id}"))["name"]
+        body = {"metadata": {"system": {"recipes": [recipe_id]}}}
+        made(await world.owner.patch(f"/datasets/{dataset_id}?system=true", json=body))
+    made(await world.owner.delete(f"/recipes/{recipe_id}?force=true"))
+    made(await world.owner.delete(f"/ontologies/{ontology_id}"))
+    for action, target_id, datasets in (("recipe", recipe_id, names), ("ontology", ontology_id, {})):
+        lines = await world.execute(
+            "SELECT project_id, details -> 'datasets' FROM audit WHERE action = %s AND details ->> 'id' = %s",
+            f"{action}.deleted",
+            target_id,
+        )
+        told = {f"{project_id:024x}": listed for project_id, listed in lines}
+        assert told == {one: [datasets[one]] if datasets else None for one in both}
+
+
 async def test_a_recipe_switched_to_while_it_is_deleted_is_never_named_by_a_dataset(world: World) -> None:
     for _ in range(10):
         recipe_id, dataset_id = await new_recipe(world), await world.new_dataset()

@@ -284,11 +284,6 @@ async def delete_ontology(conn: AsyncConnection[Any], caller: Account, ontology_
         {"id": ontology.id},
     )
     await conn.execute("DELETE FROM ontology WHERE id = %s", [ontology.id])
-    await projects.record(
-        conn,
-        caller,
-        ontology.project_ids[0],
-        "ontology.deleted",
-        ontology.title or to_wire(ontology.id),
-        id=to_wire(ontology.id),
-    )
+    name = ontology.title or to_wire(ontology.id)
+    for project_id in ontology.project_ids:
+        await projects.record(conn, caller, project_id, "ontology.deleted", name, id=to_wire(ontology.id))

@@ -228,16 +228,16 @@ async def delete_recipe(conn: AsyncConnection[Any], caller: Account, recipe_id: 
     recipe = await get_recipe(conn, caller, recipe_id, RIGHT, lock=True)
     cursor = await conn.execute(
         """
-        SELECT name FROM dataset
+        SELECT name, project_id FROM dataset
         WHERE recipe_ids @> ARRAY[%s]::bigint[] AND deleted_at IS NULL
         ORDER BY id
         FOR NO KEY UPDATE
         """,
         [recipe.id],
     )
-    used_by = [name for (name,) in await cursor.fetchall()]
+    used_by = await cursor.fetchall()
     if used_by and not force:
-        named = ", ".join(map(repr, used_by[:3])) + (" …" if len(used_by) > 3 else "")
+        named = ", ".join(repr(name) for name, _ in used_by[:3]) + (" …" if len(used_by) > 3 else "")
         raise Conflict(
             f"The recipe {recipe.title!r} is in use by {len(used_by)} dataset{'s' if len(used_by) > 1 else ''}: "
             f"{named}. Switch them to another recipe first, or send ?force=true: then they are left without labels."
@@ -247,8 +247,12 @@ async def delete_recipe(conn: AsyncConnection[Any], caller: Account, recipe_id: 
         {"id": recipe.id},
     )
     await conn.execute("DELETE FROM recipe WHERE id = %s", [recipe.id])
-    told = {"id": to_wire(recipe.id), "datasets": used_by[:100]}
-    await projects.record(conn, caller, recipe.project_ids[0], "recipe.deleted", recipe.title, **told)
+    for project_id in recipe.project_ids:  # each in its own organisation's log, with its own datasets alone
+        told = {
+            "id": to_wire(recipe.id),
+            "datasets": [name for name, lies_in in used_by if lies_in == project_id][:100],
+        }
+        await projects.record(conn, caller, project_id, "recipe.deleted", recipe.title, **told)
 
 
 async def clone_recipe(conn: AsyncConnection[Any], caller: Account, recipe_id: int, *, shallow: bool) -> Recipe:
