@@ -122,8 +122,8 @@ def _measure(size: _Size) -> Iterator[Figure]:
             yield from _pages(size, client, db, {"rows_by_key_p50_ms": by_key_ms, "columns": built})
             yield _counts(size, client, db)
             yield _far_pages(size, client, db)
-            yield _touched(size, client, db)
             yield _list(size, client, ground, served, min(size.items, 1_000_000))
+            yield _touched(size, client, db)
 
 
 def wait_for_columns(ground: Ground, dataset_id: int, worker_pid: int) -> dict[str, Any]:
