@@ -5,7 +5,9 @@ import io
 import json
 import zipfile
 
+import pyarrow.parquet as pq
 import pytest
+from psycopg.types.json import Jsonb
 
 from headwater.catalog import annotations, commands, datasets, exports, items
 from headwater.errors import Unavailable
@@ -164,6 +166,33 @@ async def test_lines_come_in_files_that_the_manifest_lists(world, small, photos)
     assert [one["filename"] for one in await lines(world, command)] == PATHS
 
 
+async def tables(world: World, command, noun: str) -> list[dict]:
+    """The rows of its Parquet files."""
+    files = [file for file in command.spec["files"] if file["filename"].startswith(noun)]
+    read_all = [pq.read_table(io.BytesIO(await read(world, file["id"]))) for file in files]
+    return [row for table in read_all for row in table.to_pylist()]
+
+
+async def test_any_text_is_the_same_in_parquet(world, small, photos):
+    """Also what separates columns and rows on the way there, and nothing is not the empty text."""
+    texts = ["", None, "\1", "\2", '\1\2"\n,\r\n\\', "\1\1", "\n", "\\."]
+    async with world.connection() as conn:
+        for path, text in zip(PATHS, texts, strict=True):
+            await conn.execute(
+                "UPDATE item SET description = %s, user_metadata = %s WHERE dataset_id = %s AND path = %s",
+                [text, Jsonb({"text": text}), photos.id, path],
+            )
+    await annotate(world, photos, PATHS[0], *(text for text in texts if text))
+    command = await export(world, photos, format="parquet", columns=["metadata.user.text"])
+    rows = await tables(world, command, "items")
+    assert [row["path"] for row in rows] == PATHS
+    assert [row["description"] for row in rows] == texts
+    assert [row["metadata.user.text"] for row in rows] == texts
+    assert [json.loads(row["user_metadata"])["text"] for row in rows] == texts
+    said = await tables(world, command, "annotations")
+    assert [row["label"] for row in said] == [*(text for text in texts if text), "cat", "dog"]
+
+
 class _Dies(Exception):
     pass
 
@@ -210,6 +239,13 @@ async def test_a_worker_may_die_anywhere(world, small, photos, asked, monkeypatc
         assert len(await objects(world, photos)) == 1
     elif asked == {"format": "ndjson"}:
         assert [one["filename"] for one in await lines(world, command)] == PATHS
+    elif asked == {"format": "parquet"}:
+        assert [row["path"] for row in await tables(world, command, "items")] == PATHS
+        assert [row["label"] for row in await tables(world, command, "annotations")] == ["cat", "dog"]
+    else:
+        archive = zipfile.ZipFile(io.BytesIO(await output(world, command)))
+        assert archive.testzip() is None
+        assert archive.namelist() == [path[1:] + ".json" for path in PATHS]
 
 
 async def test_two_workers_at_once_make_one_export(world, small, photos):

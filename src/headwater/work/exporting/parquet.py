@@ -7,6 +7,7 @@ import asyncio
 import io
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,16 @@ import pyarrow.parquet as pq
 
 from headwater.catalog import datasets, drivers, exports
 from headwater.catalog.drivers import Driver
-from headwater.catalog.exports import ANNOTATION_COLUMNS, ITEM_COLUMNS, Copied, Export, ExtraColumn, Progress
+from headwater.catalog.exports import (
+    ANNOTATION_COLUMNS,
+    CSV_DELIMITER,
+    CSV_QUOTE,
+    ITEM_COLUMNS,
+    Copied,
+    Export,
+    ExtraColumn,
+    Progress,
+)
 from headwater.wire.exports import Asked
 from headwater.work.exporting.run import Run, Sink, Written
 from headwater.work.workplace import Workplace
@@ -189,9 +199,6 @@ class _Items:
                 most_bytes=_GROUP_BYTES,
             )
 
-    def cursor(self, read: pa.Table) -> Cursor:
-        return read["number"][-1].as_py(), 0
-
     def shaped(self, read: pa.Table) -> pa.Table:
         path = read["path"]
         folder = pc.replace_substring_regex(path, r"/[^/]*\z", "")
@@ -236,9 +243,6 @@ class _Annotations:
                 most_bytes=_GROUP_BYTES,
             )
 
-    def cursor(self, read: pa.Table) -> Cursor:
-        return read["item_number"][-1].as_py(), read["number"][-1].as_py()
-
     def shaped(self, read: pa.Table) -> pa.Table:
         found = {name: read[name] for name in ANNOTATION_COLUMNS}
         return _table(found | {"item_path": read["path"]}, self.schema)
@@ -249,6 +253,13 @@ def _table(found: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    rows: pa.Table
+    cursor: Cursor  # behind them
+    is_last: bool  # of the table
+
+
 async def _write(run: Run, sink: Sink, source: _Items | _Annotations) -> Written:
     """Up to a million rows. While Arrow writes one group of them, PostgreSQL writes the next."""
     cursor = (run.export.after_id, run.export.after_sub_id)
@@ -256,12 +267,11 @@ async def _write(run: Run, sink: Sink, source: _Items | _Annotations) -> Written
     arrived = _Arrived()
     with _writer(arrived, source.schema) as writer:
         async with aclosing(_groups(source, cursor)) as groups:
-            async for read, ends in groups:
-                is_last = ends
-                if len(read):
-                    cursor = source.cursor(read)
-                    rows += len(read)
-                    await asyncio.to_thread(_write_group, writer, source, read)
+            async for group in groups:
+                is_last, cursor = group.is_last, group.cursor
+                if len(group.rows):
+                    rows += len(group.rows)
+                    await asyncio.to_thread(_write_group, writer, source, group.rows)
                     await sink.write(arrived.taken())
     await sink.write(arrived.taken())
     phase = run.export.phase
@@ -317,21 +327,22 @@ class _Arrived(io.RawIOBase):
         return b"".join(chunks)
 
 
-async def _groups(source: "_Items | _Annotations", cursor: Cursor) -> AsyncGenerator[tuple[pa.Table, bool]]:
-    """The groups of one file, and whether the table ends with it; one is read ahead."""
+async def _groups(source: "_Items | _Annotations", cursor: Cursor) -> AsyncGenerator[_Group]:
+    """The groups of one file. While one is parsed and written, the next is read."""
     rows, has_more = 0, True
     task = asyncio.create_task(source.copy(cursor))
     try:
         while has_more:
             copied = await task
-            read = await asyncio.to_thread(_parsed, copied.csv, source)
-            rows += len(read)
-            is_last = copied.is_whole and len(read) < _GROUP_ROWS
+            rows += copied.rows
+            is_last = copied.is_whole and copied.rows < _GROUP_ROWS
             has_more = not is_last and rows < FILE_ROWS
+            cursor = copied.last or cursor
             if has_more:
-                task = asyncio.create_task(source.copy(source.cursor(read)))
+                task = asyncio.create_task(source.copy(cursor))
+            read = await asyncio.to_thread(_parsed, copied.csv, source)
             del copied
-            yield read, is_last
+            yield _Group(read, cursor, is_last)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -345,7 +356,7 @@ def _parsed(csv: bytes, source: "_Items | _Annotations") -> pa.Table:
     return pa_csv.read_csv(
         pa.BufferReader(csv),
         read_options=pa_csv.ReadOptions(column_names=names, block_size=len(csv)),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        parse_options=pa_csv.ParseOptions(delimiter=CSV_DELIMITER, quote_char=CSV_QUOTE, newlines_in_values=True),
         convert_options=pa_csv.ConvertOptions(
             column_types=types,
             null_values=[""],
