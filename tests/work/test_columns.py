@@ -49,8 +49,8 @@ async def test_an_index_is_begun_built_and_follows_its_items(world: World) -> No
     await columns.build_columns(world.place, dataset.id)
     state = await checked(world, dataset)
     assert state is not None
-    assert state.covers("metadata.user.n")
-    assert state.covers("filename")
+    assert not state.without("metadata.user.n")
+    assert not state.without("filename")
     assert (len(state.touched_items), state.touched_segments) == (0, ())
     assert sum(segment.rows for segment in state.segments.values()) == 30
     await execute(world, "UPDATE item SET hidden = TRUE WHERE dataset_id = %s AND id %% 3 = 0", dataset.id)
@@ -150,9 +150,9 @@ async def test_a_path_that_outgrows_its_codes_goes_on(world: World, monkeypatch:
     state = await checked(world, dataset)
     assert state is not None
     assert state.paths["metadata.user.n"].encoding == "numbers"
-    assert state.paths["metadata.user.t"].encoding == "hashes"
+    assert state.paths["metadata.user.t"].encoding == "texts"
     assert state.paths["metadata.user.even"].encoding == "codes"
-    assert state.covers("metadata.user.t")
+    assert not state.without("metadata.user.t")
 
 
 async def test_a_path_that_is_asked_for_is_built_everywhere(world: World) -> None:
@@ -160,14 +160,28 @@ async def test_a_path_that_is_asked_for_is_built_everywhere(world: World) -> Non
     await begun(world, dataset)
     await columns.build_columns(world.place, dataset.id)
     async with world.connection() as conn:
-        await covering.pin_path(conn, dataset.id, "metadata.user.later")
-    assert not (await checked(world, dataset)).covers("metadata.user.later")
-    await columns.build_columns(world.place, dataset.id)
-    assert (await checked(world, dataset)).covers("metadata.user.later")
-    async with world.connection() as conn:
         assert await covering.exclude_path(conn, dataset.id, "metadata.user.n")
     await columns.build_columns(world.place, dataset.id, at_once=True)
     assert "metadata.user.n" not in (await checked(world, dataset)).paths
+    async with world.connection() as conn:
+        await covering.pin_path(conn, dataset.id, "metadata.user.n")
+    assert (await checked(world, dataset)).without("metadata.user.n")
+    await columns.build_columns(world.place, dataset.id)
+    assert not (await checked(world, dataset)).without("metadata.user.n")
+
+
+async def test_what_no_item_has_needs_no_build(world: World) -> None:
+    dataset = await filled(world)
+    await begun(world, dataset)
+    await columns.build_columns(world.place, dataset.id)
+    async with world.connection() as conn:
+        await covering.pin_path(conn, dataset.id, "metadata.user.never")
+        assert not await upkeep.due_segments(conn, dataset.id, at_once=True)
+        state = await tables.load_state(conn, dataset.id)
+        assert set((await tables.load_absent(conn, dataset.id, state.segments, "metadata.user.never")).values()) == {
+            True
+        }
+        assert set((await tables.load_absent(conn, dataset.id, state.segments, "metadata.user.n")).values()) == {False}
 
 
 async def test_metadata_of_a_new_kind_is_covered_when_it_is_met(world: World) -> None:
@@ -176,7 +190,7 @@ async def test_metadata_of_a_new_kind_is_covered_when_it_is_met(world: World) ->
     await columns.build_columns(world.place, dataset.id)
     await execute(world, """UPDATE item SET user_metadata = '{"new": {"a": 1}}' WHERE dataset_id = %s""", dataset.id)
     await columns.build_columns(world.place, dataset.id, at_once=True)
-    assert (await checked(world, dataset)).covers("metadata.user.new.a")
+    assert not (await checked(world, dataset)).without("metadata.user.new.a")
 
 
 async def test_a_segment_without_items_goes(world: World) -> None:

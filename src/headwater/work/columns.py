@@ -79,7 +79,7 @@ async def build_columns(place: Workplace, dataset_id: int, *, at_once: bool = Fa
             if built is None:  # the index was dropped
                 return
             async with place.pool.connection() as conn:
-                await covering.cover_found(conn, dataset_id, built.found, sampled=built.sampled)
+                await covering.cover_found(conn, dataset_id, built.found)
         async with place.pool.connection() as conn:
             due = await upkeep.due_segments(conn, dataset_id, at_leisure=0)
     async with place.pool.connection() as conn:

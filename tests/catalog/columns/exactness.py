@@ -10,11 +10,13 @@ from psycopg.sql import SQL
 
 from headwater.catalog.columns import encoding, tables
 from headwater.catalog.columns.building import document_of
+from headwater.catalog.columns.conditions import values_at
 from headwater.catalog.columns.encoding import LONGEST_TEXT, Codes, Hashes, Integers, Numbers, Paths, Texts
 from headwater.catalog.columns.filling import LONGEST_VALUE_BYTES
 from headwater.catalog.columns.tables import COLUMNS, DOCUMENTS, TIMES, IndexState
 
 ABSENT, UNKNOWN = "<absent>", "<unknown>"
+SOUGHT = [f"metadata.user.{keys}" for keys in ("few", "new0", "new1", "deep.b", "deep.b.c", "hard.b", "never", "few.x")]
 
 
 async def check(conn: AsyncConnection, dataset_id: int) -> IndexState | None:
@@ -43,6 +45,12 @@ async def _check(conn: AsyncConnection, state: IndexState) -> None:
         ids = [segment.first_id + place for place in places]
         assert ids == sorted(set(ids))
         told |= set(ids) - touched
+        for name in SOUGHT:
+            absent = await tables.load_absent(conn, state.dataset_id, [segment.number], name)
+            if absent[segment.number]:
+                for item_id in set(ids) - touched:
+                    prefix, keys = document_of(name)
+                    assert not list(values_at(rows[item_id][prefix], keys)), (name, item_id)
         for path in state.paths.values():
             if path.number in segment.path_numbers:
                 kept = await _column(conn, state, segment.number, segment.rows, path)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
-from headwater.catalog.columns.documents import ABSENT, UNKNOWN, columns_of, find_paths, parse, tree_of
+from headwater.catalog.columns.documents import ABSENT, UNKNOWN, Meeting, columns_of, find_paths, parse, tree_of
 
 NUMBERS = st.one_of(
     st.integers(-(10**30), 10**30).map(str),
@@ -138,3 +138,40 @@ def test_paths_are_found_as_filters_name_them() -> None:
     }
     assert found["metadata.user.a"].values == {1, 1.5}
     assert found["metadata.user.a"].numbers == 2
+
+
+def _anywhere(value: Any, path: str) -> set[str]:
+    """Every path of keys in a value, through lists however deep."""
+    if isinstance(value, list):
+        return set().union(*(_anywhere(element, path) for element in value))
+    if not isinstance(value, dict):
+        return set()
+    return set().union(*({f"{path}.{key}"} | _anywhere(inner, f"{path}.{key}") for key, inner in value.items()))
+
+
+@given(
+    st.lists(st.lists(st.dictionaries(KEYS, VALUES, max_size=3), max_size=40), max_size=3),
+    st.sets(st.sampled_from(["m.a", "m.b", "m.a.a", "m.a.b", "m.c.c"])),
+)
+def test_all_paths_are_met_and_all_that_columns_can_have_are_found(pieces: list[list[Any]], covered: set[str]) -> None:
+    meeting = Meeting(covered)
+    for piece in pieces:
+        meeting.add("m", [*piece, ABSENT])
+    documents = [document for piece in pieces for document in piece]
+    assert meeting.paths == set().union(*(_anywhere(document, "m") for document in documents))
+    in_all = find_paths("m", documents, covered)
+    leading = {path for path in in_all if any(met.startswith(f"{path}.") for met in meeting.paths)}
+    assert set(in_all) - leading <= set(meeting.found) <= set(in_all)
+    assert not set(meeting.found) & covered
+
+
+def test_paths_that_are_too_many_or_too_deep_are_not_said_to_be_absent() -> None:
+    deep: Any = 1
+    for _ in range(30):
+        deep = {"a": deep}
+    for documents in ([{f"k{n}": n for n in range(3_000)}], [deep], [UNKNOWN], [{"k" * 1_000: 1}]):
+        meeting = Meeting([])
+        meeting.add("metadata.user", documents)
+        meeting.add("metadata.user", [{"b": 1}])
+        assert meeting.paths is None
+        assert "metadata.user.b" in meeting.found

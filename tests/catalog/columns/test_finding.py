@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
 from headwater.catalog import finding
-from headwater.catalog.columns import building, covering, encoding, fences, filling, ordering, reading, upkeep
+from headwater.catalog.columns import building, covering, encoding, fences, filling, ordering, reading, tables, upkeep
 from headwater.catalog.columns.cache import Columns
 from headwater.catalog.columns.conditions import frozen
 from headwater.catalog.finding import Asking
@@ -99,7 +99,7 @@ async def _build_segment(conn: AsyncConnection, dataset_id: int, segment: int) -
                     await building.change_encoding(conn, dataset_id, path, kind)
     assert built is not None
     async with conn.transaction():
-        await covering.cover_found(conn, dataset_id, built.found, sampled=built.sampled)
+        await covering.cover_found(conn, dataset_id, built.found)
 
 
 async def _touch(conn: AsyncConnection, dataset_id: int, touched: list[int], user: Document) -> None:
@@ -244,3 +244,78 @@ async def _whole(
         names = ["dir", "creator", "hidden", "metadata.system.mimetype", "metadata.system.size", "metadata.user.k"]
         await _counts_are_those_of_rows(conn, dataset_id, EVERYTHING, [*names, "metadata.user.n", "label"], columns)
         await _counts_are_those_of_rows(conn, dataset_id, parse_filter(asked[0][0]), names, columns)
+
+
+async def _new_dataset(conn: AsyncConnection, users: list[Document]) -> int:
+    """An item in each segment for each document of user metadata."""
+    cursor = await conn.execute(
+        "INSERT INTO dataset (project_id, name, creator_id) SELECT id, gen_random_uuid(), creator_id FROM project"
+        " ORDER BY id DESC LIMIT 1 RETURNING id"
+    )
+    (dataset_id,) = await cursor.fetchone() or (0,)
+    for number, user in enumerate(users, 1):
+        await conn.execute(
+            "INSERT INTO item (dataset_id, id, folder_id, size_bytes, path, etag, user_metadata)"
+            " VALUES (%s, %s, 0, 1, %s, '', %s)",
+            [dataset_id, number << 16, f"/{number}", json.dumps(user)],
+        )
+    return dataset_id
+
+
+async def test_what_few_items_have_or_none_is_told_by_columns(url: str) -> None:
+    async with await AsyncConnection.connect(url, autocommit=True) as conn:
+        usual = {"n": 1, "o": {"x": 1}, "list": [{"deep": 1}]}
+        dataset_id = await _new_dataset(conn, [usual, usual, usual | {"rare": "yes"}, usual])
+        await _build(conn, dataset_id)
+        await conn.execute(
+            "UPDATE item SET user_metadata = %s WHERE dataset_id = %s AND path = '/2'",
+            [json.dumps({"late": 5, "rare": "no"}), dataset_id],
+        )
+        for condition in (
+            {"metadata.user.rare": {"$exists": True}},
+            {"metadata.user.rare": "yes"},
+            {"metadata.user.rare": {"$ne": "yes"}},
+            {"metadata.user.late": {"$gt": 4}},
+            {"metadata.user.never": {"$exists": False}},
+            {"metadata.user.never": None},
+            {"$or": [{"metadata.user.neverAtAll.x": 1}, {"metadata.user.rare": {"$in": ["no", "yes"]}}]},
+        ):
+            columns = Columns(most_bytes=2**24)
+            for sort in ((("metadata.user.rare", True),), (("metadata.user.never", False), ("id", True))):
+                asked = [({"$and": [condition]}, sort, 3, 0)] * 2
+                before = plans["columns"]
+                await _answers_are_those_of_rows(conn, dataset_id, asked, columns)
+                assert plans["columns"] == before + 2, condition
+        names = ["metadata.user.rare", "metadata.user.never", "metadata.user.late"]
+        await _counts_are_those_of_rows(conn, dataset_id, EVERYTHING, names, Columns(most_bytes=2**24))
+        # What leads through lists, or to objects, is there although no column has it.
+        through = [({"metadata.user.list.deep": 1}, (), 3, 0), ({"metadata.user.o": {"$exists": True}}, (), 3, 0)]
+        await _answers_are_those_of_rows(conn, dataset_id, through, Columns(most_bytes=2**24))
+
+
+async def test_a_path_that_is_covered_later_is_built_where_it_is_and_nowhere_else(url: str) -> None:
+    async with await AsyncConnection.connect(url, autocommit=True) as conn:
+        dataset_id = await _new_dataset(conn, [{"n": 1}] * 3)
+        await _build(conn, dataset_id)
+        await conn.execute(
+            "UPDATE item SET user_metadata = %s WHERE dataset_id = %s AND path = '/2'",
+            [json.dumps({"n": 1, "late": 5}), dataset_id],
+        )
+        async with conn.transaction():
+            versions = {one.number: one.version for one in (await _state(conn, dataset_id)).segments.values()}
+        for number_built in (1, 1, 0):  # it is found, then built; the others know that they do not have it
+            async with conn.transaction():
+                due = await upkeep.due_segments(conn, dataset_id, at_once=True)
+            assert due == [2] * number_built
+            for segment in due:
+                await _build_segment(conn, dataset_id, segment)
+        async with conn.transaction():
+            state = await _state(conn, dataset_id)
+        assert [number for number, one in state.segments.items() if one.version != versions[number]] == [2]
+        assert [one.number for one in state.without("metadata.user.late")] == [1, 3]
+
+
+async def _state(conn: AsyncConnection, dataset_id: int) -> tables.IndexState:
+    state = await tables.load_state(conn, dataset_id)
+    assert state is not None
+    return state

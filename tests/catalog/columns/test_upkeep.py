@@ -127,7 +127,7 @@ class World:
         else:
             if built is not None:
                 async with conn.transaction():
-                    await covering.cover_found(conn, self.dataset_id, built.found, sampled=built.sampled)
+                    await covering.cover_found(conn, self.dataset_id, built.found)
 
     async def manage(self, conn: AsyncConnection) -> None:
         async with conn.transaction():

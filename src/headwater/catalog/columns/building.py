@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from psycopg import AsyncConnection, sql
 
 from headwater.catalog.columns import encoding, tables
-from headwater.catalog.columns.documents import ABSENT, PathTree, Seen, columns_of, find_paths, parse, tree_of
+from headwater.catalog.columns.documents import ABSENT, Meeting, PathTree, Seen, columns_of, parse, tree_of
 from headwater.catalog.columns.encoding import SEGMENT_BITS, Chunk, Codes, Encoding
 from headwater.catalog.columns.filling import Dictionary, Filler, filler_of, present_in, transcode
 from headwater.catalog.columns.tables import COLUMNS, DOCUMENTS, TIMES, CoveredPath
 
 _PIECE_ROWS = 8_192
 _PIECE_BYTES = 4 * 1024**2  # of documents as PostgreSQL stores them, which is compressed
-_SAMPLE_EVERY = 16  # one row of so many is searched for new paths
 _NO_INTEGER = -9_223_372_036_854_775_808  # stands for NULL
 _POSTGRES_EPOCH_US = 946_684_800_000_000  # 2000-01-01
 
@@ -39,8 +38,7 @@ class Outgrown(Exception):
 @dataclass(frozen=True, slots=True)
 class Built:
     rows: int
-    sampled: int  # how many rows were searched for paths …
-    found: Mapping[str, Seen]  # … and what was found, covered or not
+    found: Mapping[str, Seen]  # paths of documents that are not covered
 
 
 @dataclass(slots=True)
@@ -50,13 +48,12 @@ class _Making:
     paths: Sequence[CoveredPath]
     hash_key: bytes
     dictionaries: Dictionaries
+    meeting: Meeting
     fillers: dict[int, Filler] = field(default_factory=dict[int, Filler])
     trees: dict[str, PathTree] = field(default_factory=dict[str, PathTree])
     integers: dict[int, list[NDArray[np.int64]]] = field(default_factory=dict[int, list[NDArray[np.int64]]])
     texts: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     ids: list[NDArray[np.int64]] = field(default_factory=list[NDArray[np.int64]])
-    found: dict[str, Seen] = field(default_factory=dict[str, Seen])
-    sampled: int = 0
 
     def __post_init__(self) -> None:
         below: dict[str, dict[tuple[str, ...], int]] = {prefix: {} for prefix in DOCUMENTS}
@@ -90,11 +87,9 @@ class _Making:
                 self.fillers[number].add([ABSENT if value is None else value for value in column])
         for prefix, texts in documents.items():
             parsed = parse(texts)
-            for path, seen in find_paths(prefix, parsed[::_SAMPLE_EVERY]).items():
-                self.found.setdefault(path, Seen()).add(seen)
+            self.meeting.add(prefix, parsed)
             for number, column in columns_of(parsed, self.trees[prefix]):
                 self.fillers[number].add(column)
-        self.sampled += len(ids[::_SAMPLE_EVERY])
 
     def outgrown(self) -> list[tuple[CoveredPath, Encoding]]:
         full = [(path, self.dictionaries.get(path.number)) for path in self.paths]
@@ -112,8 +107,13 @@ class _Making:
         return made
 
     def encoded(self) -> dict[int, tuple[bytes, int]]:
-        """The bytes and how many rows have a value, by number of path."""
-        return {number: (encoding.encode(chunk), present_in(chunk)) for number, chunk in self.chunks().items()}
+        """The bytes and how many rows have a value, by number of path; nothing for what no document has."""
+        met = self.meeting.paths
+        absent = {
+            path.number for path in self.paths if met is not None and path.path not in COLUMNS and path.path not in met
+        }
+        chunks = {number: chunk for number, chunk in self.chunks().items() if number not in absent}
+        return {number: (encoding.encode(chunk), present_in(chunk)) for number, chunk in chunks.items()}
 
     def offsets(self) -> NDArray[np.uint16]:
         ids = np.concatenate(self.ids)
@@ -153,14 +153,15 @@ async def build_segment(
     for path in paths:
         if path.encoding == "codes" and path.number not in dictionaries:
             dictionaries[path.number] = Dictionary(await tables.load_values(conn, dataset_id, path.number))
-    making = _Making(paths, row[0], dictionaries)
+    known = await tables.load_known_paths(conn, dataset_id)
+    making = _Making(paths, row[0], dictionaries, Meeting(known))
     for first_id, last_id in await _pieces(conn, dataset_id, segment):
         piece = await _read_piece(conn, dataset_id, first_id, last_id, making.columns())
         await asyncio.to_thread(making.add, *piece)
     if outgrown := making.outgrown():
         raise Outgrown(outgrown)
     await _save(conn, dataset_id, segment, making)
-    return Built(sum(map(len, making.ids)), making.sampled, making.found)
+    return Built(sum(map(len, making.ids)), making.meeting.found)
 
 
 async def _pieces(conn: AsyncConnection[Any], dataset_id: int, segment: int) -> list[tuple[int, int]]:
@@ -269,11 +270,11 @@ async def _save(conn: AsyncConnection[Any], dataset_id: int, segment: int, makin
     )
     await conn.execute(
         """
-        INSERT INTO column_segment (dataset_id, segment, rows, offsets, path_numbers)
-        VALUES (%(dataset_id)s, %(segment)s, %(rows)s, %(offsets)b, %(path_numbers)s)
+        INSERT INTO column_segment (dataset_id, segment, rows, offsets, path_numbers, met_paths)
+        VALUES (%(dataset_id)s, %(segment)s, %(rows)s, %(offsets)b, %(path_numbers)s, %(met_paths)s)
         ON CONFLICT (dataset_id, segment) DO UPDATE
         SET version = excluded.version, rows = excluded.rows, offsets = excluded.offsets,
-            path_numbers = excluded.path_numbers
+            path_numbers = excluded.path_numbers, met_paths = excluded.met_paths
         """,
         {
             "dataset_id": dataset_id,
@@ -281,6 +282,7 @@ async def _save(conn: AsyncConnection[Any], dataset_id: int, segment: int, makin
             "rows": len(offsets),
             "offsets": encoding.encode_offsets(offsets),
             "path_numbers": list(chunks),
+            "met_paths": None if making.meeting.paths is None else sorted(making.meeting.paths),
         },
     )
 

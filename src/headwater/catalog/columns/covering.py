@@ -17,10 +17,9 @@ from headwater.catalog.columns.tables import COLUMNS, DOCUMENTS
 from headwater.catalog.fields import ITEM_FIELDS, check_text
 from headwater.errors import BadRequest
 
-MOST_FOUND = 100  # paths that are covered because they occur
+MOST_FOUND = 300  # paths that are covered because they occur
 MOST_PINNED = 100
 _LONGEST_PATH = 1_000
-_RAREST = 0.001  # of the rows that were looked at have it
 _SAMPLE_SEGMENTS, _SAMPLE_ROWS = 20, 500
 _LARGEST_SAMPLED_BYTES = 65_536  # of a document, as PostgreSQL stores it
 _MOST_ALIKE = 0.5  # with more different values in a sample, codes will have no room for all
@@ -181,10 +180,8 @@ async def cover_columns(conn: AsyncConnection[Any], dataset_id: int) -> None:
     )
 
 
-async def cover_found(
-    conn: AsyncConnection[Any], dataset_id: int, found: Mapping[str, Seen], *, sampled: int
-) -> list[str]:
-    """Of the paths that `sampled` rows have, cover the most frequent ones, as far as there is room. Returns them."""
+async def cover_found(conn: AsyncConnection[Any], dataset_id: int, found: Mapping[str, Seen]) -> list[str]:
+    """Cover these paths of documents, the most frequent ones first, as far as there is room. Returns them."""
     if not found or not await _lock(conn, dataset_id):
         return []
     cursor = await conn.execute(
@@ -195,15 +192,12 @@ async def cover_found(
     (unsearchable,) = await cursor.fetchone() or ([],)
     below = tuple(f"{path}." for path in unsearchable)
     room = MOST_FOUND - sum(path not in COLUMNS and not is_chosen for path, is_chosen in known.items())
-    frequent = [
+    new = [
         (path, seen)
         for path, seen in found.items()
-        if path not in known
-        and path not in ITEM_FIELDS.named
-        and seen.count > sampled * _RAREST
-        and not f"{path}.".startswith(below)
+        if path not in known and path not in ITEM_FIELDS.named and not f"{path}.".startswith(below)
     ]
-    chosen = sorted(frequent, key=lambda one: (-one[1].count, one[0]))[: max(0, room)]
+    chosen = sorted(new, key=lambda one: (-one[1].count, one[0]))[: max(0, room)]
     cursor = await conn.execute(
         "SELECT coalesce(sum(items), 0) FROM dataset_counter WHERE dataset_id = %s", [dataset_id]
     )
@@ -236,15 +230,12 @@ async def seek_paths_once(conn: AsyncConnection[Any], dataset_id: int) -> bool:
     segments = await tables.segments_of_items(conn, dataset_id)
     step = max(1, len(segments) // _SAMPLE_SEGMENTS)
     found: dict[str, Seen] = {}
-    sampled = 0
-    texts: list[str | None] = []
     for segment in segments[::step][:_SAMPLE_SEGMENTS]:
         for prefix, document in DOCUMENTS.items():
             texts = await _sample(conn, dataset_id, segment << SEGMENT_BITS, document)
             for path, seen in (await asyncio.to_thread(find_paths, prefix, parse(texts))).items():
                 found.setdefault(path, Seen()).add(seen)
-        sampled += len(texts)
-    await cover_found(conn, dataset_id, found, sampled=sampled)
+    await cover_found(conn, dataset_id, found)
     return True
 
 

@@ -5,7 +5,7 @@ PostgreSQL's numbers have any number of digits, Python's floats 17. What a float
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -35,6 +35,8 @@ Column = list[Any]  # JSON values and Marks
 _LONG_NUMBER = re.compile(rb"[0-9.]{16,}")  # or such a text; of 15 digits every decimal is a float of its own
 _LONGEST_PATH = 1_000
 _DEEPEST = 20
+_MOST_MET = 2_000
+_SAMPLE_EVERY = 16  # where nothing new is, one row of so many is searched for paths that lead to objects elsewhere
 _EMPTY: dict[str, Any] = {}
 
 
@@ -154,22 +156,29 @@ class Seen:
         self.values |= more.values
 
 
-def find_paths(prefix: str, documents: Iterable[Any]) -> dict[str, Seen]:
-    """The paths at which there are scalars or lists, as filters name them, and what was found there."""
+def find_paths(prefix: str, documents: Iterable[Any], besides: Container[str] = ()) -> dict[str, Seen]:
+    """The paths at which there are scalars or lists, as filters name them, and what was found there.
+
+    `besides`: those that are not told.
+    """
     found: dict[str, Seen] = {}
     for document in documents:
         if type(document) is dict:
-            _find_below(document, prefix, 1, found)
+            _find_below(document, prefix, 1, found, besides)
     return found
 
 
-def _find_below(document: Mapping[str, Any], above: str, depth: int, found: dict[str, Seen]) -> None:
+def _find_below(
+    document: Mapping[str, Any], above: str, depth: int, found: dict[str, Seen], besides: Container[str]
+) -> None:
     for key, value in document.items():
         path = f"{above}.{key}"
         if "." in key or depth > _DEEPEST or len(path) > _LONGEST_PATH:
             continue  # no filter can name it, or should
         if type(value) is dict:
-            _find_below(value, path, depth + 1, found)
+            _find_below(value, path, depth + 1, found, besides)
+        elif path in besides:
+            continue
         elif type(value) is not list or not any(type(element) is dict for element in value):
             seen = found.setdefault(path, Seen())
             seen.count += 1
@@ -177,3 +186,61 @@ def _find_below(document: Mapping[str, Any], above: str, depth: int, found: dict
                 seen.values.add(value)
                 seen.numbers += type(value) is not str
                 seen.texts += type(value) is str and len(value) <= LONGEST_TEXT
+
+
+class TooMany(Exception):
+    """There are more paths, or deeper ones, than are kept in mind."""
+
+
+class Meeting:
+    """All paths that documents have, whatever lies there: what is not among `paths`, no filter finds."""
+
+    def __init__(self, covered: Iterable[str]) -> None:
+        self.paths: set[str] | None = set()  # None: they could not be told
+        self.found: dict[str, Seen] = {}  # as `find_paths` has it, of what is not covered
+        self._ends: set[str] = set()  # those behind which nothing comes, and to which no list leads
+        self._covered = frozenset(covered)
+
+    def add(self, prefix: str, documents: Column) -> None:
+        """The documents of a piece, of which `prefix` is what filters call them."""
+        try:
+            self._meet(prefix, [one for one in documents if type(one) is dict], 1, in_list=False)
+        except TooMany:
+            self.paths = None
+        if UNKNOWN in documents:
+            self.paths = None
+        is_new = self.paths is None or not self._ends <= self._covered
+        searched = documents if is_new else documents[::_SAMPLE_EVERY]
+        for path, seen in find_paths(prefix, searched, self._covered).items():
+            self.found.setdefault(path, Seen()).add(seen)
+
+    def _meet(self, above: str, objects: list[dict[str, Any]], depth: int, *, in_list: bool) -> None:
+        if self.paths is None:
+            return
+        keys: set[str] = set().union(*objects)
+        self.paths.update(f"{above}.{key}" for key in keys)
+        longest = max(map(len, keys), default=0) + len(above)
+        if len(self.paths) > _MOST_MET or depth > _DEEPEST or longest >= _LONGEST_PATH:
+            raise TooMany
+        below: dict[str, list[dict[str, Any]]] = {}
+        direct: set[str] = set()  # keys that lead to objects, and not only through lists
+        for one in objects:
+            for key, value in one.items():
+                if type(value) is dict:
+                    below.setdefault(key, []).append(value)
+                    direct.add(key)
+                elif type(value) is list:
+                    below.setdefault(key, []).extend(_objects_in(value))
+        for key, inner in below.items():
+            if any(inner):
+                self._meet(f"{above}.{key}", inner, depth + 1, in_list=in_list or key not in direct)
+        if not in_list:
+            self._ends.update(f"{above}.{key}" for key in keys if not any(below.get(key, ())) and "." not in key)
+
+
+def _objects_in(values: list[Any]) -> Iterator[dict[str, Any]]:
+    for value in values:
+        if type(value) is dict:
+            yield value
+        elif type(value) is list:
+            yield from _objects_in(value)

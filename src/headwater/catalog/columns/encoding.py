@@ -211,6 +211,22 @@ def _blocks_of(texts: pa.StringArray) -> list[bytes]:
     return blocks
 
 
+def absent(encoding: Encoding, rows: int) -> Chunk:
+    """No row has a value."""
+    nothing = np.zeros(rows, np.bool_)
+    match encoding:
+        case "codes":
+            return Codes(np.zeros(rows, np.uint8))
+        case "numbers":
+            return Numbers(np.full(rows, np.nan), nothing, {}, np.zeros(0, np.uint16))
+        case "texts":
+            return texts_of([None] * rows, {}, [])
+        case "hashes":
+            return Hashes(np.zeros(rows, np.uint64))
+        case "integers" | "paths":
+            raise AssertionError(f"{encoding} is for columns, which every segment has")
+
+
 def _strings(ends: bytes, letters: bytes, rows: int) -> pa.StringArray:
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(letters)]
     return cast("pa.StringArray", pa.Array.from_buffers(pa.string(), rows, buffers))

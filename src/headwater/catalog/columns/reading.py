@@ -24,6 +24,7 @@ from headwater.catalog.columns.encoding import (
     Paths,
     TextBlock,
     Texts,
+    absent,
     decode,
     decode_block,
     decode_offsets,
@@ -62,7 +63,7 @@ from headwater.catalog.wildcards import ANY, BELOW, SEGMENT, is_pattern, path_pa
 from headwater.errors import BadRequest
 
 T = TypeVar("T")
-_OFFSETS = 0  # among numbers of paths, which begin at 1
+_OFFSETS, _NOWHERE = 0, -1  # among numbers of paths, which begin at 1
 _LOADED_AT_ONCE = 32  # segments
 _SINGLES = 6  # numbers that are asked for one by one
 
@@ -136,6 +137,7 @@ class Reader:
         self._columns = columns
         self._deadline = deadline
         self._encodings: dict[int, Encoding] = {path.number: path.encoding for path in state.paths.values()}
+        self._encodings[_NOWHERE] = "codes"
         self._raw: dict[tuple[int, Piece], bytes] = {}  # loaded, not read yet; by version
         self._held: dict[tuple[int, Piece], Any] = {}  # what this query uses now, be it in the cache or not
 
@@ -147,7 +149,9 @@ class Reader:
         if (held := self._held.get(key)) is not None:
             return held
         found = self._columns.cache.get(key)
-        if found is None:
+        if found is None and path_number != _OFFSETS and path_number not in segment.path_numbers:
+            found = self._absent(self._encodings[path_number], segment.rows)  # `_covered` has made sure of it
+        elif found is None:
             data = self._raw.pop(key, None)
             if data is None:
                 raise Missing(path_number)
@@ -160,6 +164,14 @@ class Reader:
             if size_bytes <= self._columns.most_bytes // 2:
                 self._columns.cache.put(key, found, found.nbytes + 300)
         self._held[key] = found
+        return found
+
+    def _absent(self, encoding: Encoding, rows: int) -> Chunk:
+        key = ("absent", encoding, rows)
+        found: Chunk | None = self._columns.cache.get(key)
+        if found is None:
+            found = absent(encoding, rows)
+            self._columns.cache.put(key, found, found.nbytes)
         return found
 
     def is_text(self, path_number: int) -> bool:
@@ -236,8 +248,8 @@ class Reader:
             self._deadline.check()
             try:
                 done[segment.number] = work(View(segment, self))
-            except Missing as absent:
-                missing.append((segment, absent.piece))
+            except Missing as gap:
+                missing.append((segment, gap.piece))
         return missing
 
     # Filters.
@@ -312,8 +324,8 @@ class Reader:
         if condition.field in ("filename", "name"):
             return await self._path(condition, field)
         if condition.field == "annotated":
-            return self._annotated(condition)
-        covered = self._covered(condition.field)
+            return await self._annotated(condition)
+        covered = await self._covered(condition.field)
         if covered is None:
             return Always(None)
         if condition.field == "dir":
@@ -324,17 +336,34 @@ class Reader:
             return _of_integers(condition, field, covered)
         return await self._json(condition)
 
-    def _covered(self, name: str) -> int | None:
-        """The number of its path. None, and noted: no column has it, or none that means the same."""
-        is_own_column = name in COLUMNS
-        is_document = name not in ITEM_FIELDS.named and any(name.startswith(prefix + ".") for prefix in DOCUMENTS)
-        if (is_own_column or is_document) and self.state.covers(name):
-            return self.state.paths[name].number
+    async def _covered(self, name: str) -> int | None:
+        """The number of its path. None, and noted: no column has it, or none that means the same.
+
+        A path that no item in columns has anything at is `_NOWHERE`, be it covered or not.
+        """
+        is_document = name not in COLUMNS and any(name.startswith(prefix + ".") for prefix in DOCUMENTS)
+        if name in COLUMNS or (is_document and name not in ITEM_FIELDS.named):
+            path = self.state.paths.get(name)
+            without = self.state.without(name)
+            if (path is not None and not without) or (is_document and await self._is_absent(without, name)):
+                return _NOWHERE if path is None else path.number
         self.uncovered[name] = None
         return None
 
+    async def _is_absent(self, segments: Sequence[Segment], name: str) -> bool:
+        """Whether none of the items in these segments has anything at a path in metadata."""
+        keys = {segment.number: ("absent", segment.version, name) for segment in segments}
+        known = {number: self._columns.cache.get(key) for number, key in keys.items()}
+        unknown = [number for number, is_absent in known.items() if is_absent is None]
+        if unknown:
+            loaded = await tables.load_absent(self._conn, self.state.dataset_id, unknown, name)
+            for number, is_absent in loaded.items():
+                self._columns.cache.put(keys[number], is_absent, 300 + 2 * len(name))
+            known |= loaded
+        return all(known.values())
+
     async def _json(self, part: Condition | ElementMatch) -> Node:
-        number = self._covered(part.field)
+        number = await self._covered(part.field)
         if number is None:
             return Always(None)
         values = await self.values(number)
@@ -353,8 +382,8 @@ class Reader:
             self._columns.cache.put(("values", path_number), known, 150 * len(known))
         return Values(known)
 
-    def _annotated(self, condition: Condition) -> Node:
-        number = self._covered("annotationsCount")
+    async def _annotated(self, condition: Condition) -> Node:
+        number = await self._covered("annotationsCount")
         if number is None:
             return Always(None)
         if condition.operator == "exists":
@@ -387,7 +416,7 @@ class Reader:
     # Paths and names.
 
     async def _path(self, condition: Condition, field: Field) -> Node:
-        number = self._covered("filename")
+        number = await self._covered("filename")
         if number is None:
             self.uncovered[condition.field] = None
             return Always(None)
@@ -432,7 +461,7 @@ class Reader:
 
     async def _below(self, folder: str) -> Node:
         """Items of the folder, and of all below."""
-        number = self._covered("dir")
+        number = await self._covered("dir")
         if number is None:
             return Always(None)
         # Compared as ranges: the name of a folder may hold a star.
@@ -456,12 +485,12 @@ class Reader:
         for name, descending in sort:
             if name == "annotated":
                 name = "annotationsCount"  # noqa: PLW2901 - refined below
-                number = self._covered(name)
+                number = await self._covered(name)
                 if number is None:
                     return None
                 found.append((_flag_key(number, descending=descending), number))
                 continue
-            number = self._covered(name)
+            number = await self._covered(name)
             if number is None:
                 return None
             encoding = self._encodings[number]
@@ -565,7 +594,7 @@ class Reader:
 
     async def tally(self, matches: Matches, name: str) -> "Tally | None":
         """How many rows have each value of a field. None: no column tells."""
-        number = self._covered(name)
+        number = await self._covered(name)
         if number is None:
             return None
         encoding = self._encodings[number]
@@ -607,7 +636,7 @@ class Reader:
 
     async def orders_by_text(self, sort: Sequence[tuple[str, bool]]) -> bool:
         """Whether `near` finds pages of this order."""
-        number = self._covered(sort[0][0])
+        number = await self._covered(sort[0][0])
         if (
             number is None
             or self._encodings[number] not in ("paths", "texts")
@@ -623,7 +652,7 @@ class Reader:
 
         `others`: how many rows more there are to be put between these.
         """
-        number = self._covered(sort[0][0])
+        number = await self._covered(sort[0][0])
         assert number is not None
         parts = await self.each(self.state.segments.values(), lambda view: self.fenced(view, number))
         versions = tuple(segment.version for segment in self.state.segments.values())

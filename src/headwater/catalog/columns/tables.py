@@ -69,7 +69,7 @@ class Segment:
     number: int
     version: int
     rows: int
-    path_numbers: frozenset[int]  # a path that is not among them is not covered here (yet)
+    path_numbers: frozenset[int]  # those that have a chunk; of others see `load_absent`
 
     @property
     def first_id(self) -> int:
@@ -85,10 +85,12 @@ class IndexState:
     touched_items: NDArray[np.int64]  # ids, rising; none of a segment that is touched as a whole
     touched_segments: tuple[int, ...]  # numbers, rising; all their items are to be asked in SQL
 
-    def covers(self, path: str) -> bool:
-        """In every segment there is."""
+    def without(self, path: str) -> list[Segment]:
+        """Those that have no chunk of it."""
         covered = self.paths.get(path)
-        return covered is not None and all(covered.number in one.path_numbers for one in self.segments.values())
+        if covered is None:
+            return list(self.segments.values())
+        return [one for one in self.segments.values() if covered.number not in one.path_numbers]
 
 
 async def begin_reading(conn: AsyncConnection[Any]) -> None:
@@ -131,6 +133,27 @@ async def load_paths(conn: AsyncConnection[Any], dataset_id: int) -> list[Covere
         [dataset_id],
     )
     return await cursor.fetchall()
+
+
+async def load_known_paths(conn: AsyncConnection[Any], dataset_id: int) -> list[str]:
+    """What is covered, and what somebody does not want to be."""
+    cursor = await conn.execute("SELECT path FROM column_path WHERE dataset_id = %s", [dataset_id])
+    return [path for (path,) in await cursor.fetchall()]
+
+
+async def load_absent(
+    conn: AsyncConnection[Any], dataset_id: int, segments: Collection[int], path: str
+) -> dict[int, bool]:
+    """By segment, whether none of the documents that it was built of has anything at a path in metadata."""
+    cursor = await conn.execute(
+        """
+        SELECT segment, met_paths IS NOT NULL AND %s <> ALL(met_paths)
+        FROM column_segment
+        WHERE dataset_id = %s AND segment = ANY(%s)
+        """,
+        [path, dataset_id, list(segments)],
+    )
+    return dict(cast("list[tuple[int, bool]]", await cursor.fetchall()))
 
 
 async def _load_touched(conn: AsyncConnection[Any], dataset_id: int) -> tuple[NDArray[np.int64], set[int]]:

@@ -11,6 +11,7 @@ from psycopg.sql import SQL, Identifier
 
 from headwater.catalog.columns import tables
 from headwater.catalog.columns.covering import cover_columns, drop_unused_paths
+from headwater.catalog.columns.tables import COLUMNS
 
 # A segment that hurts queries is built soon: it is touched as a whole, or so many of its items are.
 _MANY_TOUCHED = 1_000
@@ -185,9 +186,12 @@ async def due_segments(
             GROUP BY segment
         ), incomplete AS (
             SELECT segment
-            FROM column_segment
-            WHERE dataset_id = %(dataset_id)s AND NOT path_numbers @> ARRAY(
-                SELECT number FROM column_path WHERE dataset_id = %(dataset_id)s AND NOT is_excluded
+            FROM column_segment AS built
+            WHERE dataset_id = %(dataset_id)s AND EXISTS (
+                SELECT FROM column_path AS path
+                WHERE path.dataset_id = %(dataset_id)s AND NOT path.is_excluded
+                    AND path.number <> ALL(built.path_numbers)
+                    AND (built.met_paths IS NULL OR path.path = ANY(built.met_paths) OR path.path = ANY(%(columns)s))
             )
         ), judged AS (
             SELECT segment, is_whole, items, oldest_s >= %(leisure_s)s AS is_old,
@@ -208,6 +212,7 @@ async def due_segments(
             "stream_s": _LONGEST_STREAM_S,
             "leisure_s": _LEISURE_S,
             "at_once": at_once,
+            "columns": list(COLUMNS),
         },
     )
     rows = await cursor.fetchall()
