@@ -5,15 +5,15 @@ the item's row is locked before its annotations, the counters come last. No even
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 import orjson
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.rows import class_row
+from psycopg.rows import RowMaker
 from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
@@ -24,8 +24,7 @@ from headwater.catalog.fields import ANNOTATION_FIELDS
 from headwater.errors import NotFound
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):  # and no dataclass: requests and pages have a thousand
     """What clients say; JSON values are as they sent them."""
 
     type: str
@@ -40,8 +39,17 @@ class Content:
     extra: dict[str, Any] | None  # what else was sent and is given back
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation(Content):
+class Annotation(NamedTuple):
+    type: str  # up to `extra` as in Content
+    label: str
+    source: str | None
+    hash: str | None
+    description: str | None
+    coordinates: Any
+    attributes: Any
+    system_metadata: dict[str, Any]
+    user_metadata: Any
+    extra: dict[str, Any] | None
     id: int
     dataset_id: int
     item_id: int
@@ -50,32 +58,39 @@ class Annotation(Content):
     updated_at: datetime
     updated_by: str
 
+    @property
+    def content(self) -> Content:
+        return Content._make(self[: len(Content._fields)])
 
-_CONTENT = tuple(field.name for field in fields(Content))
 
-# The emails of accounts, which are never removed; looked up a row, so that a page reads as few as it has.
+# In the order of the fields. The emails are of accounts, which are never removed; looked up a row, so that a page reads
+# as few as it has.
 _SELECT: LiteralString = """
 SELECT
-    annotation.id, annotation.dataset_id, annotation.item_id, annotation.type, annotation.label, annotation.source,
-    annotation.hash, annotation.description, annotation.coordinates, annotation.attributes,
-    annotation.system_metadata, annotation.user_metadata, annotation.extra, creator.email AS creator,
-    annotation.created_at, annotation.updated_at, updater.email AS updated_by
+    annotation.type, annotation.label, annotation.source, annotation.hash, annotation.description,
+    annotation.coordinates, annotation.attributes, annotation.system_metadata, annotation.user_metadata,
+    annotation.extra, annotation.id, annotation.dataset_id, annotation.item_id, creator.email, annotation.created_at,
+    annotation.updated_at, updater.email
 FROM annotation
 JOIN account AS creator ON creator.id = annotation.creator_id
 JOIN account AS updater ON updater.id = annotation.updated_by_id
 """
 
 
+def _as_annotation(_: AsyncCursor[Any]) -> RowMaker[Annotation]:
+    return Annotation._make
+
+
 async def find_annotation(conn: AsyncConnection[Any], annotation_id: int) -> Annotation | None:
     """Whether the caller may see it is a question to its dataset, which may be deleted."""
-    cursor = conn.cursor(row_factory=class_row(Annotation))
+    cursor = conn.cursor(row_factory=_as_annotation)
     await cursor.execute(_SELECT + "WHERE annotation.id = %s", [annotation_id])
     return await cursor.fetchone()
 
 
 async def lock_annotation(conn: AsyncConnection[Any], annotation_id: int) -> Annotation:
     """As it is now, and nobody else changes it before this transaction ends. Raises NotFound."""
-    cursor = conn.cursor(row_factory=class_row(Annotation))
+    cursor = conn.cursor(row_factory=_as_annotation)
     await cursor.execute(_SELECT + "WHERE annotation.id = %s FOR UPDATE OF annotation", [annotation_id])
     found = await cursor.fetchone()
     if found is None:
@@ -99,7 +114,7 @@ async def find_page(conn: AsyncConnection[Any], dataset_id: int, tree: query.Tre
         return Found([], has_next=False)
     where, parameters = query.compile_filter(tree, dataset_id=dataset_id, fields=ANNOTATION_FIELDS)
     order, limits = query.compile_page(page, ANNOTATION_FIELDS, lookahead=1)
-    cursor = conn.cursor(row_factory=class_row(Annotation))
+    cursor = conn.cursor(row_factory=_as_annotation)
     cursor.adapters.register_loader("jsonb", _Unread)
     statement = SQL(_SELECT) + SQL("WHERE ") + where + SQL(" ") + order
     await cursor.execute(statement, parameters | limits, prepare=False)
@@ -149,7 +164,7 @@ async def next_ids(
 
 async def of_items(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int]) -> dict[int, list[Annotation]]:
     """The annotations of these items, in the order they came; items without have no entry."""
-    cursor = conn.cursor(row_factory=class_row(Annotation))
+    cursor = conn.cursor(row_factory=_as_annotation)
     await cursor.execute(
         _SELECT
         + "WHERE annotation.dataset_id = %s AND annotation.item_id = ANY(%s)"
@@ -245,17 +260,9 @@ async def add_annotations(
         raise NotFound(f"No item with id {item_id:024x}.")
     newly_annotated = now_there == len(contents)
     await count(conn, dataset_id, CounterChange(annotations=len(contents), annotated_items=int(newly_annotated)))
+    email = creator.email
     return [
-        Annotation(
-            *(getattr(content, name) for name in _CONTENT),
-            id=number,
-            dataset_id=dataset_id,
-            item_id=item_id,
-            creator=creator.email,
-            created_at=at,
-            updated_at=at,
-            updated_by=creator.email,
-        )
+        Annotation(*content, number, dataset_id, item_id, email, at, at, email)
         for number, content in zip(ids, contents, strict=True)
     ]
 
@@ -268,7 +275,7 @@ async def update_annotation(
     conn: AsyncConnection[Any], annotation: Annotation, content: Content, *, updated_by: Account
 ) -> None:
     """Give an annotation of `lock_annotation` its new content. Nothing is written where it has it already."""
-    if all(getattr(annotation, name) == getattr(content, name) for name in _CONTENT):
+    if annotation.content == content:
         return
     await conn.execute(
         """

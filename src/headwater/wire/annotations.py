@@ -6,7 +6,8 @@ dates, addresses) is ignored in what they send, so that exported files go in as 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import NoneType
 from typing import Any, cast
 
 import orjson
@@ -48,6 +49,7 @@ _SERVER_SAYS = frozenset(
     ]
 )
 _TEXTS = {"source": _LONGEST_TEXT, "hash": _LONGEST_TEXT, "description": _LONGEST_DESCRIPTION}
+_METADATA_PARTS = frozenset(["user", "system"])
 _KNOWN = _SERVER_SAYS | _TEXTS.keys() | {"type", "label", "coordinates", "attributes", "metadata"}
 
 
@@ -61,8 +63,21 @@ class _WrongError(Exception):
 # Coordinates: one function a shape, which raises _WrongError with the place.
 
 
+_NUMBERS = frozenset([int, float])  # true is none
+_NUMBERS_OR_NONE = _NUMBERS | {NoneType}
+
+
 def _is_number(value: Any) -> bool:
-    return type(value) is float or type(value) is int  # true is none
+    return type(value) in _NUMBERS
+
+
+def _is_point(value: Any) -> bool:
+    return (
+        type(value) is dict
+        and type(value.get("x")) in _NUMBERS
+        and type(value.get("y")) in _NUMBERS
+        and type(value.get("z")) in _NUMBERS_OR_NONE
+    )
 
 
 def _number(value: Any, place: str) -> None:
@@ -83,15 +98,15 @@ def _list(value: Any, place: str, example: str) -> list[Any]:
 
 
 def _point(value: Any, place: str) -> None:
+    if _is_point(value):
+        return
     if type(value) is not dict:
         raise _WrongError(place, 'must be a point such as {"x": 1.5, "y": 2}')
     if not _is_number(value.get("x")):
         raise _WrongError(f"{place}.x", "must be a number")
     if not _is_number(value.get("y")):
         raise _WrongError(f"{place}.y", "must be a number")
-    z = value.get("z")
-    if z is not None and not _is_number(z):
-        raise _WrongError(f"{place}.z", "must be a number")
+    raise _WrongError(f"{place}.z", "must be a number")
 
 
 def _vector(value: Any, place: str) -> None:
@@ -116,8 +131,9 @@ def _points(value: Any, place: str) -> None:
         raise _WrongError(place, "must have at least one point")
     if len(points) > MOST_POINTS:
         raise _WrongError(place, f"has {len(points):,} points; {MOST_POINTS:,} are the most. Use a binary mask")
-    for number, point in enumerate(points):
-        _point(point, f"{place}[{number}]")
+    if not all(map(_is_point, points)):  # places are only written for what is wrong: there are very many points
+        for number, point in enumerate(points):
+            _point(point, f"{place}[{number}]")
 
 
 def _rings(value: Any, place: str) -> None:
@@ -283,7 +299,8 @@ def posted(body: Any) -> list[Posted]:
     given = cast("list[Any]", body)
     if len(given) > MOST_AT_ONCE:
         raise BadRequest(f"These are {len(given):,} annotations; {MOST_AT_ONCE:,} go at once. Send them in pieces.")
-    return [_posted(one, f"[{number}]") for number, one in enumerate(given)]
+    is_storable = _are_storable(given)
+    return [_posted(one, f"[{number}]", is_storable=is_storable) for number, one in enumerate(given)]
 
 
 def have_parents(given: Sequence[Posted]) -> bool:
@@ -301,12 +318,15 @@ def _with_parent(content: Content, names: Mapping[str, str]) -> Content:
     parent = content.system_metadata.get("parentId")
     if not isinstance(parent, str) or parent not in names:
         return content
-    return replace(content, system_metadata=content.system_metadata | {"parentId": names[parent]})
+    return content._replace(system_metadata=content.system_metadata | {"parentId": names[parent]})
 
 
-def _posted(given: Any, where: str) -> Posted:
+def _posted(given: Any, where: str, *, is_storable: bool = False) -> Posted:
     try:
-        content = _content(_object(given, "", '{"type": "box", "label": "car", "coordinates": …}'))
+        document = _object(given, "", '{"type": "box", "label": "car", "coordinates": …}')
+        if not is_storable:
+            _check_storable(document)
+        content = _content(document)
     except _WrongError as error:
         place = f"{where}{'.' if where and error.place and error.place[0] != '[' else ''}{error.place}"
         raise BadRequest(f"{place or 'The annotation'}: {error.must}.") from None
@@ -315,7 +335,7 @@ def _posted(given: Any, where: str) -> Posted:
 
 
 def _content(given: Mapping[str, Any]) -> Content:
-    _check_storable(given)  # first: shapes are read by recursion
+    """Of what is known to be storable: shapes are read by recursion."""
     kind = given.get("type")
     if not isinstance(kind, str):
         raise _WrongError("type", 'must be a text such as "box"')
@@ -337,8 +357,8 @@ def _content(given: Mapping[str, Any]) -> Content:
     system = _object(metadata.get("system") or {}, "metadata.system", "{}")
     _frames(system.get("snapshots_"), shape)
     user = metadata.get("user")
-    extra = {key: value for key, value in given.items() if key not in _KNOWN and value is not None}
-    if more := {key: value for key, value in metadata.items() if key not in ("user", "system") and value is not None}:
+    extra = _others(given, _KNOWN)
+    if more := _others(metadata, _METADATA_PARTS):
         extra["metadata"] = more
     return Content(
         type=kind,
@@ -352,6 +372,12 @@ def _content(given: Mapping[str, Any]) -> Content:
         user_metadata={} if user is None else user,
         extra=extra or None,
     )
+
+
+def _others(given: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    if known.issuperset(given):
+        return {}
+    return {key: value for key, value in given.items() if key not in known and value is not None}
 
 
 def _short(given: Mapping[str, Any], name: str) -> str | None:
@@ -377,7 +403,16 @@ def _frames(given: Any, shape: Callable[[Any, str], None]) -> None:
             _SHAPES.get(str(told.get("type")), shape)(told["data"], f"{at}.data")
 
 
-def _check_storable(document: Mapping[str, Any]) -> None:
+def _are_storable(documents: Sequence[Any]) -> bool:
+    """Whether all are; False also where only one by one can tell."""
+    try:
+        _check_storable(documents)
+    except _WrongError:
+        return False
+    return True
+
+
+def _check_storable(document: Any) -> None:
     """What PostgreSQL can hold and an answer can give. Raises _WrongError."""
     text = _text_of(document)
     if text is None:
@@ -417,6 +452,7 @@ def patched(found: Annotation, body: Any, *, with_system: bool) -> Content:
         if after["metadata"] is not before["metadata"]:
             given = _object(after["metadata"], "metadata", '{"user": {"checked": true}}')
             after["metadata"] = _patched_metadata(before["metadata"], given, with_system=with_system)
+        _check_storable(after)
         return _content(after)
     except _WrongError as error:
         raise BadRequest(f"{error.place or 'The annotation'}: {error.must}.") from None
@@ -477,8 +513,10 @@ def change(update: Mapping[str, Any], *, system_space: bool) -> ChangeJson:
         raise BadRequest('update: metadata is an object with the parts user and system, such as {"user": {"a": 1}}.')
     user, system = metadata.get("user") or {}, metadata.get("system") or {}
     label = update.get("label")
+    document = {"type": "class", "label": "" if label is None else label, "metadata": metadata}
     try:
-        _content({"type": "class", "label": "" if label is None else label, "metadata": metadata})
+        _check_storable(document)
+        _content(document)
         user, system = _object(user, "metadata.user", '{"a": 1}'), _object(system, "metadata.system", '{"a": 1}')
     except _WrongError as error:
         raise BadRequest(f"update: {error.place or 'the change'} {error.must}.") from None
@@ -525,11 +563,14 @@ class AnnotationPageJson(TypedDict):
 
 def annotation(found: Annotation, base: str) -> AnnotationJson:
     """For `answers.as_json`: JSON values that were not read are passed on as the bytes that they are."""
-    extra = _read(found.extra) or {}
-    dataset_id, item_id = to_wire(found.dataset_id), to_wire(found.item_id)
-    answer = extra | {
-        "id": to_wire(found.id),
-        "url": f"{base}/annotations/{to_wire(found.id)}",
+    extra: dict[str, Any] = _read(found.extra) if found.extra else {}
+    metadata = {"system": found.system_metadata, "user": found.user_metadata}
+    number, dataset_id, item_id = to_wire(found.id), to_wire(found.dataset_id), to_wire(found.item_id)
+    created_at = times.to_wire(found.created_at)
+    answer: dict[str, Any] = {
+        **extra,
+        "id": number,
+        "url": f"{base}/annotations/{number}",
         "datasetId": dataset_id,
         "itemId": item_id,
         "item": f"{base}/items/{item_id}",
@@ -538,13 +579,13 @@ def annotation(found: Annotation, base: str) -> AnnotationJson:
         "label": found.label,
         "coordinates": [] if found.coordinates is None else found.coordinates,
         "attributes": found.attributes,
-        "metadata": extra.get("metadata", {}) | {"system": found.system_metadata, "user": found.user_metadata},
+        "metadata": {**extra["metadata"], **metadata} if "metadata" in extra else metadata,
         "hash": found.hash,
         "source": found.source,
         "creator": found.creator,
-        "createdAt": times.to_wire(found.created_at),
+        "createdAt": created_at,
         "updatedBy": found.updated_by,
-        "updatedAt": times.to_wire(found.updated_at),
+        "updatedAt": created_at if found.updated_at == found.created_at else times.to_wire(found.updated_at),
     }
     if found.description is not None:
         answer["description"] = found.description
