@@ -9,6 +9,7 @@ from headwater.catalog import commands
 from tests.api.world import World, message, upload
 
 LARGE = {"a": "x" * 1_000_001}
+AS_JSON = {"content-type": "application/json"}
 BAD: list[tuple[Any, str]] = [
     (LARGE, "metadata.user is 1,000,010 bytes of JSON; 1,000,000 are the most"),
     ([1], "metadata.user is a JSON object"),
@@ -89,7 +90,14 @@ async def test_small_changes_are_done_when_they_are_answered(world: World) -> No
         assert part in message(await world.owner.post(f"/datasets/{dataset_id}/split", json=split), 400)
 
 
-@pytest.mark.parametrize("shares", [{"train": 50}, {"train": 101, "test": -1}, {}])
+@pytest.mark.parametrize("name", ["", " ", "a\0", "\ud800", "a.b", "x" * 256])
+async def test_a_subset_has_a_name_that_filters_can_say(world: World, name: str) -> None:
+    body = json.dumps({"itemsQuery": {"filter": {}}, "MLSplitList": {name: 100}})
+    answer = await world.owner.post(f"/datasets/{world.dataset_id}/split", content=body, headers=AS_JSON)
+    message(answer, 400)
+
+
+@pytest.mark.parametrize("shares", [{"train": 50}, {"train": 101, "test": -1}, {}, {"train": 50, " train": 50}])
 async def test_shares_are_a_hundred_per_cent(world: World, shares: dict[str, int]) -> None:
     body = {"itemsQuery": {"filter": {}}, "MLSplitList": shares}
     assert "MLSplitList" in message(await world.owner.post(f"/datasets/{world.dataset_id}/split", json=body), 400)

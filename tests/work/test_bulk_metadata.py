@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.catalog import bulk_metadata as catalog
 from headwater.catalog import commands, selections
 from headwater.catalog.commands import Command
 from headwater.catalog.datasets import Dataset
@@ -115,6 +116,28 @@ async def test_what_is_so_already_is_not_written_and_no_edit(world: World) -> No
 
 
 @pytest.mark.usefixtures("small_pieces")
+async def test_a_split_holds_all_items_of_its_piece_before_it_changes_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or two splits, which deal the same items otherwise, would wait for each other."""
+    dataset, _ = await filled(world, 7)
+    change = ChangeJson(user={}, system={}, shares={"train": 50, "test": 50})
+    arguments = await requested(world, dataset, {"filter": {}}, change)
+    patched, free = catalog.patch_items, list[int]()
+
+    async def looking(*given: Any, **named: Any) -> Any:
+        async with world.connection() as other:
+            found = await other.execute(
+                "SELECT id FROM item WHERE dataset_id = %s AND path LIKE '%%.txt' FOR UPDATE SKIP LOCKED", [dataset.id]
+            )
+            free.extend(item_id for (item_id,) in await found.fetchall())
+        return await patched(*given, **named)
+
+    monkeypatch.setattr(catalog, "patch_items", looking)
+    await bulk_metadata.change_items(world.place, **arguments)
+    assert ((await ended(world, arguments)).status, free) == ("success", [])
+
+
 async def test_two_workers_at_once_and_a_repeated_job_change_each_item_once(world: World) -> None:
     dataset, _ = await filled(world)
     arguments = await requested(world, dataset, {"filter": {}}, patch({"a": 1}))

@@ -27,6 +27,13 @@ async def commit_unawaited(conn: AsyncConnection[Any]) -> None:
     await conn.execute("SET LOCAL synchronous_commit = off")
 
 
+async def lock_items(conn: AsyncConnection[Any], dataset_id: int, item_ids: Sequence[int]) -> None:
+    """For who patches them in more than one step: all in the order of ids, or two of these wait for each other."""
+    await conn.execute(
+        "SELECT FROM item WHERE dataset_id = %s AND id = ANY(%s) ORDER BY id FOR UPDATE", [dataset_id, list(item_ids)]
+    )
+
+
 async def patch_items(
     conn: AsyncConnection[Any],
     dataset_id: int,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from typing_extensions import TypedDict
 
+from headwater.catalog.names import checked_name
 from headwater.catalog.selections import Summary
 from headwater.errors import BadRequest
 from headwater.wire.deletions import folder
@@ -90,7 +91,14 @@ def split_change(body: SplitBody) -> ChangeJson:
         raise BadRequest(
             f"MLSplitList: the shares are {sum(body.shares.values())} per cent together; they have to be 100."
         )
-    return ChangeJson(user={}, system={}, shares=dict(body.shares))
+    shares = {checked_name(name, "subset"): share for name, share in body.shares.items()}
+    if dotted := next((name for name in shares if "." in name), None):
+        raise BadRequest(
+            f"MLSplitList: {dotted!r} has a dot, so no filter would find it: metadata.system.tags.{dotted}."
+        )
+    if len(shares) < len(body.shares):
+        raise BadRequest("MLSplitList: two subsets have the same name.")
+    return ChangeJson(user={}, system={}, shares=shares)
 
 
 def wanted(query: Mapping[str, Any], in_folder: str | None = None) -> dict[str, Any]:

@@ -143,6 +143,7 @@ async def _split(
 ) -> Patched:
     """Each item is in its subset, and in none of the others, nor of those that the SDK knows."""
     changed = too_large = 0
+    await bulk_metadata.lock_items(conn, dataset_id, [item_id for ids in parts.values() for item_id in ids])
     for name, ids in parts.items():
         tags = {other: True if other == name else None for other in {*parts, *_SUBSETS}}
         patched = await bulk_metadata.patch_items(
