@@ -163,6 +163,14 @@ async def test_of_many_created_at_once_each_has_its_own_slot_and_ten_are_the_mos
     await create(world, dataset_id, "another")
 
 
+async def test_a_collection_that_many_ask_for_at_once_is_made_once(world: World) -> None:
+    dataset_id = await with_items(world, 1)
+    body = {"query": {"filter": {}}, "collections": ["best", " best"]}
+    answers = await asyncio.gather(*(world.owner.post(url_of(dataset_id, "/bulk-add"), json=body) for _ in range(6)))
+    assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [(200, "success")] * 6
+    assert (await world.owner.get(url_of(dataset_id))).json() == {f"{FIELD}0": {"name": "best"}}
+
+
 @pytest.mark.parametrize(
     "name",
     ["day/night", "50%", "a b", "ä+b@c&d=e", "bulk-add", "it's", "x" * 255, "a.b", "...", "'; --", '[]{}|\\^`"<>'],

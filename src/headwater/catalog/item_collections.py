@@ -84,8 +84,11 @@ async def create(conn: AsyncConnection[Any], dataset_id: int, name: str) -> Item
 
 async def ensure(conn: AsyncConnection[Any], dataset_id: int, names: Sequence[str]) -> list[ItemCollection]:
     """Those of these names; what is not there is made. Raises BadRequest, Conflict."""
+    wanted = list(dict.fromkeys(name.strip() for name in names))
     there = {one.name: one for one in await list_collections(conn, dataset_id)}
-    wanted = [name.strip() for name in dict.fromkeys(names)]
+    if not there.keys() >= set(wanted):  # whoever makes one now is waited for
+        await conn.execute("SELECT FROM dataset WHERE id = %s FOR NO KEY UPDATE", [dataset_id])
+        there = {one.name: one for one in await list_collections(conn, dataset_id)}
     return [there.get(name) or await create(conn, dataset_id, name) for name in wanted]
 
 
