@@ -440,7 +440,7 @@ async def index(world: World, into: dict[str, Any], **asked: Any) -> dict[str, A
 @pytest.mark.parametrize(("size", "metric"), [(3, "euclidean"), (3, "cosine"), (3, "inner_product"), (2_500, "cosine")])
 async def test_an_index_finds_what_measuring_finds(world: World, size: int, metric: str) -> None:
     into = await new_set(world, size)
-    dataset_id, ids = await with_items(world, 20)
+    dataset_id, ids = await with_items(world, 40)
     chance = random.Random(7)
     values = {one: [round(chance.uniform(-1, 1), 3) for _ in range(size)] for one in ids}
     await put(world, *(vector(into, dataset_id, one, value) for one, value in values.items()))
@@ -457,6 +457,9 @@ async def test_an_index_finds_what_measuring_finds(world: World, size: int, metr
     # More than there are, or than a filter leaves, is found by measuring.
     few = await similar(world, dataset_id, **asked, filter={"dir": "/2"})
     assert (few["exact"], len(few["items"])) == (True, 4)
+    # So it is where the index comes upon fewer candidates than it is asked for: nearer ones may be among the others.
+    some = await similar(world, dataset_id, **asked, filter={"dir": {"$in": ["/2", "/5", "/6"]}})
+    assert (some["exact"], len(some["items"])) == (True, 5)
     await world.owner.delete(f"/items/{exact['items'][0]['item']['id']}")
     again = await similar(world, dataset_id, **asked | {"limit": 4})
     assert (again["exact"], again["items"]) == (False, exact["items"][1:])

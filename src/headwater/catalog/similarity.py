@@ -124,7 +124,7 @@ async def nearest(
         and 0 < offset + limit <= _MOST_BY_INDEX
     ):
         found = await _by_index(conn, dataset_id, into, asked, offset + limit)
-        if len(found) == offset + limit:
+        if found is not None:
             return Neighbours(found[offset:], is_exact=False)
     return Neighbours(await _measured(conn, dataset_id, into, asked, limit, offset), is_exact=True)
 
@@ -209,32 +209,33 @@ def _comparable(found: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 async def _by_index(
     conn: AsyncConnection[Any], dataset_id: int, into: FeatureSet, asked: Nearest, wanted: int
-) -> list[tuple[int, float]]:
-    """Fewer than wanted where the index gave up before it had found them."""
+) -> list[tuple[int, float]] | None:
+    """None where the index gave up before it had found all candidates: nearer ones may be among the others."""
     where, parameters = _where(dataset_id, into, asked)
     near = SQL("{} " + _OPERATORS[asked.metric] + " {}").format(
         _indexed(into.size, SQL("feature_vector.value")), _indexed(into.size, SQL("%(sought)s::real[]"))
     )
     candidates = _CANDIDATES + wanted * _MORE_THAN_WANTED
     async with conn.transaction(force_rollback=True):  # it reads only; the settings end with it
-        await conn.execute(_by_index_only(candidates, await _most_scanned(conn, into.id)))
+        await conn.execute(_by_index_only(candidates, await _most_scanned(conn, into.id, candidates)))
         cursor = await conn.execute(
             SQL("WITH candidate AS MATERIALIZED (SELECT item.id, {} AS distance").format(_distance(asked.metric))
             + _FROM
             + where
             + SQL(" ORDER BY ")
             + near
-            + SQL(" LIMIT %(candidates)s) SELECT id, distance FROM candidate ORDER BY distance, id LIMIT %(limit)s"),
-            parameters | {"candidates": candidates, "limit": wanted},
+            + SQL(" LIMIT %(candidates)s) SELECT id, distance FROM candidate ORDER BY distance, id"),
+            parameters | {"candidates": candidates},
             prepare=False,
         )
-        return _comparable(await cursor.fetchall())
+        found = _comparable(await cursor.fetchall())
+    return found[:wanted] if len(found) == candidates else None
 
 
-async def _most_scanned(conn: AsyncConnection[Any], set_id: int) -> int:
+async def _most_scanned(conn: AsyncConnection[Any], set_id: int, candidates: int) -> int:
     cursor = await conn.execute("SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", [index_name(set_id)])
     row = await cursor.fetchone()
-    return max(_LEAST_SCANNED, int(_SCANNED_PART * row[0])) if row else _LEAST_SCANNED
+    return max(_LEAST_SCANNED, 2 * candidates, int(_SCANNED_PART * row[0]) if row else 0)
 
 
 def _by_index_only(candidates: int, most_scanned: int) -> Composed:
