@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from headwater.catalog.columns.encoding import UNKNOWN, Codes, Hashes, Numbers, Texts, texts_of
+from headwater.catalog.columns import conditions, encoding, fences
+from headwater.catalog.columns.cache import Cache
+from headwater.catalog.columns.encoding import FIRST_CODE, UNKNOWN, Codes, Hashes, Numbers, Texts, texts_of
 from headwater.catalog.columns.evaluating import AllOf, AnyOf, Complement, JsonTest, Truth, Values
-from headwater.catalog.columns.fences import fenced
-from headwater.catalog.query import Condition
+from headwater.catalog.query import Condition, ElementMatch
 
 ROWS = 4  # there, absent, unknown, an exception where there can be one
 
@@ -26,7 +29,7 @@ class View:
         return self._chunk
 
     def fenced(self, path_number: int) -> Any:
-        return fenced(self._chunk) if isinstance(self._chunk, Texts) else None
+        return fences.fenced(self._chunk) if isinstance(self._chunk, Texts) else None
 
     def block(self, path_number: int, number: int) -> Any:
         return self._chunk.block(number)
@@ -92,3 +95,45 @@ def test_three_values_are_joined_as_kleene_does():
         assert told(Complement(left)) == [None if one is None else not one for one, _ in pairs]
     finally:
         View.rows = ROWS
+
+
+LETTERS = ["", "a", "b", "é", "\uffff", "\U00010000", "😀", "\ud7ff", "%", "_", "\\", '"', "\n", ".", "$", "A"]
+texts = st.lists(st.sampled_from(LETTERS), max_size=4).map("".join)
+stored = texts | st.lists(st.sampled_from([*LETTERS, "*"]), max_size=4).map("".join)
+scalars = st.sampled_from([0, 1, 1.0, 0.1, True, None, "1"])
+values = st.lists(stored | stored | scalars | st.lists(stored | scalars, max_size=2) | st.just(...), max_size=40)
+operands = texts | st.lists(st.sampled_from([*LETTERS, "*"]), max_size=6).map("".join) | scalars
+conditions_of_texts = st.one_of(
+    st.builds(Condition, st.just("k"), st.just("eq"), operands | st.lists(operands, max_size=2)),
+    st.builds(Condition, st.just("k"), st.just("in"), st.lists(operands, max_size=9)),
+    st.builds(Condition, st.just("k"), st.sampled_from(["gt", "gte", "lt", "lte"]), texts | scalars),
+    st.builds(Condition, st.just("k"), st.just("exists"), st.just(value=True)),
+    st.builds(ElementMatch, st.just("k"), st.builds(Condition, st.just("n"), st.sampled_from(["eq", "ne"]), operands)),
+)
+
+
+@given(values, conditions_of_texts, st.sampled_from([0, 2**24]))
+def test_texts_meet_conditions_as_each_of_them_does(kept, condition, cache_bytes):
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, rows in (
+            (fences, "_BLOCK_ROWS", 2),
+            (fences, "BLOCK_TEXTS", 4),
+            (encoding, "BLOCK_TEXTS", 4),
+        ):
+            patch.setattr(module, name, rows)
+        holds, of_nothing = conditions.of_value(condition), conditions.of_nothing(condition)
+        expected = [of_nothing if value is ... else bool(holds(conditions.exact(value))) for value in kept]
+        different = {conditions.frozen(conditions.exact(value)): value for value in kept if value is not ...}
+        codes = {key: code for code, key in enumerate(different, FIRST_CODE)}
+        as_codes = Codes(
+            np.array([0 if one is ... else codes[conditions.frozen(conditions.exact(one))] for one in kept], np.uint16)
+        )
+        others = {row: value for row, value in enumerate(kept) if value is not ... and not isinstance(value, str)}
+        as_texts = texts_of([value if isinstance(value, str) else None for value in kept], others, [])
+        cache = Cache(cache_bytes)
+        dictionary = [conditions.exact(value) for value in different.values()]
+        for chunk in (as_codes, as_texts):
+            for _ in range(2):
+                node = JsonTest(1, condition, hash_key=b"key", values=Values(dictionary), cache=cache)
+                patch.setattr(View, "rows", len(kept))
+                assert node.test(View(chunk)).true.tolist() == expected

@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import cached_property
+from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -17,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headwater.catalog.columns import conditions
+from headwater.catalog.columns.cache import Cache
 from headwater.catalog.columns.encoding import (
     ABSENT,
     FIRST_CODE,
@@ -183,13 +186,22 @@ def _truth(true: Mask, unknown: Mask) -> Truth:
 class JsonTest:
     """eq, in, gt, gte, lt, lte, exists or match of a path in metadata, or of a column of texts or truth values."""
 
-    def __init__(self, path_number: int, part: Condition | ElementMatch, *, hash_key: bytes, values: "Values") -> None:
+    def __init__(
+        self,
+        path_number: int,
+        part: Condition | ElementMatch,
+        *,
+        hash_key: bytes,
+        values: "Values",
+        cache: Cache | None = None,
+    ) -> None:
         self._number = path_number
         self._part = part
         self._holds = conditions.of_value(part)
         self._of_absent = conditions.of_nothing(part)
         self._hash_key = hash_key
         self._values = values
+        self._cache = cache
         self._key = ("json", path_number, repr(part))
         self._codes: tuple[Mask, list[int], bool] | None = None
         self._text_ranges, self._matchers = _of_texts(part)
@@ -233,13 +245,32 @@ class JsonTest:
     def _table(self) -> tuple[Mask, list[int], bool]:
         """Which codes fulfil the condition; the few that do, or that do not."""
         if self._codes is None:
-            table = np.zeros(FIRST_CODE + len(self._values.json), np.bool_)
-            table[ABSENT] = self._of_absent
-            table[FIRST_CODE:] = [self._holds(value) for value in self._values.json]
+            digest = blake2b(repr(self._key).encode(), digest_size=16).digest()
+            key = ("table", digest, len(self._values.json))
+            table = self._cache.get(key) if self._cache is not None else None
+            if table is None:
+                table = self._made_table()
+                if self._cache is not None:
+                    self._cache.put(key, table, table.nbytes + 300)
             many = np.count_nonzero(table) > len(table) // 2
             chosen = np.flatnonzero(~table if many else table)[: _FEW + 1].tolist()
             self._codes = (table, chosen, bool(many))
         return self._codes
+
+    def _made_table(self) -> Mask:
+        """Texts are compared all at once, other values one by one."""
+        table = np.zeros(FIRST_CODE + len(self._values.json), np.bool_)
+        table[ABSENT] = self._of_absent
+        texts, places = self._values.texts
+        true = np.zeros(len(texts), np.bool_)
+        for text_range in self._text_ranges:
+            true |= _in_text_range(texts, text_range)
+        for matches in self._matchers:
+            true |= _as_mask(matches(texts))
+        table[FIRST_CODE + places[true]] = True
+        for place in self._values.others:
+            table[FIRST_CODE + place] = self._holds(self._values.json[place])
+        return table
 
     def _of_numbers(self, chunk: Numbers) -> Truth:
         true = self._of_floats(chunk)
@@ -310,11 +341,27 @@ class JsonTest:
         return _with_unknown(true | _is_any(chunk.hashes, hashes), np.flatnonzero(chunk.hashes == UNKNOWN))
 
 
-@dataclass(frozen=True, slots=True)
 class Values:
     """Of a path in codes, from FIRST_CODE up, numbers exact."""
 
-    json: Sequence[Any]
+    def __init__(self, json: Sequence[Any]) -> None:
+        self.json = json
+
+    @cached_property
+    def texts(self) -> tuple[pa.StringArray, NDArray[np.intp]]:
+        """Those that are texts, and their places."""
+        places = [place for place, value in enumerate(self.json) if isinstance(value, str)]
+        array = pa.array([self.json[place] for place in places], pa.string())
+        return cast("pa.StringArray", array), np.array(places, np.intp)
+
+    @cached_property
+    def others(self) -> list[int]:
+        """The places of those that are not."""
+        return [place for place, value in enumerate(self.json) if not isinstance(value, str)]
+
+    @property
+    def nbytes(self) -> int:
+        return 250 * len(self.json)
 
 
 class Bound(NamedTuple):
@@ -350,6 +397,16 @@ def _of_texts(part: Condition | ElementMatch) -> tuple[list[TextRange], list[Mat
             return [(None, Bound(part.value, after=part.operator == "lte"))], []
         case _:
             return [], []
+
+
+def _in_text_range(texts: pa.StringArray, text_range: TextRange) -> Mask:
+    low, high = text_range
+    true = np.ones(len(texts), np.bool_)
+    if low is not None:
+        true &= _as_mask(pc.call_function("greater" if low.after else "greater_equal", [texts, pa.scalar(low.text)]))
+    if high is not None:
+        true &= _as_mask(pc.call_function("less_equal" if high.after else "less", [texts, pa.scalar(high.text)]))
+    return true
 
 
 def _is_beginning(parts: Parts) -> bool:

@@ -367,20 +367,20 @@ class Reader:
         if number is None:
             return Always(None)
         values = await self.values(number)
-        return JsonTest(number, part, hash_key=self.state.hash_key, values=values)
+        return JsonTest(number, part, hash_key=self.state.hash_key, values=values, cache=self._columns.cache)
 
     async def values(self, path_number: int) -> Values:
         """The dictionary of a path in codes; of others it is empty."""
         if self._encodings[path_number] != "codes":
             return Values(())
-        known: list[Any] = self._columns.cache.get(("values", path_number)) or []
+        known: Values = self._columns.cache.get(("values", path_number)) or Values([])
         new = await tables.load_values(
-            self._conn, self.state.dataset_id, path_number, after=len(known) + evaluating.FIRST_CODE - 1
+            self._conn, self.state.dataset_id, path_number, after=len(known.json) + evaluating.FIRST_CODE - 1
         )
         if new:
-            known = [*known, *(conditions.exact(value) for _, value in new)]
-            self._columns.cache.put(("values", path_number), known, 150 * len(known))
-        return Values(known)
+            known = Values([*known.json, *(conditions.exact(value) for _, value in new)])
+            self._columns.cache.put(("values", path_number), known, known.nbytes)
+        return known
 
     async def _annotated(self, condition: Condition) -> Node:
         number = await self._covered("annotationsCount")
