@@ -76,7 +76,7 @@ async def _export(place: Workplace, dataset: Dataset) -> int:
         owner = await organizations.get_owner(conn)
         asked = read_export(ExportBody(format="parquet"), "http://headwater.bench/api/v1", owner.id)
         found = await load_dataset(conn, dataset.id)
-        export = await exporting.request_export(conn, owner, found, asked)
+        export = await exporting.request_export(conn, owner, found, asked, total=ITEMS)
     await exporting.run_export(place, export.command_id)
     return export.command_id
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,18 @@ async def test_version_3_as_the_sdk_reads_it(world, dataset):
     await world.upload(dataset, "/e.txt", b"e")
     answer = await export(world, dataset, way="export/v3", mode="diff", fromVersion=1)
     assert answer.json()["spec"]["exportResult"]["totalRecords"] == 1
+
+
+async def test_what_takes_too_long_to_count_is_exported_all_the_same(world, dataset):
+    server = world.app.state.server
+    world.app.state.server = replace(server, settings=server.settings.model_copy(update={"query_timeout_s": 0.0005}))
+    try:
+        answer = await export(world, dataset, exportType="json", itemsQuery={"filter": {"filename": "/b/**"}})
+    finally:
+        world.app.state.server = server
+    found = json.loads(await output(world, answer))
+    assert [one["filename"] for one in found] == ["/b/c.txt", "/b/d.txt"]
+    assert answer.json()["spec"]["export"]["items"] == 3  # all that it can be
 
 
 async def test_who_may_read_exports_and_nobody_else(world):

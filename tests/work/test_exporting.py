@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg.types.json import Jsonb
 
-from headwater.catalog import annotations, commands, datasets, exports, items
+from headwater.catalog import annotations, commands, datasets, exports, finding, items
 from headwater.errors import Unavailable
 from headwater.wire import annotations as wire_annotations
 from headwater.wire.exports import ExportBody, ExportV3Body, read_export, read_export_v3
@@ -27,7 +27,8 @@ async def request(world: World, dataset, **body) -> int:
             asked = read_export_v3(ExportV3Body(**body), BASE, world.owner.id)
         else:
             asked = read_export(ExportBody(**body), BASE, world.owner.id)
-        export = await exporting.request_export(conn, world.owner, dataset, asked)
+        total = await finding.count_found(conn, dataset.id, asked.tree, None)
+        export = await exporting.request_export(conn, world.owner, dataset, asked, total=total)
         await conn.execute(
             "DELETE FROM procrastinate_jobs WHERE task_name = %s AND args ->> 'command_id' = %s",
             [exporting.TASK, str(export.command_id)],

@@ -6,10 +6,13 @@ from contextlib import suppress
 from fastapi import APIRouter
 
 from headwater.api.caller import Base, Caller, DatasetId, Server, ServerDep, needs
-from headwater.catalog import commands, datasets, exports
+from headwater.catalog import commands, datasets, exports, finding
 from headwater.catalog.accounts import Account
+from headwater.catalog.datasets import Dataset
+from headwater.catalog.finding import Asking
+from headwater.catalog.query import Tree
 from headwater.catalog.searchable import require_searchable
-from headwater.errors import BadRequest, HeadwaterError
+from headwater.errors import BadRequest, HeadwaterError, QueryTooSlow
 from headwater.wire import commands as wire_commands
 from headwater.wire import exports as wire
 from headwater.work import exporting
@@ -17,6 +20,7 @@ from headwater.work import exporting
 router = APIRouter(prefix="/datasets", tags=["exports"])
 
 _WAIT_FOR_ANSWER_S = 10.0
+_COUNT_WITHIN_S = 5.0
 
 
 @router.post("/{dataset_id}/export", openapi_extra=needs("read"))
@@ -61,7 +65,9 @@ async def _export(
                     f"fromVersion: dataset {dataset.name!r} has no version {asked.from_version}; "
                     + (f"its newest is {newest}." if newest else 'it has none yet. Export it with mode "full" first.')
                 )
-        export = await exporting.request_export(conn, caller, dataset, asked)
+    total = await _count(server, dataset, asked.tree)
+    async with server.place.pool.connection() as conn:
+        export = await exporting.request_export(conn, caller, dataset, asked, total=total)
     if exporting.is_small(export.total):
         try:
             with suppress(TimeoutError):
@@ -70,3 +76,13 @@ async def _export(
             await exporting.give_up(server.place, export.command_id, str(error))
     async with server.place.pool.connection() as conn:
         return wire_commands.command(await commands.load_command(conn, export.command_id), base)
+
+
+async def _count(server: Server, dataset: Dataset, tree: Tree) -> int:
+    """How many items there are to be; all of the dataset where that takes too long to be waited for."""
+    asking = Asking(server.columns, timeout_s=min(_COUNT_WITHIN_S, server.settings.query_timeout_s))
+    try:
+        async with server.place.pool.connection() as conn, finding.begin(conn, asking):
+            return await finding.count_found(conn, dataset.id, tree, None, asking=asking)
+    except QueryTooSlow:
+        return dataset.items

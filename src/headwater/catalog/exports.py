@@ -241,15 +241,6 @@ async def read_one_moment(conn: AsyncConnection[Any]) -> None:
     await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
-async def survey(conn: AsyncConnection[Any], dataset_id: int, tree: query.Tree) -> tuple[int, int]:
-    """How many items are chosen, and the largest id among them. Reads all of them. Raises BadRequest."""
-    where, parameters = query.compile_filter(tree, dataset_id=dataset_id)
-    statement = SQL("SELECT count(*), coalesce(max(item.id), 0) FROM item WHERE ") + where
-    row = await (await conn.execute(statement, parameters, prepare=False)).fetchone()
-    assert row is not None
-    return row[0], row[1]
-
-
 _BOUNDS = " AND item.id > %(after_id)s AND item.id <= %(last_id)s"
 
 

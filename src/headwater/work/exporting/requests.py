@@ -25,13 +25,14 @@ AT_ONCE = 2_000  # items: so many are exported before the answer, because the SD
 _FALLBACK_AFTER_S = 20  # its job, if who answers died
 
 
-async def request_export(conn: AsyncConnection[Any], caller: Account, dataset: Dataset, asked: Asked) -> Export:
+async def request_export(
+    conn: AsyncConnection[Any], caller: Account, dataset: Dataset, asked: Asked, *, total: int
+) -> Export:
     """Start a command; its job commits with it. What is small is exported by whoever asked: `run_export`.
 
-    Raises BadRequest.
+    `total` is how many items are chosen; for progress and partitions, so an upper bound does. Raises BadRequest.
     """
     binaries = await datasets.get_binaries(conn, dataset.project_id)
-    total, last_id = await exports.survey(conn, dataset.id, asked.tree)
     command_id = await commands.start_command(
         conn,
         project_id=dataset.project_id,
@@ -47,7 +48,7 @@ async def request_export(conn: AsyncConnection[Any], caller: Account, dataset: D
         binaries_id=binaries.id,
         asked=asked.to_json(),
         total=total,
-        last_id=last_id,
+        last_id=await exports.last_item(conn, dataset.id),
     )
     await queue.defer(
         conn,
