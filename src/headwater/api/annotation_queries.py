@@ -7,6 +7,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from headwater import ids
+from headwater.api.asking import summing_up
 from headwater.api.caller import Server
 from headwater.catalog import annotations, commands, datasets, projects
 from headwater.catalog.accounts import Account
@@ -27,9 +28,8 @@ async def page_of_annotations(
     dataset = await datasets.get_dataset(conn, caller, dataset_id)
     require_searchable_items(dataset.unsearchable_paths, asked.tree)
     found = await annotations.find_page(conn, dataset.id, asked.tree, asked.page)
-    total = (await annotations.summarize(conn, dataset.id, asked.tree)).number
     shaped = [wire.annotation(row, base) for row in found.rows]
-    return wire.page(shaped, total=total, page_size=asked.page.page_size, has_next=found.has_next)
+    return wire.page(shaped, total=found.total, page_size=asked.page.page_size, has_next=found.has_next)
 
 
 async def change_annotations(
@@ -45,7 +45,8 @@ async def change_annotations(
         if dataset.readonly:
             raise BadRequest(f"Dataset {dataset.name!r} is read-only.")
         require_searchable_items(dataset.unsearchable_paths, asked.tree)
-        summary = await annotations.summarize(conn, dataset.id, work.tree_of(conditions))
+        async with summing_up(server, conn):
+            summary = await annotations.summarize(conn, dataset.id, work.tree_of(conditions))
         job = await work.request_change(conn, dataset, conditions, change, summary, caller_id=caller.id)
         if change is None:
             named = {"id": ids.to_wire(dataset.id), "annotations": summary.number}

@@ -108,9 +108,8 @@ async def list_annotations(
     dataset = await _dataset_of(conn, caller, item_id, "read")
     tree = Condition("itemId", "eq", ids.to_wire(item_id))
     found = await annotations.find_page(conn, dataset.id, tree, Page((("id", False),), page, page_size))
-    total = (await annotations.summarize(conn, dataset.id, tree)).number
     shaped = [wire.annotation(one, base) for one in found.rows]
-    return _answer(wire.page(shaped, total=total, page_size=page_size, has_next=found.has_next))
+    return _answer(wire.page(shaped, total=found.total, page_size=page_size, has_next=found.has_next))
 
 
 @router.get("/annotations/{annotation_id}", openapi_extra=needs("read"), response_model=wire.AnnotationJson)

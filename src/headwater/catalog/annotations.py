@@ -102,16 +102,17 @@ async def lock_annotation(conn: AsyncConnection[Any], annotation_id: int) -> Ann
 class Found:
     rows: list[Annotation]
     has_next: bool
+    total: int
 
 
 async def find_page(conn: AsyncConnection[Any], dataset_id: int, tree: query.Tree, page: query.Page) -> Found:
-    """One page of what a filter asks for. Raises BadRequest.
+    """One page of what a filter asks for, and how many it asks for in all. Raises BadRequest.
 
     JSON values in it are the bytes that the database wrote, which an answer passes on: reading them takes longer than
     all the rest.
     """
     if page.page_size == 0:
-        return Found([], has_next=False)
+        return Found([], has_next=False, total=(await summarize(conn, dataset_id, tree)).number)
     where, parameters = query.compile_filter(tree, dataset_id=dataset_id, fields=ANNOTATION_FIELDS)
     order, limits = query.compile_page(page, ANNOTATION_FIELDS, lookahead=1)
     cursor = conn.cursor(row_factory=_as_annotation)
@@ -119,7 +120,10 @@ async def find_page(conn: AsyncConnection[Any], dataset_id: int, tree: query.Tre
     statement = SQL(_SELECT) + SQL("WHERE ") + where + SQL(" ") + order
     await cursor.execute(statement, parameters | limits, prepare=False)
     rows = await cursor.fetchall()
-    return Found(rows[: page.page_size], has_next=len(rows) > page.page_size)
+    if 0 < len(rows) <= page.page_size:  # the last page tells how many there are
+        return Found(rows, has_next=False, total=page.page * page.page_size + len(rows))
+    total = (await summarize(conn, dataset_id, tree)).number
+    return Found(rows[: page.page_size], has_next=len(rows) > page.page_size, total=total)
 
 
 class _Unread(Loader):
