@@ -1,5 +1,6 @@
 """Slow queries are noted by their shape, with the index that would help; hopeless ones are stopped."""
 
+import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -63,6 +64,29 @@ async def test_a_slow_query_is_noted_without_its_values(
     assert len(told) == 2
     assert all(f"headwater index add {dataset_id:024x} metadata.user." in line for line in told)
     assert SECRET not in caplog.text
+
+
+async def test_names_of_fields_write_no_lines_of_a_log_and_no_commands(
+    database_url: str, settings_for: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with asking(settings_for(slow_query_s=0), database_url) as (_, client, dataset_id):
+        for name in ("a\nWARNING: all is lost", "b\r\x1b[2J", "c; rm -rf $HOME", "d'`id`", "e\u202e"):
+            answer = await client.post(
+                f"/datasets/{dataset_id:024x}/query", json={"filter": {f"metadata.user.{name}": 1}}
+            )
+            assert answer.json()["totalItemsCount"] == 0
+    told = [record.getMessage() for record in caplog.records if "slow query" in record.getMessage()]
+    assert len(told) == 5
+    assert all(line.isprintable() for line in told)
+    commands = [shlex.split(line.partition("; headwater ")[2]) for line in told]
+    index = ["index", "add", f"{dataset_id:024x}"]
+    assert commands == [
+        [],
+        [],
+        [*index, "metadata.user.c; rm -rf $HOME"],
+        [*index, "metadata.user.d'`id`"],
+        [],
+    ]
 
 
 async def test_a_query_without_end_is_stopped_and_leaves_nothing_behind(

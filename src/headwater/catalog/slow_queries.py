@@ -1,6 +1,7 @@
 """The slow-query log: which shapes of filters take long, and which paths an index would help. It knows no values."""
 
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from headwater.errors import BadRequest
 _log = logging.getLogger(__name__)
 _MOST_SHAPES = 200  # of one dataset
 _LONGEST_SHAPE = 1_000  # characters
+_LONGEST_COMMAND = 200
 
 
 @dataclass(slots=True)
@@ -53,7 +55,7 @@ def shape_of(tree: Tree | None, page: Page | None = None) -> str:
     shape = "" if tree is None else _shape(tree)
     if page is not None and page.sort:
         shape += " by " + ", ".join(name + (" descending" if down else "") for name, down in page.sort)
-    shape = shape.replace("\0", "").encode("utf-8", "replace").decode()
+    shape = "".join(character if character.isprintable() else "?" for character in shape)
     return shape if len(shape) <= _LONGEST_SHAPE else shape[: _LONGEST_SHAPE - 1] + "…"
 
 
@@ -106,7 +108,13 @@ def advice(dataset_name: str, uncovered: Sequence[str]) -> str:
     """What would make the query quick; nothing where we know nothing."""
     if not uncovered:
         return ""
-    return f"There is no index on {uncovered[0][:200]}: headwater index add {dataset_name} {uncovered[0][:200]}"
+    return f"There is no index on {uncovered[0][:200]!r}: {_command(dataset_name, uncovered[0])}".rstrip(": ")
+
+
+def _command(dataset_name: str, path: str) -> str:
+    """To be pasted into a shell, whoever named the path; nothing for one that is no line of text."""
+    is_safe = path.isprintable() and len(path) <= _LONGEST_COMMAND
+    return f"headwater index add {dataset_name} {shlex.quote(path)}" if is_safe else ""
 
 
 async def record(
@@ -120,8 +128,9 @@ async def record(
     rows: int | None,
 ) -> None:
     """A line in the log, and the shape's row. Without effect for a dataset that is gone."""
-    hint = "" if not uncovered else f"; headwater index add {dataset_id:024x} {uncovered[0][:200]}"
-    _log.warning("slow query on dataset %024x: %.2f s, %s, %s, rows %s%s", dataset_id, seconds, plan, shape, rows, hint)
+    told = f"slow query on dataset {dataset_id:024x}: {seconds:.2f} s, {plan}, {shape}, rows {rows}"
+    command = _command(f"{dataset_id:024x}", uncovered[0]) if uncovered else ""
+    _log.warning("%s; %s" if command else "%s%s", told, command)
     await conn.execute(
         """
         WITH place AS (
