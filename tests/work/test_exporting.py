@@ -150,13 +150,47 @@ async def test_an_archive_has_a_file_for_each_item(world, small, photos, asked, 
     assert [one["label"] for one in told["annotations"]] == ["cat", "dog"]
 
 
-async def test_names_in_an_archive_lead_nowhere_else(world, photos):
-    async with world.connection() as conn:  # as a sync may find it in a bucket
-        await conn.execute(
-            "UPDATE item SET path = '/a/../../b.txt' WHERE dataset_id = %s AND path = %s", [photos.id, PATHS[-1]]
-        )
+STRANGE = [
+    "/a/../../b.txt",
+    "//etc/passwd",
+    "/a/./b",
+    "/..\\..\\c.txt",
+    "/C:\\d.txt",
+    "/" + "é" * 150,
+    "/f/" + "x" * 300,
+]
+
+
+async def test_names_in_an_archive_lead_nowhere_else(world, photos, tmp_path):
+    async with world.connection() as conn:  # as a sync may find them in a bucket
+        for old, new in zip(PATHS, STRANGE, strict=False):
+            await conn.execute("UPDATE item SET path = %s WHERE dataset_id = %s AND path = %s", [new, photos.id, old])
     archive = zipfile.ZipFile(io.BytesIO(await output(world, await export(world, photos, exportVersion="V2"))))
-    assert archive.namelist()[-1] == "a/_/_/b.txt.json"
+    names = archive.namelist()
+    assert len(set(names)) == 8
+    assert names[-1] == PATHS[-1][1:] + ".json"
+    for name in names:
+        parts = name.replace("\\", "/").split("/")
+        assert not {"", ".", ".."} & set(parts)
+        assert ":" not in name
+    folder = tmp_path / "out"
+    archive.extractall(folder)
+    found = [json.loads(file.read_bytes())["filename"] for file in folder.rglob("*") if file.is_file()]
+    assert sorted(found) == sorted([*STRANGE, PATHS[-1]])
+
+
+async def test_items_that_differ_in_the_extension_alone_are_all_there(world, small, photos):
+    """The first one has the name that V1 gives it, of those that are chosen."""
+    for path in ("/x.jpg", "/x.png", "/x", "/x.a.jpg", "/x.d/y.jpg", "/y/x.jpg"):
+        await world.upload(photos, path, b"x")
+    items = {path: await world.item(photos, path) for path in ("/x.png", "/x")}
+    chosen = {"filter": {"$or": [{"filename": "/x*"}, {"filename": "/y/*"}]}}
+    command = await export(world, photos, exportVersion="V1", itemsQuery=chosen)
+    archive = zipfile.ZipFile(io.BytesIO(await output(world, command)))
+    second, third = (f"{path[1:]}.{item.id:024x}.json" for path, item in items.items())
+    assert archive.namelist() == ["x.json", second, third, "x.a.json", "x.d/y.json", "y/x.json"]
+    command = await export(world, photos, exportVersion="V1", itemsQuery={"filter": {"filename": "/x.png"}})
+    assert zipfile.ZipFile(io.BytesIO(await output(world, command))).namelist() == ["x.json"]
 
 
 async def test_lines_come_in_files_that_the_manifest_lists(world, small, photos):

@@ -5,7 +5,7 @@ wrote. What is written by any other transaction, however early it began, counts 
 that commits late, and something may come twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn
@@ -263,6 +263,25 @@ async def next_items(
         prepare=False,
     )
     return await with_targets(conn, await cursor.fetchall(), reader_id)
+
+
+async def second_of_stems(
+    conn: AsyncConnection[Any], dataset_id: int, tree: query.Tree, stems: Mapping[int, str]
+) -> set[int]:
+    """Of these items, each with its path without the extension, those that an older chosen item has the same of."""
+    where, parameters = query.compile_filter(tree, dataset_id=dataset_id)
+    older = SQL("SELECT FROM item WHERE ") + where + SQL(" AND item.id < asked.id AND ")
+    cursor = await conn.execute(
+        SQL("SELECT asked.id FROM unnest(%(ids)s::bigint[], %(stems)s::text[]) AS asked (id, stem) WHERE EXISTS (")
+        + older
+        + SQL("item.path = asked.stem) OR EXISTS (")
+        + older
+        + SQL("""item.path > asked.stem || '.' AND item.path < asked.stem || '/'
+            AND substr(item.path, length(asked.stem) + 2) !~ '[./]')"""),
+        parameters | {"ids": list(stems), "stems": list(stems.values())},
+        prepare=False,
+    )
+    return {item_id for (item_id,) in await cursor.fetchall()}
 
 
 async def matching_annotations(

@@ -1,10 +1,12 @@
 """Items with their annotations as JSON: an array in pieces, files of a ZIP archive in pieces, or lines."""
 
 import asyncio
+import hashlib
 import json
 import posixpath
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -23,6 +25,9 @@ _PIECE_ITEMS = 20_000
 _PIECE_BYTES = 64 * 1024 * 1024
 _FILE_RECORDS = 100_000  # of a file of lines, unless somebody says how many files there are to be
 BETWEEN = b",\n"  # pieces of an array
+_LONGEST_PART_BYTES = 255 - len(".json")  # of names of files and folders, nearly everywhere
+# Empty, here, above, a drive; Windows splits at backslashes, too.
+_LEADS_AWAY = re.compile(r"(?:^|(?<=\\))(?:\.{0,2}(?=\\|$)|[A-Za-z]:)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class _Page:
     items: int = 0
     annotations: int = 0
     removed: int = 0
+    clashing: set[int] = field(default_factory=set[int])  # items whose name in an archive another one has
 
 
 async def write_array(run: Run, sink: Sink) -> Written:
@@ -53,7 +59,7 @@ async def write_archive(run: Run, sink: Sink) -> Written:
     tally = _Tally(run)
     piece = zipping.Piece()
     async for page in _pages(run, _PIECE_ITEMS):
-        await asyncio.to_thread(_add_files, piece, page.entries, run.asked.names)
+        await asyncio.to_thread(_add_files, piece, page, run.asked.names)
         await sink.write(bytes(piece.body))
         piece.body.clear()
         tally.add(page)
@@ -128,7 +134,12 @@ async def _next_items(conn: AsyncConnection[Any], run: Run, after_id: int, limit
     )
     entries, number = await _entries(conn, run, found)
     is_last = len(found) < limit
-    return _Page(entries, found[-1].id if found else after_id, is_last, items=len(found), annotations=number)
+    clashing = set[int]()
+    if run.asked.format == "zip" and run.asked.names == "V1":
+        stems = {item.id: posixpath.splitext(item.path)[0] for item in found}
+        clashing = await exports.second_of_stems(conn, run.export.dataset_id, run.tree, stems)
+    after = found[-1].id if found else after_id
+    return _Page(entries, after, is_last, items=len(found), annotations=number, clashing=clashing)
 
 
 async def _next_changed(conn: AsyncConnection[Any], run: Run, after_id: int, limit: int) -> _Page:
@@ -202,20 +213,26 @@ def dumped(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _add_files(piece: zipping.Piece, entries: Sequence[dict[str, Any]], names: str) -> None:
-    name_of: Callable[[str], str] = _V1 if names == "V1" else _V2
-    for told in entries:
-        piece.add(name_of(told["filename"]), dumped(wire.zip_entry(told)))
-
-
-def _V1(path: str) -> str:  # noqa: N802 - as the SDK names it
-    return _inside(posixpath.splitext(path)[0]) + ".json"
-
-
-def _V2(path: str) -> str:  # noqa: N802 - as the SDK names it
-    return _inside(path) + ".json"
+def _add_files(piece: zipping.Piece, page: "_Page", names: str) -> None:
+    for told in page.entries:
+        path, item_id = told["filename"], told["id"]
+        if names == "V1":
+            path = posixpath.splitext(path)[0]
+            if int(item_id, 16) in page.clashing:
+                path = f"{told['filename']}.{item_id}"
+        piece.add(_inside(path) + ".json", dumped(wire.zip_entry(told)))
 
 
 def _inside(path: str) -> str:
-    """Nothing of it leads out of the folder where an archive is unpacked."""
-    return "/".join("_" if part in (".", "..") else part for part in path.lstrip("/").split("/"))
+    """Nothing of it leads out of the folder where an archive is unpacked, or is too long for a file there."""
+    return "/".join(map(_safe, path.removeprefix("/").split("/")))
+
+
+def _safe(part: str) -> str:
+    """Two parts that differ stay different."""
+    is_harmless = not _LEADS_AWAY.search(part) and len(part.encode()) <= _LONGEST_PART_BYTES
+    if is_harmless:
+        return part
+    digest = hashlib.sha256(part.encode()).hexdigest()[:16]
+    shown = _LEADS_AWAY.sub("_", part).encode()[: _LONGEST_PART_BYTES - len(digest) - 1].decode(errors="ignore")
+    return f"{shown}~{digest}"
