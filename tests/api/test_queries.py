@@ -1,6 +1,7 @@
 """Queries of a dataset over the API: pages of items and of annotations, contexts, and changes of what is chosen."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,6 +124,43 @@ async def test_a_stranger_learns_nothing_of_a_dataset(world: World, dataset_id: 
         {"filter": {}, "delete": True},
     ):
         message(await world.callers["stranger"].post(f"/datasets/{dataset_id}/query", json=body), 404)
+
+
+async def test_a_change_whose_items_take_too_long_to_find_is_refused(world: World, dataset_id: str) -> None:
+    """Nothing is changed, nothing goes on, and what is asked next has its time again."""
+    await world.execute(
+        """
+        INSERT INTO item (dataset_id, folder_id, size_bytes, path, etag, user_metadata)
+        SELECT dataset_id, folder_id, 1, '/' || n, '', jsonb_build_object('k', repeat('a', 20000) || n)
+        FROM item, generate_series(1, 300) AS n
+        WHERE dataset_id = %s AND path = '/0.txt'
+        """,
+        int(dataset_id, 16),
+    )
+    server = world.app.state.server
+    slow = {"metadata.user.k": "*a" * 19 + "b"}
+    query, update = {"filter": {"$not": slow}}, {"update": {"metadata": {"user": {"n": 1}}}}
+    before = await world.execute("SELECT count(*) FROM command")
+    world.app.state.server = replace(server, settings=server.settings.model_copy(update={"query_timeout_s": 0.0005}))
+    try:
+        for way, body in (
+            ("query", query | {"delete": True}),
+            ("query", query | update),
+            ("items/bulk-update-metadata", {"query": query, "updateQuery": update}),
+            ("items/bulk-update-metadata", {"query": query, "updateQuery": update, "dryRun": True}),
+            ("delete-items", {"filter": query["filter"], "dryRun": True}),
+            ("move-items", {"filter": query["filter"], "to": "/to"}),
+            ("split", {"itemsQuery": query, "MLSplitList": {"train": 100}}),
+            ("items/collections/bulk-add", {"query": query, "collections": ["slow"]}),
+        ):
+            told = message(await world.owner.post(f"/datasets/{dataset_id}/{way}", json=body), 408)
+            assert "was stopped. Nothing was changed." in told
+    finally:
+        world.app.state.server = server
+    assert await world.execute("SELECT count(*) FROM command") == before
+    assert (await asked(world, dataset_id, filter={}, pageSize=0))["totalItemsCount"] == 305
+    assert (await asked(world, dataset_id, filter={"metadata.user.k": "a*"}, delete=True))["status"] == "success"
+    assert (await asked(world, dataset_id, filter={}))["totalItemsCount"] == 5
 
 
 async def test_patterns_that_look_back_end_in_time(world: World) -> None:

@@ -13,6 +13,8 @@ from headwater.catalog.finding import Asking
 from headwater.catalog.query import Page, Tree
 from headwater.errors import QueryTooSlow
 
+_PAGES_OF_A_SUM = 4  # so much longer than a page may it take
+
 
 @asynccontextmanager
 async def asking_of(
@@ -30,6 +32,20 @@ async def asking_of(
     server.queries.plans[asking.plan] += 1
     if asking.elapsed_s > server.settings.slow_query_s:
         await _note(server, dataset_id, tree, page, asking)
+
+
+@asynccontextmanager
+async def summing_up(server: Server, conn: AsyncConnection[Any]) -> AsyncGenerator[None]:
+    """Looks at all that is to be changed or deleted, before its command begins, which may take as long as it takes.
+
+    All items are read once, without columns, so it may take longer than a page. Raises QueryTooSlow.
+    """
+    try:
+        async with finding.within(conn, _PAGES_OF_A_SUM * server.settings.query_timeout_s):
+            yield
+    except QueryTooSlow as error:
+        server.queries.stopped += 1
+        raise QueryTooSlow(f"{error} Nothing was changed. Choose fewer items at once, such as one folder.") from None
 
 
 async def _note(

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from psycopg import AsyncConnection
 
+from headwater.api.asking import summing_up
 from headwater.api.caller import Base, Caller, DatasetId, Server, ServerDep, needs
 from headwater.catalog import commands, datasets, selections
 from headwater.catalog.accounts import Account
@@ -40,7 +41,8 @@ async def bulk_update(
             wanted["ids"] = sorted((await selections.ids_at(conn, dataset.id, paths(body.paths))).values())
         if body.dry_run:
             chosen = bulk_metadata.selection_of(wanted)
-            return wire.preview(await selections.summarize(conn, dataset.id, chosen, examples=_EXAMPLES))
+            async with summing_up(server, conn):
+                return wire.preview(await selections.summarize(conn, dataset.id, chosen, examples=_EXAMPLES))
     return await _changed(server, caller, dataset_id, wanted, change, base, within_s=_SMALL_WITHIN_S)
 
 
@@ -76,7 +78,8 @@ async def _changed(
     pool = server.place.pool
     async with pool.connection() as conn:
         dataset = await _get_writable(conn, caller, dataset_id)
-        summary = await selections.summarize(conn, dataset.id, bulk_metadata.selection_of(wanted), examples=0)
+        async with summing_up(server, conn):
+            summary = await selections.summarize(conn, dataset.id, bulk_metadata.selection_of(wanted), examples=0)
         command_id = await bulk_metadata.request_change(conn, dataset, wanted, change, summary, caller_id=caller.id)
     arguments = bulk_metadata.job_arguments(command_id, wanted, change, summary, caller.id)
     with suppress(TimeoutError):

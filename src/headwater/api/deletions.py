@@ -9,7 +9,8 @@ from psycopg import AsyncConnection
 from typing_extensions import TypedDict
 
 from headwater import ids
-from headwater.api.caller import Base, Caller, Connection, DatasetId, Server, needs
+from headwater.api.asking import summing_up
+from headwater.api.caller import Base, Caller, Connection, DatasetId, Server, ServerDep, needs
 from headwater.catalog import commands, datasets, projects, selections, tombstones
 from headwater.catalog.accounts import Account
 from headwater.catalog.datasets import Dataset
@@ -29,7 +30,7 @@ _WAIT_FOR_ANSWER_S = 30.0  # the SDK's scripts expect the items to be gone when 
 
 @router.post("/{dataset_id}/delete-items", openapi_extra=needs("write_items"))
 async def delete_items(
-    dataset_id: DatasetId, body: wire.DeletionBody, caller: Caller, conn: Connection, base: Base
+    dataset_id: DatasetId, body: wire.DeletionBody, caller: Caller, server: ServerDep, conn: Connection, base: Base
 ) -> wire_commands.CommandJson | wire.PreviewJson | wire.RetriedJson:
     """Answers at once with the command that deletes; with `dryRun`, with what it would delete.
 
@@ -45,7 +46,8 @@ async def delete_items(
         return wire.RetriedJson(retried=tried)
     at = await selections.ids_at(conn, dataset.id, wire.paths(body.paths)) if body.paths else {}
     wanted = wire.wanted(body, at)
-    summary = await selections.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=_EXAMPLES)
+    async with summing_up(server, conn):
+        summary = await selections.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=_EXAMPLES)
     limit = (await load_rules(conn, dataset.id)).brake_limit(dataset.items - dataset.hidden_items)
     if body.dry_run:
         objects = await deletion.what_of_objects(conn, dataset.id)
@@ -90,7 +92,8 @@ async def _delete_now(
     pool = server.place.pool
     async with pool.connection() as conn:
         dataset = await _get_writable(conn, caller, dataset_id)
-        summary = await selections.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=0)
+        async with summing_up(server, conn):
+            summary = await selections.summarize(conn, dataset.id, deletion.selection_of(wanted), examples=0)
         command_id = await _request(conn, caller, dataset, wanted, summary)
     work = deletion.delete_items(server.place, command_id=command_id, wanted=wanted, last_id=summary.last_id)
     with suppress(TimeoutError):  # its job goes on

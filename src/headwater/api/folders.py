@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from headwater import ids
+from headwater.api.asking import summing_up
 from headwater.api.caller import Base, Caller, DatasetId, ItemId, Server, ServerDep, needs
 from headwater.catalog import commands, datasets, folders, selections
 from headwater.catalog.accounts import Account
@@ -86,10 +87,12 @@ async def move_items(
             selection = moving.selection_of(wanted)
             if selection.folder is not None:
                 moving.check_not_into_itself(selection.folder, to)
-            summary = await selections.summarize(conn, dataset.id, selection, examples=10)
-            conflicts = await count_conflicts(conn, dataset.id, selection, folder=selection.folder, to=to)
+            async with summing_up(server, conn):
+                summary = await selections.summarize(conn, dataset.id, selection, examples=10)
+                conflicts = await count_conflicts(conn, dataset.id, selection, folder=selection.folder, to=to)
             return PreviewJson(dryRun=True, items=summary.items, conflicts=conflicts, examples=list(summary.examples))
-        job = await moving.request_move(conn, dataset, wanted, to, caller_id=caller.id)
+        async with summing_up(server, conn):
+            job = await moving.request_move(conn, dataset, wanted, to, caller_id=caller.id)
     return wire_commands.command(await _done(server, job), base)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from psycopg import AsyncConnection
 
+from headwater.api.asking import summing_up
 from headwater.api.caller import Base, Caller, Connection, DatasetId, Server, ServerDep, needs
 from headwater.catalog import commands, datasets, item_collections
 from headwater.catalog.accounts import Account
@@ -50,7 +51,8 @@ async def add_items(
     async with server.place.pool.connection() as conn:
         dataset = await _get_writable(conn, caller, dataset_id)
         named = await item_collections.ensure(conn, dataset.id, body.collections)
-        job = await work.request(conn, dataset, wanted, named, "add", caller_id=caller.id)
+        async with summing_up(server, conn):
+            job = await work.request(conn, dataset, wanted, named, "add", caller_id=caller.id)
     return await _done(server, job, base)
 
 
@@ -64,7 +66,8 @@ async def remove_items(
         dataset = await _get_writable(conn, caller, dataset_id)
         names = dict.fromkeys(name.strip() for name in body.collections)
         named = [await item_collections.get(conn, dataset.id, name) for name in names]
-        job = await work.request(conn, dataset, wanted, named, "remove", caller_id=caller.id)
+        async with summing_up(server, conn):
+            job = await work.request(conn, dataset, wanted, named, "remove", caller_id=caller.id)
     return await _done(server, job, base)
 
 

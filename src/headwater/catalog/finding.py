@@ -76,6 +76,17 @@ async def begin(conn: AsyncConnection[Any], asking: Asking) -> AsyncGenerator[No
         raise QueryTooSlow(_TOO_SLOW.format(asking.timeout_s)) from None
 
 
+@asynccontextmanager
+async def within(conn: AsyncConnection[Any], timeout_s: float) -> AsyncGenerator[None]:
+    """Each statement in it may take so long, those after it what they take. Raises QueryTooSlow."""
+    await conn.execute(SQL("SET LOCAL statement_timeout = {}").format(Literal(max(1, int(timeout_s * 1000)))))
+    try:
+        yield
+    except psycopg.errors.QueryCanceled:
+        raise QueryTooSlow(_TOO_SLOW.format(timeout_s)) from None
+    await conn.execute("SET LOCAL statement_timeout TO DEFAULT")
+
+
 _TOO_SLOW = "The query took more than {:g} s and was stopped."
 
 
@@ -181,9 +192,11 @@ async def _ask_columns(
     if unknown > _MOST_ASKED:
         return None
     others: list[int] = []
-    if unknown or len(state.touched_items) or state.touched_segments:
+    touched = matches.touched
+    asked = state.touched_items.tolist() if touched is None else touched.unknown
+    if unknown or len(asked) or state.touched_segments:
         where, parameters = query.compile_filter(tree, dataset_id=dataset_id)
-        outside, more = tables.outside(state)
+        outside, more = tables.outside(state, asked)
         order, limits = _order_by(sort) if sort else (SQL("").format(), dict[str, object]())
         parameters |= more | limits | {"unknown_ids": await reader.unknown_ids(matches) if unknown else []}
         either = SQL("({} OR item.id = ANY(%(unknown_ids)s::bigint[]))").format(outside)
@@ -192,6 +205,9 @@ async def _ask_columns(
         cursor = conn.cursor(binary=True)
         await cursor.execute(statement, parameters, prepare=False)
         others = [item_id for (item_id,) in await cursor.fetchall()]
+    if touched is not None and touched.true:
+        others += touched.true
+        others = await _in_order(conn, dataset_id, others, sort, asking) if sort else others
     asking.plan = "columns" if not unknown else "columns, then rows"
     answer = _Answer(reader, matches, others)
     asking.rows = answer.total
