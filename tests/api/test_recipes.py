@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from headwater.catalog import projects
+from headwater.catalog import ontologies, projects
 from tests.api.world import NOBODY, World, message, unique
 
 
@@ -181,6 +181,24 @@ async def test_hostile_bodies_end_in_a_sentence(world: World) -> None:
     )
     assert answer.status_code in (200, 400)
     assert (await world.owner.get(f"/ontologies/{ontology_id}")).status_code == 200
+
+
+async def test_an_ontology_grows_no_larger_than_can_be_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ontology_id = await new_ontology(world, "kept")
+    monkeypatch.setattr(ontologies, "LARGEST_BYTES", 20_000)
+    made(await change(world, ontology_id, {"tag": "first", "note": "x" * 15_000}))
+    answer = await change(world, ontology_id, {"tag": "second", "note": "x" * 15_000})
+    assert "20,000 are the most" in message(answer, 400)
+    message(await attribute(world, ontology_id, key="1", title="t", type="freeText", note="x" * 15_000), 400)
+    assert await labels_of(world, ontology_id) == ["kept", "first"]
+    large = {"title": "large", "projectIds": [world.project_id], "roots": [root("a", note="x" * 20_000)]}
+    message(await world.owner.post("/ontologies", json=large), 400)
+
+
+async def test_a_description_of_a_recipe_has_an_end(world: World) -> None:
+    recipe_id, body = await new_recipe(world), {"description": "x" * 100_001}
+    message(await world.owner.patch(f"/recipes/{recipe_id}", json=body), 400)
+    message(await world.owner.post("/recipes", json=body | {"projectIds": [world.project_id]}), 400)
 
 
 async def test_five_thousand_labels_go(world: World) -> None:

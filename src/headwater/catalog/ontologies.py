@@ -1,5 +1,6 @@
 """Ontologies: labels and attributes. They belong to projects; recipes name them, and datasets name recipes."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +18,7 @@ from headwater.errors import BadRequest, Conflict, NotFound
 from headwater.ids import to_wire
 
 _LONGEST_TITLE = 1_000
+LARGEST_BYTES = 32_000_000  # of labels and attributes together, as JSON text: whoever reads an ontology reads it whole
 RIGHT: rights.Right = "manage_recipes"
 
 
@@ -101,8 +103,7 @@ async def create_ontology(
         [
             wanted,
             checked_title(title, "ontology"),
-            Jsonb(labels.to_json(tree or [])),
-            Jsonb(attributes.to_json(asked)),
+            *_stored(tree or [], asked),
             Jsonb(list(attribute_names)),
             Jsonb(metadata or {}),
             caller.id,
@@ -111,6 +112,18 @@ async def create_ontology(
     row = await cursor.fetchone()
     assert row is not None
     return await get_ontology(conn, caller, row[0])
+
+
+def _stored(tree: Sequence[Label], asked: Sequence[Attribute]) -> tuple[Jsonb, Jsonb]:
+    """Labels and attributes as their columns have them. Raises BadRequest for more than there may be."""
+    told = [labels.to_json(tree), attributes.to_json(asked)]
+    size_bytes = len(json.dumps(told, ensure_ascii=False).encode())
+    if size_bytes > LARGEST_BYTES:
+        raise BadRequest(
+            f"With this, the labels and attributes of the ontology were {size_bytes:,} bytes of JSON; "
+            f"{LARGEST_BYTES:,} are the most."
+        )
+    return Jsonb(told[0]), Jsonb(told[1])
 
 
 def checked_title(title: str | None, noun: str) -> str | None:
@@ -242,6 +255,7 @@ async def delete_attributes(
 
 async def _save(conn: AsyncConnection[Any], caller: Account, after: Ontology) -> Ontology:
     """Who changes it sees all of its projects, but for those that were deleted."""
+    tree, asked = _stored(after.labels, after.attributes)
     await conn.execute(
         """
         UPDATE ontology
@@ -253,8 +267,8 @@ async def _save(conn: AsyncConnection[Any], caller: Account, after: Ontology) ->
             "id": after.id,
             "project_ids": after.project_ids,
             "title": after.title,
-            "labels": Jsonb(labels.to_json(after.labels)),
-            "attributes": Jsonb(attributes.to_json(after.attributes)),
+            "labels": tree,
+            "attributes": asked,
             "attribute_names": Jsonb(after.attribute_names),
             "metadata": Jsonb(after.metadata),
             "by": caller.id,

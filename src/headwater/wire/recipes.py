@@ -15,6 +15,8 @@ from headwater.ids import from_wire, to_wire
 from headwater.wire import times
 from headwater.wire.ontologies import check_document, wire_ids
 
+_LONGEST_DESCRIPTION = 100_000
+
 # What only clients read.
 _SETTINGS = ("instructions", "examples", "customActions", "uiSettings")
 
@@ -27,7 +29,7 @@ class RecipeBody(BaseModel):
     title: str | None = None
     project_ids: list[str] = Field(alias="projectIds")
     ontology_ids: list[str] = Field(alias="ontologyIds", default_factory=list)
-    description: str | None = None
+    description: str | None = Field(default=None, max_length=_LONGEST_DESCRIPTION)
     instructions: Any = None
     examples: list[Any] | None = None
     custom_actions: list[Any] | None = Field(alias="customActions", default=None)
@@ -43,7 +45,7 @@ class RecipePatch(BaseModel):
     title: str | None = None
     project_ids: list[str] | None = Field(alias="projectIds", default=None)
     ontology_ids: list[str] | None = Field(alias="ontologyIds", default=None)
-    description: str | None = None
+    description: str | None = Field(default=None, max_length=_LONGEST_DESCRIPTION)
     instructions: Any = None
     examples: list[Any] | None = None
     custom_actions: list[Any] | None = Field(alias="customActions", default=None)
