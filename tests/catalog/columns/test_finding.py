@@ -66,7 +66,7 @@ def _spread(conn: psycopg.Connection, dataset_id: int) -> None:
     """Over several segments, with holes."""
     for table, column in (("annotation", "item_id"), ("item", "id")):
         conn.execute(
-            f"UPDATE {table} SET {column} = (({column} %% 3) * 2 << 16) + {column} * 7 WHERE dataset_id = %s",
+            f"UPDATE {table} SET {column} = (({column} %% 3 * 2 + 1) << 16) + {column} * 7 WHERE dataset_id = %s",
             [dataset_id],
         )
 
