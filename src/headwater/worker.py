@@ -27,7 +27,6 @@ QUEUES = {
     "default": 3,
     "exports": 2,  # which may take hours, too
     columns.QUEUE: 1,  # a core is enough for them
-    "exports": 2,  # which may take hours, too
     "imports": 2,  # CSV files, which may take hours
     WEBHOOK_QUEUE: 8,  # they wait for others, most of the time
 }

@@ -148,7 +148,9 @@ async def test_datasets_from_before_get_a_recipe_each(empty_url, monkeypatch):
     async with await AsyncConnection.connect(empty_url) as conn:
         cursor = await conn.execute(
             """
-            SELECT dataset.name, dataset.metadata, recipe.title, recipe.project_ids, ontology.title, ontology.project_ids
+            SELECT
+                dataset.name, dataset.metadata, recipe.title, recipe.project_ids, ontology.title,
+                ontology.project_ids
             FROM dataset
             LEFT JOIN recipe ON ARRAY[recipe.id] = dataset.recipe_ids
             LEFT JOIN ontology ON ARRAY[ontology.id] = recipe.ontology_ids

@@ -84,6 +84,7 @@ def register(app: App, place: Workplace) -> None:
 
     _register_preprocessing(app, place, retry)
     _register_metadata(app, place, retry)
+    _register_features(app, place, retry)
     _register_deletions(app, place, retry)
     _register_clones(app, place, retry)
     _register_uploads(app, place, retry)
@@ -177,22 +178,6 @@ def _register_metadata(app: App, place: Workplace, retry: BaseRetryStrategy) -> 
             await annotations.give_up(place, command_id, "Headwater failed in this change; its log says where.")
             raise
 
-    @app.task(name=feature_sets.INDEX_TASK, retry=retry)
-    async def index_feature_set(command_id: int, set_id: int, metric: Metric) -> None:
-        try:
-            await feature_sets.index_set(place, command_id=command_id, set_id=set_id, metric=metric)
-        except OperationalError:
-            raise
-        except Exception:
-            _log.exception("Index of feature set %s failed", set_id)
-            error = "Headwater failed in this index; its log says where."
-            await feature_sets.give_up(place, command_id, set_id, error)
-            raise
-
-    @app.task(name=feature_sets.DROP_TASK, retry=retry)
-    async def drop_feature_set(set_id: int) -> None:
-        await feature_sets.drop_set(place, set_id)
-
     @app.task(name=item_collections.TASK, retry=retry)
     async def mark_items(command_id: int, **arguments: Any) -> None:
         try:
@@ -208,6 +193,26 @@ def _register_metadata(app: App, place: Workplace, retry: BaseRetryStrategy) -> 
     @app.task(name=sidecars.MARK_TASK, retry=retry)
     async def mark_sidecars(dataset_id: int) -> None:
         await sidecars.mark_sidecars(place, dataset_id)
+
+
+def _register_features(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
+    """What indexes and drops many vectors."""
+
+    @app.task(name=feature_sets.INDEX_TASK, retry=retry)
+    async def index_feature_set(command_id: int, set_id: int, metric: Metric) -> None:
+        try:
+            await feature_sets.index_set(place, command_id=command_id, set_id=set_id, metric=metric)
+        except OperationalError:
+            raise
+        except Exception:
+            _log.exception("Index of feature set %s failed", set_id)
+            error = "Headwater failed in this index; its log says where."
+            await feature_sets.give_up(place, command_id, set_id, error)
+            raise
+
+    @app.task(name=feature_sets.DROP_TASK, retry=retry)
+    async def drop_feature_set(set_id: int) -> None:
+        await feature_sets.drop_set(place, set_id)
 
 
 def _register_uploads(app: App, place: Workplace, retry: BaseRetryStrategy) -> None:
