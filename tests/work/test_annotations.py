@@ -1,5 +1,6 @@
 """What becomes of annotations: they stay with their item whatever happens to its object, and go with it alone."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -315,6 +316,38 @@ async def test_many_are_deleted_piece_by_piece(world: World, annotated: Dataset)
     assert await labels(world, annotated, "/4.txt") == ["dog", "dog"]
     await work.change_annotations(world.place, **job)
     assert await rows_of(world, annotated) == 11
+
+
+@pytest.mark.parametrize("is_of_item", [False, True])
+async def test_whoever_deletes_waits_for_whoever_changes_in_the_order_of_ids(world: World, is_of_item: bool):
+    dataset, _ = await world.own_dataset()
+    await world.upload(dataset, "/a.txt", b"1")
+    first, second = await annotate(world, dataset, "/a.txt", content("cat"), content("dog"))
+    item = await world.item(dataset, "/a.txt")
+    async with world.connection() as conn:  # the second one lies in front now
+        await conn.execute(
+            "UPDATE annotation SET label = 'puma' WHERE dataset_id = %s AND id = %s", [dataset.id, first]
+        )
+
+    async def delete() -> None:
+        async with world.connection() as conn:
+            await conn.execute("SET LOCAL enable_indexscan = off")
+            await conn.execute("SET LOCAL application_name = 'deletes'")
+            if is_of_item:
+                await annotations.delete_of_items(conn, dataset.id, [item.id])
+                await conn.rollback()  # nobody has deleted the item
+            else:
+                await annotations.delete_annotations(conn, dataset.id, [second, first])
+
+    async with asyncio.TaskGroup() as both, world.connection() as conn:
+        await annotations.lock_annotation(conn, first)
+        both.create_task(delete())
+        waiting = "SELECT FROM pg_stat_activity WHERE application_name = 'deletes' AND wait_event_type = 'Lock'"
+        while await (await conn.execute(waiting)).fetchone() is None:
+            await conn.execute("SELECT pg_stat_clear_snapshot()")
+        await conn.execute("SET LOCAL lock_timeout = '2s'")
+        await annotations.lock_annotation(conn, second)
+    assert await labels(world, dataset, "/a.txt") == (["puma", "dog"] if is_of_item else [])
 
 
 async def test_many_are_changed_piece_by_piece(world: World, annotated: Dataset):

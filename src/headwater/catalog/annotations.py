@@ -378,8 +378,16 @@ async def delete_annotations(conn: AsyncConnection[Any], dataset_id: int, ids: S
     await items.fetchall()
     cursor = await conn.execute(
         """
-        WITH gone AS (
-            DELETE FROM annotation WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s) RETURNING item_id
+        WITH held AS MATERIALIZED ( -- in the order in which they are changed by `patch_annotations`
+            SELECT id
+            FROM annotation
+            WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s)
+            ORDER BY id
+            FOR UPDATE
+        ), gone AS (
+            DELETE FROM annotation
+            WHERE dataset_id = %(dataset_id)s AND id IN (SELECT id FROM held)
+            RETURNING item_id
         ), per_item AS (
             SELECT item_id, count(*) AS number FROM gone GROUP BY item_id
         ), changed AS (
@@ -404,7 +412,17 @@ async def delete_of_items(conn: AsyncConnection[Any], dataset_id: int, item_ids:
     """Remove the annotations of items whose rows went in this transaction; the caller counts them off."""
     if item_ids:
         await conn.execute(
-            "DELETE FROM annotation WHERE dataset_id = %s AND item_id = ANY(%s)", [dataset_id, list(item_ids)]
+            """
+            WITH held AS MATERIALIZED ( -- in the order in which they are changed by `patch_annotations`
+                SELECT id
+                FROM annotation
+                WHERE dataset_id = %(dataset_id)s AND item_id = ANY(%(item_ids)s)
+                ORDER BY id
+                FOR UPDATE
+            )
+            DELETE FROM annotation WHERE dataset_id = %(dataset_id)s AND id IN (SELECT id FROM held)
+            """,
+            {"dataset_id": dataset_id, "item_ids": list(item_ids)},
         )
 
 
