@@ -219,7 +219,7 @@ class JsonTest:
             return self._of_texts(view, fenced)
         match view.chunk(self._number):
             case Codes() as chunk:
-                return self._of_codes(chunk)
+                return self._of_codes(view, chunk)
             case Numbers() as chunk:
                 return self._of_numbers(chunk)
             case Hashes() as chunk:
@@ -227,8 +227,8 @@ class JsonTest:
             case Integers() | Paths() | Texts():
                 return Always(None).test(view)
 
-    def _of_codes(self, chunk: Codes) -> Truth:
-        table, chosen, is_negative = self._table()
+    def _of_codes(self, view: View, chunk: Codes) -> Truth:
+        table, chosen, is_negative = self._table(view)
         codes = chunk.codes
         if len(chosen) <= _FEW:
             true = _is_any(codes, chosen)
@@ -242,14 +242,14 @@ class JsonTest:
         true &= ~unknown
         return Truth(true, unknown)
 
-    def _table(self) -> tuple[Mask, list[int], bool]:
+    def _table(self, view: View) -> tuple[Mask, list[int], bool]:
         """Which codes fulfil the condition; the few that do, or that do not."""
         if self._codes is None:
             digest = blake2b(repr(self._key).encode(), digest_size=16).digest()
             key = ("table", digest, len(self._values.json))
             table = self._cache.get(key) if self._cache is not None else None
             if table is None:
-                table = self._made_table()
+                table = self._made_table(view)
                 if self._cache is not None:
                     self._cache.put(key, table, table.nbytes + 300)
             many = np.count_nonzero(table) > len(table) // 2
@@ -257,7 +257,7 @@ class JsonTest:
             self._codes = (table, chosen, bool(many))
         return self._codes
 
-    def _made_table(self) -> Mask:
+    def _made_table(self, view: View) -> Mask:
         """Texts are compared all at once, other values one by one."""
         table = np.zeros(FIRST_CODE + len(self._values.json), np.bool_)
         table[ABSENT] = self._of_absent
@@ -266,6 +266,7 @@ class JsonTest:
         for text_range in self._text_ranges:
             true |= _in_text_range(texts, text_range)
         for matches in self._matchers:
+            _ = view.chunk(self._number)  # of a query whose time is over no more patterns are tried
             true |= _as_mask(matches(texts))
         table[FIRST_CODE + places[true]] = True
         for place in self._values.others:
@@ -295,9 +296,9 @@ class JsonTest:
         for first, end in self._ranks(fenced, lambda number: view.block(self._number, number)):
             true[order[first:end]] = True
         if self._matchers:
-            chunk = view.chunk(self._number)
-            assert isinstance(chunk, Texts)
             for matches in self._matchers:
+                chunk = view.chunk(self._number)  # each time: it raises when the query's time is over
+                assert isinstance(chunk, Texts)
                 true[order[_as_mask(matches(chunk.texts))]] = True
         valid = None
         if self._of_absent:

@@ -144,7 +144,8 @@ class Reader:
     # Loading.
 
     def part(self, segment: Segment, path_number: int) -> Any:
-        """A chunk, or offsets. In a thread. Raises Missing."""
+        """A chunk, or offsets. In a thread. Raises Missing, and QueryTooSlow: each condition asks for a part first."""
+        self._deadline.check()
         key = (segment.version, path_number)
         if (held := self._held.get(key)) is not None:
             return held
