@@ -60,6 +60,7 @@ from headwater.api import (
 from headwater.api.bodies import BodyLimit
 from headwater.api.caller import Server
 from headwater.api.failures import RESPONSES, add_handlers
+from headwater.catalog.columns import evaluating
 from headwater.catalog.columns.cache import Columns
 from headwater.settings import Settings
 from headwater.tokens import Signer
@@ -95,6 +96,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             app.state.receptions = Receptions(place, expires_in_s=settings.upload_expiry_h * 3600)
             app.state.gate = streams.Gate(app.state.server)
             listening = asyncio.create_task(app.state.news.run(database_url))
+            app.state.warming = asyncio.create_task(asyncio.to_thread(evaluating.warm))
             yield
             listening.cancel()
             with suppress(asyncio.CancelledError):

@@ -1,5 +1,7 @@
 """What a chunk does not tell is unknown, never true and never false, whatever is made of it."""
 
+import subprocess
+import sys
 from itertools import product
 from typing import Any
 
@@ -137,3 +139,22 @@ def test_texts_meet_conditions_as_each_of_them_does(kept, condition, cache_bytes
                 node = JsonTest(1, condition, hash_key=b"key", values=Values(dictionary), cache=cache)
                 patch.setattr(View, "rows", len(kept))
                 assert node.test(View(chunk)).true.tolist() == expected
+
+
+def test_the_first_pattern_finds_all_that_arrow_imports_when_the_api_has_warmed_up() -> None:
+    statement = """
+import sys
+from headwater.catalog.columns import evaluating
+from headwater.catalog.columns.encoding import paths_of
+from headwater.catalog.wildcards import ANY, text_parts
+evaluating.warm()
+before = set(sys.modules)
+chunk = paths_of(["/a/b.png", "/c"])
+for pattern in ("/a*", "*.png", "*b*", "/*b*g"):
+    class View:
+        def chunk(self, number):
+            return chunk
+    assert evaluating.PathTest(1, text_parts(pattern)).test(View()).true[0]
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    subprocess.run([sys.executable, "-c", statement], check=True)

@@ -16,6 +16,7 @@ from headwater.catalog import finding
 from headwater.catalog.columns import building, covering, encoding, fences, filling, ordering, reading, tables, upkeep
 from headwater.catalog.columns.cache import Columns
 from headwater.catalog.columns.conditions import frozen
+from headwater.catalog.columns.touched import load_touched
 from headwater.catalog.finding import Asking
 from headwater.catalog.query import EVERYTHING, Page, Tree, compile_filter, compile_page
 from headwater.errors import BadRequest
@@ -106,7 +107,7 @@ async def _touch(conn: AsyncConnection, dataset_id: int, touched: list[int], use
     async with conn.transaction():
         cursor = await conn.execute("SELECT id FROM item WHERE dataset_id = %s ORDER BY id", [dataset_id])
         ids = [item_id for (item_id,) in await cursor.fetchall()]
-        chosen = [ids[n % len(ids)] for n in touched]
+        chosen = [ids[n % len(ids)] for n in touched if ids]
         await conn.execute(
             "UPDATE item SET user_metadata = %s, size_bytes = size_bytes / 2, trashed_at = now(), creator_id = 1"
             " WHERE dataset_id = %s AND id = ANY(%s)",
@@ -241,6 +242,8 @@ async def _whole(
         await _answers_are_those_of_rows(conn, dataset_id, asked[::2], columns)
         await _touch(conn, dataset_id, touched, user)
         await _answers_are_those_of_rows(conn, dataset_id, asked, columns)
+        await _touch(conn, dataset_id, [*touched[1:], *touched[:1]], user | {"n": "again", "late": 1})
+        await _answers_are_those_of_rows(conn, dataset_id, asked[::2] * 2, columns)
         names = ["dir", "creator", "hidden", "metadata.system.mimetype", "metadata.system.size", "metadata.user.k"]
         await _counts_are_those_of_rows(conn, dataset_id, EVERYTHING, [*names, "metadata.user.n", "label"], columns)
         await _counts_are_those_of_rows(conn, dataset_id, parse_filter(asked[0][0]), names, columns)
@@ -315,7 +318,71 @@ async def test_a_path_that_is_covered_later_is_built_where_it_is_and_nowhere_els
         assert [one.number for one in state.without("metadata.user.late")] == [1, 3]
 
 
+async def test_what_was_touched_is_read_once_for_many_questions_and_again_when_it_changes(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    async def reading_it(conn: AsyncConnection, state: tables.IndexState) -> Any:
+        read.append(len(state.touched_items))
+        return await load_touched(conn, state)
+
+    monkeypatch.setattr(reading, "load_touched", reading_it)
+    async with await AsyncConnection.connect(url, autocommit=True) as conn:
+        dataset_id = await _new_dataset(conn, [{"n": number} for number in range(6)])
+        await _build(conn, dataset_id)
+        columns = Columns(most_bytes=2**24)
+        sort = (("metadata.user.n", True),)
+        asked = [
+            ({"metadata.user.n": {"$gte": 3}}, sort, 2, 1),
+            ({"metadata.user.n": "three"}, sort, 2, 0),
+            ({"metadata.user.new": {"$exists": True}}, (), 2, 0),
+            ({"metadata.user.n": {"$ne": 4}, "metadata.user.never": None}, sort, 3, 1),
+        ]
+        for times, user in enumerate([{"n": 9, "new": 1}, {"n": "three"}, {"n": 4}, {"new": [{"x": 1}]}], 1):
+            await conn.execute(
+                "UPDATE item SET user_metadata = %s WHERE dataset_id = %s AND path = ANY(%s)",
+                [json.dumps(user), dataset_id, ["/3", "/4", f"/{times}"]],
+            )
+            await _answers_are_those_of_rows(conn, dataset_id, asked * 2, columns)
+            assert len(read) == times
+        await conn.execute("DELETE FROM item WHERE dataset_id = %s AND path IN ('/3', '/5')", [dataset_id])
+        await _answers_are_those_of_rows(conn, dataset_id, asked * 2, columns)
+        assert read == [3, 4, 4, 4, 5]
+
+
 async def _state(conn: AsyncConnection, dataset_id: int) -> tables.IndexState:
     state = await tables.load_state(conn, dataset_id)
     assert state is not None
     return state
+
+
+async def test_hashes_of_texts_become_texts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with await AsyncConnection.connect(url, autocommit=True) as conn:
+        dataset_id = await _new_dataset(conn, [{"k": f"2025-0{number}"} for number in range(1, 6)] + [{"k": 5}, {}])
+        await conn.execute(
+            "INSERT INTO column_path (dataset_id, path, encoding) VALUES (%s, 'metadata.user.k', 'hashes')",
+            [dataset_id],
+        )
+        await _build(conn, dataset_id)
+        asked: list[tuple[Document, tuple[Any, ...], int, int]] = [
+            ({"metadata.user.k": condition}, (("metadata.user.k", True),), 3, page)
+            for condition in ("2025-0*", {"$gt": "2025-02"}, {"$lte": "2025-04"}, {"$ne": "2025-03"}, "*5", {"$gt": 4})
+            for page in range(2)
+        ]
+        await _answers_are_those_of_rows(conn, dataset_id, asked, Columns(most_bytes=2**24))
+        monkeypatch.setattr(filling, "_ENOUGH", 1)
+        monkeypatch.setattr(finding, "_FEW", 0)
+        await conn.execute("UPDATE item SET size_bytes = 2 WHERE dataset_id = %s AND path = '/2'", [dataset_id])
+        for _ in range(2):
+            async with conn.transaction():
+                due = await upkeep.due_segments(conn, dataset_id, at_once=True)
+            for segment in due:
+                await _build_segment(conn, dataset_id, segment)
+            await _answers_are_those_of_rows(conn, dataset_id, asked, Columns(most_bytes=2**24))
+        async with conn.transaction():
+            assert (await _state(conn, dataset_id)).paths["metadata.user.k"].encoding == "texts"
+            assert await upkeep.due_segments(conn, dataset_id, at_once=True) == []
+        before = plans["columns"]
+        await _answers_are_those_of_rows(conn, dataset_id, asked, Columns(most_bytes=2**24))
+        assert plans["columns"] == before + len(asked)

@@ -189,14 +189,14 @@ async def test_columns_and_notes_say_what_the_rows_say(
     conns = [await connect() for _ in range(4)]
     checker, admin, builder = await connect(), await connect(autocommit=True), await connect()
     world = World(conns, checker, admin, seed)
-    read_piece = building._read_piece
+    read_piece = building.read_piece
 
     async def read_slowly(conn: AsyncConnection, *given: Any) -> Any:
         for _ in range(world.random.randrange(3)):
             await world.step()
         return await read_piece(conn, *given)
 
-    monkeypatch.setattr(building, "_read_piece", read_slowly)
+    monkeypatch.setattr(building, "read_piece", read_slowly)
     async with builder.transaction():
         await upkeep.begin(builder, world.dataset_id)
     for _ in range(70):

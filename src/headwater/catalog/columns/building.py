@@ -16,7 +16,7 @@ from psycopg import AsyncConnection, sql
 from headwater.catalog.columns import encoding, tables
 from headwater.catalog.columns.documents import ABSENT, Meeting, PathTree, Seen, columns_of, parse, tree_of
 from headwater.catalog.columns.encoding import SEGMENT_BITS, Chunk, Codes, Encoding
-from headwater.catalog.columns.filling import Dictionary, Filler, filler_of, present_in, transcode
+from headwater.catalog.columns.filling import Dictionary, Filler, HashesFiller, filler_of, present_in, transcode
 from headwater.catalog.columns.tables import COLUMNS, DOCUMENTS, TIMES, CoveredPath
 
 _PIECE_ROWS = 8_192
@@ -28,7 +28,10 @@ Dictionaries = dict[int, Dictionary]  # by the number of their path
 
 
 class Outgrown(Exception):
-    """These paths have more values than codes have room for: nothing was built. `change_encoding` to these."""
+    """These paths have more values than codes have room for, or hashes of texts: nothing was built.
+
+    `change_encoding` to these.
+    """
 
     def __init__(self, paths: Sequence[tuple[CoveredPath, Encoding]]) -> None:
         super().__init__(", ".join(path.path for path, _ in paths))
@@ -42,7 +45,7 @@ class Built:
 
 
 @dataclass(slots=True)
-class _Making:
+class Making:
     """A segment that is being made: what has been read of it so far, as columns."""
 
     paths: Sequence[CoveredPath]
@@ -92,8 +95,14 @@ class _Making:
                 self.fillers[number].add(column)
 
     def outgrown(self) -> list[tuple[CoveredPath, Encoding]]:
-        full = [(path, self.dictionaries.get(path.number)) for path in self.paths]
-        return [(path, values.next_encoding()) for path, values in full if values is not None and values.is_full]
+        found: list[tuple[CoveredPath, Encoding]] = []
+        for path in self.paths:
+            dictionary, filler = self.dictionaries.get(path.number), self.fillers.get(path.number)
+            if dictionary is not None and dictionary.is_full:
+                found.append((path, dictionary.next_encoding()))
+            elif isinstance(filler, HashesFiller) and filler.is_text():
+                found.append((path, "texts"))
+        return found
 
     def chunks(self) -> dict[int, Chunk]:
         made: dict[int, Chunk] = {}
@@ -154,9 +163,10 @@ async def build_segment(
         if path.encoding == "codes" and path.number not in dictionaries:
             dictionaries[path.number] = Dictionary(await tables.load_values(conn, dataset_id, path.number))
     known = await tables.load_known_paths(conn, dataset_id)
-    making = _Making(paths, row[0], dictionaries, Meeting(known))
+    making = Making(paths, row[0], dictionaries, Meeting(known))
     for first_id, last_id in await _pieces(conn, dataset_id, segment):
-        piece = await _read_piece(conn, dataset_id, first_id, last_id, making.columns())
+        piece = await read_piece(conn, dataset_id, first_id, last_id, making.columns())
+        assert piece is not None
         await asyncio.to_thread(making.add, *piece)
     if outgrown := making.outgrown():
         raise Outgrown(outgrown)
@@ -198,10 +208,19 @@ async def _pieces(conn: AsyncConnection[Any], dataset_id: int, segment: int) -> 
     return await cursor.fetchall()
 
 
-async def _read_piece(
-    conn: AsyncConnection[Any], dataset_id: int, first_id: int, last_id: int, columns: Sequence[CoveredPath]
-) -> tuple[NDArray[np.int64], dict[int, Any], dict[str, list[str | None]]]:
-    """What `_Making.add` takes, as one row of arrays: some 20 times as fast as a row an item."""
+async def read_piece(
+    conn: AsyncConnection[Any],
+    dataset_id: int,
+    first_id: int,
+    last_id: int,
+    columns: Sequence[CoveredPath],
+    *,
+    ids: Sequence[int] | None = None,
+) -> tuple[NDArray[np.int64], dict[int, Any], dict[str, list[str | None]]] | None:
+    """What `Making.add` takes, as one row of arrays: some 20 times as fast as a row an item. None: there are none.
+
+    `ids`: of these alone.
+    """
     read = [_column_of(path) for path in columns]
     read += [(sql.SQL(document), sql.SQL("array_agg({}::text)")) for document in DOCUMENTS.values()]
     names = [sql.Identifier(f"column_{number}") for number in range(len(read))]
@@ -211,7 +230,7 @@ async def _read_piece(
         FROM (
             SELECT item.id, {}
             FROM item
-            WHERE item.dataset_id = %s AND item.id BETWEEN %s AND %s
+            WHERE item.dataset_id = %s AND item.id BETWEEN %s AND %s {}
             ORDER BY item.id
         ) AS piece
         """
@@ -220,14 +239,17 @@ async def _read_piece(
         sql.SQL(", ").join(
             sql.SQL("{} AS {}").format(value, name) for (value, _), name in zip(read, names, strict=True)
         ),
+        sql.SQL("" if ids is None else "AND item.id = ANY(%s)"),
     )
     cursor = conn.cursor(binary=True)
-    await cursor.execute(statement, [dataset_id, first_id, last_id], prepare=False)
+    given = [dataset_id, first_id, last_id] if ids is None else [dataset_id, first_id, last_id, list(ids)]
+    await cursor.execute(statement, given, prepare=False)
     row = await cursor.fetchone()
-    assert row is not None
-    ids, values, documents = row[0], row[1 : len(columns) + 1], row[len(columns) + 1 :]
+    if row is None or row[0] is None:
+        return None
+    found, values, documents = row[0], row[1 : len(columns) + 1], row[len(columns) + 1 :]
     by_number = {path.number: _loaded(path, value) for path, value in zip(columns, values, strict=True)}
-    return _integers(ids), by_number, dict(zip(DOCUMENTS, documents, strict=True))
+    return _integers(found), by_number, dict(zip(DOCUMENTS, documents, strict=True))
 
 
 def _column_of(path: CoveredPath) -> tuple[sql.SQL, sql.SQL]:
@@ -253,7 +275,7 @@ def _integers(data: bytes) -> NDArray[np.int64]:
     return np.frombuffer(data, ">i8").astype(np.int64)
 
 
-async def _save(conn: AsyncConnection[Any], dataset_id: int, segment: int, making: _Making) -> None:
+async def _save(conn: AsyncConnection[Any], dataset_id: int, segment: int, making: Making) -> None:
     if not making.ids:
         await conn.execute("DELETE FROM column_segment WHERE dataset_id = %s AND segment = %s", [dataset_id, segment])
         await conn.execute("DELETE FROM column_chunk WHERE dataset_id = %s AND segment = %s", [dataset_id, segment])
@@ -323,8 +345,8 @@ async def _save_chunk(
 async def change_encoding(conn: AsyncConnection[Any], dataset_id: int, path: CoveredPath, kind: Encoding) -> None:
     """A path in codes goes on as numbers, texts or hashes, under a new number.
 
-    What is built stays built: its chunks are translated. The caller's transaction has done nothing yet, and ends after
-    this. Raises as `build_segment`.
+    What is built stays built: its chunks are translated. Those of hashes cannot be: they are gone, and their segments
+    due. The caller's transaction has done nothing yet, and ends after this. Raises as `build_segment`.
     """
     await tables.begin_reading(conn)
     cursor = await conn.execute(
@@ -346,7 +368,7 @@ async def change_encoding(conn: AsyncConnection[Any], dataset_id: int, path: Cov
         "SELECT segment, rows FROM column_segment WHERE dataset_id = %s AND %s = ANY(path_numbers)",
         [dataset_id, path.number],
     )
-    for segment, rows in await cursor.fetchall():
+    for segment, rows in await cursor.fetchall() if path.encoding == "codes" else ():
         data = (await tables.load_chunks(conn, dataset_id, [segment], path.number))[segment]
         filler = filler_of(kind, None, row[0])
         chunk = await asyncio.to_thread(_transcoded, data, rows, values, filler)
@@ -354,10 +376,16 @@ async def change_encoding(conn: AsyncConnection[Any], dataset_id: int, path: Cov
     await conn.execute(
         """
         UPDATE column_segment
-        SET path_numbers = array_replace(path_numbers, %(old)s, %(new)s)
+        SET path_numbers = CASE WHEN %(is_translated)s THEN array_replace(path_numbers, %(old)s, %(new)s)
+            ELSE array_remove(path_numbers, %(old)s) END
         WHERE dataset_id = %(dataset_id)s AND %(old)s = ANY(path_numbers)
         """,
-        {"old": path.number, "new": number, "dataset_id": dataset_id},
+        {
+            "old": path.number,
+            "new": number,
+            "dataset_id": dataset_id,
+            "is_translated": path.encoding == "codes",
+        },
     )
     await tables.delete_chunks(conn, dataset_id, [path.number])
 

@@ -63,7 +63,7 @@ class Numbers:
 
     @property
     def nbytes(self) -> int:
-        return self.values.nbytes + self.valid.nbytes + 200 * len(self.exceptions)
+        return self.values.nbytes + self.valid.nbytes + 100 * len(self.exceptions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

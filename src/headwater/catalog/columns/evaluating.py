@@ -38,7 +38,7 @@ from headwater.catalog.columns.encoding import (
 from headwater.catalog.columns.fences import Fenced, rank_of
 from headwater.catalog.fields import LARGEST_ID
 from headwater.catalog.query import Condition, ElementMatch
-from headwater.catalog.wildcards import ANY, Parts, after_all_with, as_like, as_regex, is_pattern, text_parts
+from headwater.catalog.wildcards import ANY, SEGMENT, Parts, after_all_with, as_like, as_regex, is_pattern, text_parts
 
 Mask = NDArray[np.bool_]
 _FEW = 6  # values that are compared one by one
@@ -734,3 +734,10 @@ def _matcher(parts: Parts) -> Matcher:
 def _re2(parts: Parts) -> str:
     """Their `$` is before a line's end, too."""
     return r"\A" + as_regex(parts)[1:-1] + r"\z"
+
+
+def warm() -> None:
+    """What the first pattern would wait for: Arrow imports some of itself, and of what else is installed, when used."""
+    texts = cast("pa.StringArray", pa.array(["a"], pa.string()))
+    for parts in (["a", ANY], [ANY, "a"], [ANY, "a", ANY], ["a", ANY, "b", ANY], ["a", SEGMENT]):
+        _ = _as_mask(_matcher(parts)(texts))

@@ -24,6 +24,7 @@ from headwater.catalog.columns.encoding import (
 
 LONGEST_VALUE_BYTES = 1_000  # of one in a dictionary
 MOSTLY_NUMBERS = 0.9  # of the values: the others are exceptions
+_ENOUGH = 1_000  # values of one segment, to judge their path by
 MOST_DICTIONARY_BYTES = 8 * 1024**2  # of one path, about
 
 _LARGEST_EXACT = 2**53  # every integer up to it is a float
@@ -167,8 +168,11 @@ class HashesFiller:
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._parts: list[NDArray[np.uint64]] = []
+        self._texts = self._values = 0
 
     def add(self, column: Column) -> None:
+        self._texts += sum(type(value) is str and len(value) <= LONGEST_TEXT for value in column)
+        self._values += sum(value is not ABSENT for value in column)
         self._parts.append(np.fromiter(map(self._hash, column), np.uint64, len(column)))
 
     def _hash(self, value: Any) -> int:
@@ -177,6 +181,10 @@ class HashesFiller:
         if value is UNKNOWN or type(value) is list or type(value) is dict:
             return encoding.UNKNOWN
         return hash_value(self._key, value)
+
+    def is_text(self) -> bool:
+        """Whether texts would have suited these values."""
+        return self._values >= _ENOUGH and encoding_of(0, self._texts, self._values) == "texts"
 
     def chunk(self) -> Hashes:
         return Hashes(_joined(self._parts, np.uint64))

@@ -47,6 +47,7 @@ from headwater.catalog.columns.evaluating import (
 )
 from headwater.catalog.columns.ordering import Array, Part, part_of, ranked
 from headwater.catalog.columns.tables import COLUMNS, DOCUMENTS, IndexState, Segment
+from headwater.catalog.columns.touched import MOST_ITEMS, TouchedRows, load_touched
 from headwater.catalog.fields import ITEM_FIELDS, LARGEST_ID, Field, FieldTable, column_value, id_number, truth_of
 from headwater.catalog.query import (
     And,
@@ -63,7 +64,7 @@ from headwater.catalog.wildcards import ANY, BELOW, SEGMENT, is_pattern, path_pa
 from headwater.errors import BadRequest
 
 T = TypeVar("T")
-_OFFSETS, _NOWHERE = 0, -1  # among numbers of paths, which begin at 1
+_OFFSETS = 0  # among numbers of paths, which begin at 1
 _LOADED_AT_ONCE = 32  # segments
 _SINGLES = 6  # numbers that are asked for one by one
 
@@ -117,14 +118,24 @@ class Matches:
     """By number of segment, without what was touched."""
 
     truths: Mapping[int, Truth]
+    touched: "Touched | None" = None  # None: their rows have to be asked
 
     @property
     def true(self) -> int:
+        """How many, without what was touched."""
         return sum(int(np.count_nonzero(truth.true)) for truth in self.truths.values())
 
     @property
     def unknown(self) -> int:
         return sum(int(np.count_nonzero(truth.unknown)) for truth in self.truths.values() if truth.unknown is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """Ids of items that were touched one by one."""
+
+    true: Sequence[int]
+    unknown: Sequence[int]
 
 
 class Reader:
@@ -137,7 +148,7 @@ class Reader:
         self._columns = columns
         self._deadline = deadline
         self._encodings: dict[int, Encoding] = {path.number: path.encoding for path in state.paths.values()}
-        self._encodings[_NOWHERE] = "codes"
+        self._nowhere: dict[str, int] = {}  # numbers below 0, of paths without columns that no item in columns has
         self._raw: dict[tuple[int, Piece], bytes] = {}  # loaded, not read yet; by version
         self._held: dict[tuple[int, Piece], Any] = {}  # what this query uses now, be it in the cache or not
 
@@ -276,7 +287,40 @@ class Reader:
             return truth
 
         truths = await self.each(self.state.segments.values(), work)
-        return Matches(truths)
+        rows = await self._touched_rows()
+        if rows is None:
+            return Matches(truths)
+
+        def test() -> Touched:
+            true: list[int] = []
+            unknown: list[int] = []
+            for one in rows:
+                self._deadline.check()
+                truth = node.test(one)
+                true += one.ids[truth.true].tolist()
+                unknown += [] if truth.unknown is None else one.ids[truth.unknown].tolist()
+            return Touched(true, unknown)
+
+        return Matches(truths, await self._columns.run(test, self._deadline))
+
+    async def _touched_rows(self) -> list[TouchedRows] | None:
+        """Read when they are asked for the second time as they are. None: ask the rows themselves."""
+        state = self.state
+        if not 0 < len(state.touched_items) <= MOST_ITEMS:
+            return None
+        key = ("touched", state.dataset_id, state.notes, frozenset(path.number for path in state.paths.values()))
+        kept: list[TouchedRows] | bool | None = self._columns.cache.get(key)
+        if kept is None:
+            self._columns.cache.put(key, True, 500)
+        elif kept is True:
+            kept = await load_touched(self._conn, state)
+            self._columns.cache.put(key, False, 500)  # where they are too large to be kept
+            if kept is not None:
+                self._columns.cache.put(key, kept, 500 + sum(one.nbytes for one in kept))
+        if not isinstance(kept, list):
+            return None
+        sought = {number: name for name, number in self._nowhere.items()}
+        return [replace(one, sought=sought) for one in kept]
 
     def _remembered(self, view: View, digest: bytes) -> Truth | None:
         kept = self._columns.cache.get((view.segment.version, digest))
@@ -340,16 +384,21 @@ class Reader:
     async def _covered(self, name: str) -> int | None:
         """The number of its path. None, and noted: no column has it, or none that means the same.
 
-        A path that no item in columns has anything at is `_NOWHERE`, be it covered or not.
+        A path that no item in columns has anything at has a number, be it covered or not.
         """
         is_document = name not in COLUMNS and any(name.startswith(prefix + ".") for prefix in DOCUMENTS)
         if name in COLUMNS or (is_document and name not in ITEM_FIELDS.named):
             path = self.state.paths.get(name)
             without = self.state.without(name)
             if (path is not None and not without) or (is_document and await self._is_absent(without, name)):
-                return _NOWHERE if path is None else path.number
+                return self._number_of_nowhere(name) if path is None else path.number
         self.uncovered[name] = None
         return None
+
+    def _number_of_nowhere(self, name: str) -> int:
+        number = self._nowhere.setdefault(name, -1 - len(self._nowhere))
+        self._encodings[number] = "codes"
+        return number
 
     async def _is_absent(self, segments: Sequence[Segment], name: str) -> bool:
         """Whether none of the items in these segments has anything at a path in metadata."""

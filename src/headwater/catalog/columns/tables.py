@@ -11,6 +11,7 @@ path number, version), or of the values of a path number, is never wrong.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, LiteralString, cast
 
 import numpy as np
@@ -84,6 +85,7 @@ class IndexState:
     segments: Mapping[int, Segment]  # in the order of numbers, without those that are touched as a whole
     touched_items: NDArray[np.int64]  # ids, rising; none of a segment that is touched as a whole
     touched_segments: tuple[int, ...]  # numbers, rising; all their items are to be asked in SQL
+    notes: bytes  # the same for the same notes: then the rows of what is touched are the same
 
     def without(self, path: str) -> list[Segment]:
         """Those that have no chunk of it."""
@@ -106,7 +108,7 @@ async def load_state(conn: AsyncConnection[Any], dataset_id: int) -> IndexState 
     if (row := await cursor.fetchone()) is None:
         return None
     covered = {path.path: path for path in await load_paths(conn, dataset_id)}
-    ids, whole = await _load_touched(conn, dataset_id)
+    ids, whole, notes = await _load_touched(conn, dataset_id)
     built = conn.cursor(binary=True)
     await built.execute(
         "SELECT segment, version, rows, path_numbers FROM column_segment WHERE dataset_id = %s ORDER BY segment",
@@ -117,7 +119,7 @@ async def load_state(conn: AsyncConnection[Any], dataset_id: int) -> IndexState 
         for number, version, rows, numbers in await built.fetchall()
         if number not in whole
     }
-    return IndexState(dataset_id, row[0], covered, segments, ids, tuple(sorted(whole)))
+    return IndexState(dataset_id, row[0], covered, segments, ids, tuple(sorted(whole)), notes)
 
 
 async def load_paths(conn: AsyncConnection[Any], dataset_id: int) -> list[CoveredPath]:
@@ -156,13 +158,16 @@ async def load_absent(
     return dict(cast("list[tuple[int, bool]]", await cursor.fetchall()))
 
 
-async def _load_touched(conn: AsyncConnection[Any], dataset_id: int) -> tuple[NDArray[np.int64], set[int]]:
+async def _load_touched(conn: AsyncConnection[Any], dataset_id: int) -> tuple[NDArray[np.int64], set[int], bytes]:
     cursor = conn.cursor(binary=True)
-    await cursor.execute("SELECT segment, item_ids FROM column_touched WHERE dataset_id = %s", [dataset_id])
+    await cursor.execute(
+        "SELECT segment, item_ids, xmin::text || ctid::text FROM column_touched WHERE dataset_id = %s", [dataset_id]
+    )
     rows = await cursor.fetchall()
-    whole = {segment for segment, ids in rows if ids is None}
-    touched = [item_id for segment, ids in rows if segment not in whole for item_id in ids]
-    return np.unique(np.array(touched, np.int64)), whole
+    whole = {segment for segment, ids, _ in rows if ids is None}
+    touched = [item_id for segment, ids, _ in rows if segment not in whole for item_id in ids]
+    notes = blake2b(",".join(sorted(note for _, _, note in rows)).encode(), digest_size=16).digest()
+    return np.unique(np.array(touched, np.int64)), whole, notes
 
 
 async def load_offsets(conn: AsyncConnection[Any], dataset_id: int, segments: Collection[int]) -> dict[int, bytes]:
@@ -285,14 +290,18 @@ async def delete_chunks(conn: AsyncConnection[Any], dataset_id: int, path_number
         )
 
 
-def outside(state: IndexState) -> tuple[sql.Composed, dict[str, object]]:
-    """A condition on `item`, for the items that are to be asked in SQL, and its parameters."""
+def outside(state: IndexState, items: Sequence[int] | None = None) -> tuple[sql.Composed, dict[str, object]]:
+    """A condition on `item`, for the items that are to be asked in SQL, and its parameters.
+
+    `items`: of those that were touched one by one, these alone.
+    """
     tests: list[sql.Composable] = []
-    if len(state.touched_items):
+    asked = state.touched_items.tolist() if items is None else list(items)
+    if asked:
         tests.append(sql.SQL("item.id = ANY(%(columns_touched)s::bigint[])"))
     for number in state.touched_segments:
         first = number << SEGMENT_BITS
         last = first + (1 << SEGMENT_BITS) - 1
         tests.append(sql.SQL("item.id BETWEEN {} AND {}").format(sql.Literal(first), sql.Literal(last)))
     where = sql.SQL("({})").format(sql.SQL(" OR ").join(tests)) if tests else sql.SQL("({})").format(sql.SQL("FALSE"))
-    return where, {"columns_touched": state.touched_items.tolist()}
+    return where, {"columns_touched": asked}
