@@ -80,12 +80,18 @@ def test_an_earlier_export_is_replaced_only_when_asked(run, dataset, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "items-00007.parquet").write_bytes(b"old")
-    (folder / "mine.txt").write_bytes(b"mine")
+    mine = ["export.py", "items-of-mine.csv", "mine.txt"]
+    for name in mine:
+        (folder / name).write_bytes(b"mine")
     done = run("export", dataset, "--to", str(folder))
     assert done.returncode == 1
     assert "earlier export" in done.stderr
+    refused = run("export", dataset, "--to", str(folder), "--overwrite", "--filter", '{"nothing": 1}')
+    assert refused.returncode == 1
+    assert names_in(folder) == sorted([*mine, "items-00007.parquet"])
     assert run("export", dataset, "--to", str(folder), "--overwrite").returncode == 0
-    assert names_in(folder) == ["annotations-00000.parquet", "croissant.json", "items-00000.parquet", "mine.txt"]
+    ours = ["annotations-00000.parquet", "croissant.json", "items-00000.parquet"]
+    assert names_in(folder) == sorted([*mine, *ours])
 
 
 @pytest.mark.parametrize(

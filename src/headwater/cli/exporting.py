@@ -1,6 +1,7 @@
 """`headwater export`: a dataset's index as files of this machine, or as items that others download."""
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterable
 from enum import StrEnum
@@ -23,7 +24,7 @@ from headwater.transfer.receiving import Receiving, Wanted
 
 _INTERRUPTED = 130
 _STATE = ".headwater-export.json"  # in the folder, as long as it is not complete
-_PATTERNS = ("items-*", "annotations-*", "deleted-*", "export.*", "croissant.json")
+_OURS = re.compile(r"(items|annotations|deleted)-\d{5,}\.(parquet|ndjson)|export\.(json|zip)|croissant\.json")
 _READ_BYTES = 1024 * 1024
 
 
@@ -79,12 +80,13 @@ def export_command(
         found = get_dataset(client, dataset)
         command = _unfinished(client, to, found, body)
         if command is None:
-            _make_room(to, may_overwrite=overwrite)
+            _check_room(to, may_overwrite=overwrite)
             command = client.post(f"/datasets/{found['id']}/export", body)
             _keep_state(to, found, body, command)
         command = _followed(client, found, command)
         files = command["spec"].get("files", [])
         if to is not None and command["status"] == "success":
+            _remove_others(to, files)
             run_async(_fetch(client, found, files, to))
     _tell(command, files, found, to, as_json=as_json)
 
@@ -128,16 +130,26 @@ def _keep_state(to: Path | None, dataset: dict[str, Any], body: dict[str, Any], 
         (to / _STATE).write_bytes(orjson.dumps(kept))
 
 
-def _make_room(to: Path | None, *, may_overwrite: bool) -> None:
-    """Whoever reads items-*.parquet must not read those of an earlier export. Raises BadRequest."""
+def _check_room(to: Path | None, *, may_overwrite: bool) -> None:
+    """The folder, made if absent, has no earlier export, or one to be replaced. Raises BadRequest."""
     if to is None:
         return
     to.mkdir(parents=True, exist_ok=True)
-    others = sorted(path for pattern in _PATTERNS for path in to.glob(pattern))
+    others = _exported(to)
     if others and not may_overwrite and not (to / _STATE).exists():
         raise BadRequest(f"{others[0]} is of an earlier export. Give another folder, or replace it: --overwrite")
-    for path in others:
-        path.unlink()
+
+
+def _remove_others(to: Path, files: list[dict[str, Any]]) -> None:
+    """Whoever reads items-*.parquet must not read those of an earlier export, which stay until there is a new one."""
+    names = {file["filename"] for file in files}
+    for path in _exported(to):
+        if path.name not in names:
+            path.unlink()
+
+
+def _exported(to: Path) -> list[Path]:
+    return sorted(path for path in to.iterdir() if _OURS.fullmatch(path.name))
 
 
 def _followed(client: Client, dataset: dict[str, Any], command: dict[str, Any]) -> dict[str, Any]:
