@@ -390,3 +390,28 @@ async def test_deleting_is_written_down(world: World) -> None:
     await world.owner.delete(f"/annotations/{made['id']}")
     rows = await world.execute("SELECT action, details FROM audit WHERE target = %s", label)
     assert [(action, details["id"]) for action, details in rows] == [("annotation.deleted", made["id"])]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("NaN", "holds NaN or an infinite number"),
+        ("[1e999]", "holds NaN or an infinite number"),
+        ('{"b": -Infinity}', "holds NaN or an infinite number"),
+        ("9" * 100, "more than 64 bits"),
+        ('"\\ud800"', "half a surrogate pair"),
+        ('{"\\u0000": 1}', "a NUL character"),
+    ],
+)
+async def test_a_change_of_many_that_cannot_be_stored_is_refused_with_the_reason(
+    world: World, value: str, told: str
+) -> None:
+    for part in ("user", "system"):
+        body = (
+            f'{{"resource": "annotations", "filter": {{}}, "systemSpace": true, '
+            f'"update": {{"metadata": {{"{part}": {{"a": {value}}}}}}}}}'
+        )
+        answer = await world.owner.post(
+            f"/datasets/{world.dataset_id}/query", content=body, headers={"content-type": "application/json"}
+        )
+        assert told in message(answer, 400)

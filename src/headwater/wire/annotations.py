@@ -4,6 +4,7 @@ What a shape does not need is let through and kept: clients add keys of their ow
 dates, addresses) is ignored in what they send, so that exported files go in as they are.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -282,14 +283,23 @@ def parse(text: bytes) -> Any:
         raise BadRequest(f"The body is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
 
 
-def _text_of(value: Any) -> bytes | None:
-    """As JSON; None if it is nested too deep to be answered."""
+def _text_of(value: Any) -> bytes:
+    """As JSON. Raises _WrongError for what cannot be answered."""
     for _ in range(_AROUND):
         value = [value]
     try:
         return orjson.dumps(value)
-    except TypeError:
-        return None
+    except TypeError as error:
+        raise _WrongError("", _not_written(str(error))) from None
+
+
+def _not_written(told: str) -> str:
+    """What orjson says, for people."""
+    if "Integer" in told:
+        return "holds a whole number of more than 64 bits. Write it as a text"
+    if "surrogate" in told:
+        return "holds half a surrogate pair, which is no Unicode"
+    return f"is nested more than {_DEEPEST} levels deep. Write it flatter"
 
 
 def posted(body: Any) -> list[Posted]:
@@ -415,12 +425,18 @@ def _are_storable(documents: Sequence[Any]) -> bool:
 def _check_storable(document: Any) -> None:
     """What PostgreSQL can hold and an answer can give. Raises _WrongError."""
     text = _text_of(document)
-    if text is None:
-        raise _WrongError("", f"is nested more than {_DEEPEST} levels deep. Write it flatter")
     if len(text) > LARGEST_BYTES:
         raise _WrongError("", f"is {len(text):,} bytes of JSON; {LARGEST_BYTES:,} are the most")
     if rb"\u0000" in text and _has_nul(document):  # or a backslash that stands before u0000
         raise _WrongError("", "holds a NUL character, which cannot be stored")
+
+
+def _check_finite(document: Any) -> None:
+    """Of what is storable but was not read by `parse`. Raises _WrongError."""
+    try:
+        json.dumps(document, allow_nan=False)
+    except ValueError:
+        raise _WrongError("", "holds NaN or an infinite number, which are no JSON") from None
 
 
 def _has_nul(value: Any) -> bool:
@@ -516,6 +532,7 @@ def change(update: Mapping[str, Any], *, system_space: bool) -> ChangeJson:
     document = {"type": "class", "label": "" if label is None else label, "metadata": metadata}
     try:
         _check_storable(document)
+        _check_finite(document)
         _content(document)
         user, system = _object(user, "metadata.user", '{"a": 1}'), _object(system, "metadata.system", '{"a": 1}')
     except _WrongError as error:
