@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater.catalog import commands, datasets, drivers, selections, tombstones
+from headwater.catalog import commands, datasets, drivers, projects, selections, tombstones
 from headwater.errors import BadRequest, StoreDenied, Unavailable
 from headwater.work import deletion
 from tests.work.scripted import Crash, Fault, FaultyCursor, ScriptedStore
@@ -416,3 +416,29 @@ async def _allow_delete(world: World, dataset, *, is_allowed: bool) -> None:
     async with world.connection() as conn:
         driver = await drivers.get_driver(conn, dataset.driver_id)
         await drivers.update_driver(conn, driver, drivers.DriverChange(allow_delete=is_allowed))
+
+
+async def test_of_two_datasets_that_go_at_once_one_takes_the_project_along(world: World) -> None:
+    async with world.connection() as conn:
+        project = await projects.create_project(conn, world.owner, "going-at-once")
+        first = await datasets.create_dataset(conn, world.owner, project_id=project.id, driver_id=None, name="first")
+        second = await datasets.get_binaries(conn, project.id)
+        await projects.delete_project(conn, project)
+
+    async def forget(dataset_id: int) -> None:
+        async with world.connection() as conn:
+            await datasets.forget_dataset(conn, dataset_id)
+            await projects.forget_project(conn, project.id)
+
+    async with world.connection() as conn, world.connection() as looking:
+        await datasets.forget_dataset(conn, first.id)
+        await projects.forget_project(conn, project.id)
+        other = asyncio.create_task(forget(second.id))
+        waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while not other.done() and await (await looking.execute(waiting)).fetchone() is None:
+            pass
+        assert not other.done()  # it would not see that the first is gone
+    await other
+    async with world.connection() as conn:
+        cursor = await conn.execute("SELECT FROM project WHERE id = %s", [project.id])
+        assert await cursor.fetchone() is None

@@ -178,7 +178,11 @@ async def delete_project(conn: AsyncConnection[Any], project: Project) -> list[i
 
 
 async def forget_project(conn: AsyncConnection[Any], project_id: int) -> None:
-    """Remove the row of a deleted project that has no dataset left. Safe to repeat."""
+    """Remove the row of a deleted project that has no dataset left. Safe to repeat.
+
+    One after the other: of two purges that end at once, one has to find itself to be the last.
+    """
+    await conn.execute("SELECT pg_advisory_xact_lock(hashtext('headwater forgets a project'))")
     await conn.execute(
         """
         DELETE FROM project
