@@ -500,8 +500,7 @@ async def count_by(
         found, _ = await _count_rows(conn, values, chosen, given | value_parameters, _ALL)
         for value, number in found:
             tally.add(conditions.exact(value), number)
-    best = sorted(tally.all(), key=lambda pair: (-pair[1], json.dumps(pair[0], ensure_ascii=False)))
-    return best[:limit], len(best)
+    return tally.best(limit)
 
 
 def _values_of(path: str) -> tuple[Composed, dict[str, object]]:

@@ -175,6 +175,11 @@ async def _counts_are_those_of_rows(
             (frozen(value), number) for value, number in by_rows
         }, name
         assert distinct == distinct_rows == len(by_rows)
+        for limit in (1, 3):
+            async with conn.transaction():
+                few, _ = await finding.count_by(conn, dataset_id, tree, name, limit, asking=Asking(columns))
+            assert [number for _, number in few] == [number for _, number in by_rows[:limit]]
+            assert few == by_columns[:limit]
 
 
 @settings(examples(10), phases=[Phase.explicit, Phase.reuse, Phase.generate])  # each makes an index: no shrinking

@@ -1,10 +1,12 @@
 """From a filter and a snapshot to the rows that fulfil it: what is asked of which columns, loaded, evaluated."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from hashlib import blake2b
+from heapq import nsmallest
 from typing import Any, TypeVar, assert_never
 
 import numpy as np
@@ -783,6 +785,9 @@ class Nearby:
     before: int  # how many rows come before those that are asked for, and are not among these
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
+
 class Tally:
     """Counts of JSON values: 5 and 5.0 are one."""
 
@@ -792,13 +797,24 @@ class Tally:
 
     def add(self, value: Any, number: int) -> None:
         """A list counts for each of its elements, once."""
+        if type(value) is str or type(value) is int:
+            shown, before = self._counts.get(value, (value, 0))
+            self._counts[value] = (shown, before + number)
+            return
         once = {conditions.frozen(element): element for element in conditions.elements(value)}
         for key, element in once.items():
             shown, before = self._counts.get(key, (element, 0))
             self._counts[key] = (shown, before + number)
 
-    def all(self) -> list[tuple[Any, int]]:
-        return [(conditions.plain(value), number) for value, number in self._counts.values()]
+    def best(self, limit: int) -> tuple[list[tuple[Any, int]], int]:
+        """Those with the highest counts first, equal ones in the order of their JSON; and how many values there are."""
+        pairs = list(self._counts.values())
+        if len(pairs) > limit > 0:
+            numbers = np.fromiter((number for _, number in pairs), np.int64, len(pairs))
+            least = int(np.partition(numbers, -limit)[-limit])
+            pairs = [pair for pair in pairs if pair[1] >= least]
+        shown = ((conditions.plain(value), number) for value, number in pairs)
+        return nsmallest(limit, shown, key=lambda pair: (-pair[1], _JSON.encode(pair[0]))), len(self._counts)
 
 
 @dataclass(frozen=True, slots=True)
