@@ -287,6 +287,20 @@ def removal(set_id: int) -> Composed:
     return SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(index_name(set_id)))
 
 
+async def stop_building(conn: AsyncConnection[Any], set_id: int) -> None:
+    """End what the database still does for a worker that died while it made, or removed, the index of a set."""
+    await conn.execute(
+        """
+        SELECT pg_terminate_backend(pid, 10000)
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active'
+            AND (starts_with(query, 'CREATE INDEX CONCURRENTLY ' || %(name)s || ' ')
+                OR query = 'DROP INDEX CONCURRENTLY IF EXISTS ' || %(name)s)
+        """,
+        {"name": f'"{index_name(set_id)}"'},
+    )
+
+
 # For who makes one: without parallel workers, whose shared memory containers seldom have.
 BUILD_SETTINGS = SQL("SET maintenance_work_mem = '256MB'; SET max_parallel_maintenance_workers = 0")
 USUAL_SETTINGS = SQL("RESET maintenance_work_mem; RESET max_parallel_maintenance_workers")

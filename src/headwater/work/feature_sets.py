@@ -91,6 +91,7 @@ async def _make(place: Workplace, into: FeatureSet, metric: Metric) -> None:
         await conn.set_autocommit(True)
         try:
             await conn.execute(similarity.BUILD_SETTINGS)
+            await similarity.stop_building(conn, into.id)
             await conn.execute(similarity.removal(into.id))
             await conn.execute(similarity.creation(into, metric))
         finally:
@@ -128,6 +129,7 @@ async def _drop_index(place: Workplace, set_id: int) -> None:
     async with place.pool.connection() as conn:
         await conn.set_autocommit(True)
         try:
+            await similarity.stop_building(conn, set_id)
             await conn.execute(similarity.removal(set_id))
         finally:
             if not conn.closed:
