@@ -195,9 +195,9 @@ async def find_similar(
     into = await _set_of(conn, caller, dataset, ids.from_wire(body.feature_set_id, "feature set"))
     if (body.vector is None) == (body.item_id is None):
         raise BadRequest("vector, itemId: say one of the two, near which the items are to be.")
-    tree = parse_items_query({"filter": body.filter}).files
-    if tree is None:
-        raise BadRequest("filter: it chooses folders, and only files have vectors.")
+    tree = parse_items_query({"filter": body.filter}).only_files(
+        "filter: it chooses folders, and only files have vectors."
+    )
     require_searchable(dataset.unsearchable_paths, tree, [])
     item_id = None if body.item_id is None else ids.from_wire(body.item_id, "item")
     vector = body.vector

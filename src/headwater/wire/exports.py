@@ -193,9 +193,7 @@ def items_tree(query: dict[str, Any]) -> Tree:
     asked = parse_items_query(_without_page(query))
     if asked.delete or asked.update is not None:
         raise BadRequest("itemsQuery: it asks for a change of the items that it chooses. Leave out update and delete.")
-    if asked.files is None:
-        raise BadRequest("itemsQuery: it chooses folders, and only files are exported.")
-    return asked.files
+    return asked.only_files("itemsQuery: it chooses folders, and only files are exported.")
 
 
 def annotations_tree(query: dict[str, Any]) -> Tree:

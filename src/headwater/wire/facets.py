@@ -7,7 +7,6 @@ from typing_extensions import TypedDict
 
 from headwater.catalog.facets import LARGEST_LIMIT, Facet
 from headwater.catalog.query import Tree
-from headwater.errors import BadRequest
 from headwater.wire.query import parse_items_query
 
 _DEFAULT = {"$and": [{"hidden": False}, {"type": "file"}]}
@@ -59,10 +58,8 @@ def tree_of(body: FacetsBody) -> Tree:
     """What the filter asks of items. Raises BadRequest."""
     given = body.model_dump(by_alias=True)
     query = {key: given[key] for key in _QUERY_KEYS if given[key] is not None}
-    tree = parse_items_query({"filter": _DEFAULT} | query).files
-    if tree is None:
-        raise BadRequest("filter: it chooses folders, and facets count files.")
-    return tree
+    asked = parse_items_query({"filter": _DEFAULT} | query)
+    return asked.only_files("filter: it chooses folders, and facets count files.")
 
 
 def asked_fields(body: FacetsBody) -> list[tuple[str, str]]:

@@ -99,6 +99,12 @@ class ItemsQuery:
     context: Context
     resource: Resource = "items"
 
+    def only_files(self, refusal: str) -> Tree:
+        """For what is done with files alone; raises BadRequest, in these words, for a query that asks for folders."""
+        if self.files is None and self.dirs is not None:
+            raise BadRequest(refusal)
+        return self.files or NOTHING
+
 
 @dataclass(frozen=True, slots=True)
 class AnnotationsQuery:

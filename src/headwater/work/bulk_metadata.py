@@ -12,7 +12,6 @@ from headwater.catalog import bulk_metadata, commands, selections
 from headwater.catalog.bulk_metadata import Patched
 from headwater.catalog.datasets import Dataset
 from headwater.catalog.selections import Selection, Summary
-from headwater.errors import BadRequest
 from headwater.ids import to_wire
 from headwater.wire.bulk_metadata import ChangeJson
 from headwater.wire.query import parse_items_query
@@ -26,9 +25,9 @@ _SUBSETS = ("train", "validation", "test")
 
 def selection_of(wanted: Mapping[str, Any]) -> Selection:
     """Raises BadRequest."""
-    tree = parse_items_query({"filter": wanted["filter"]}).files
-    if tree is None:
-        raise BadRequest("filter: it chooses folders, and only files have metadata.")
+    tree = parse_items_query({"filter": wanted["filter"]}).only_files(
+        "filter: it chooses folders, and only files have metadata."
+    )
     return Selection(tree=tree, ids=wanted.get("ids"), folder=wanted.get("folder"))
 
 

@@ -61,9 +61,9 @@ def checked_folder(given: str | None) -> str:
 
 def selection_of(wanted: Mapping[str, Any]) -> Selection:
     """From what a job keeps of it: filter, folder. Raises BadRequest."""
-    tree = parse_items_query({"filter": wanted.get("filter") or {}}).files
-    if tree is None:
-        raise BadRequest("filter: it chooses folders, and only files can be cloned. A folder comes with its files.")
+    tree = parse_items_query({"filter": wanted.get("filter") or {}}).only_files(
+        "filter: it chooses folders, and only files can be cloned. A folder comes with its files."
+    )
     return Selection(tree=tree, folder=wanted.get("folder"), is_shown=True)
 
 

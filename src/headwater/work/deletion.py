@@ -352,9 +352,9 @@ async def retry_refused(conn: AsyncConnection[Any], dataset: Dataset) -> int:
 
 def selection_of(wanted: Mapping[str, Any]) -> Selection:
     """From what is kept of it in a job: filter, ids, folder, missing, missing_until, shown. Raises BadRequest."""
-    tree = parse_items_query({"filter": wanted.get("filter") or {}}).files
-    if tree is None:
-        raise BadRequest("filter: it chooses folders, and only files can be deleted. A folder goes with its files.")
+    tree = parse_items_query({"filter": wanted.get("filter") or {}}).only_files(
+        "filter: it chooses folders, and only files can be deleted. A folder goes with its files."
+    )
     return Selection(
         tree=tree,
         ids=wanted.get("ids"),

@@ -106,9 +106,9 @@ def _said(examples: Sequence[Sequence[str]], number: int) -> str:
 
 def selection_of(wanted: Mapping[str, Any]) -> Selection:
     """From what a job keeps of it: filter, ids, folder. Raises BadRequest."""
-    tree = parse_items_query({"filter": wanted.get("filter") or {}}).files
-    if tree is None:
-        raise BadRequest("filter: it chooses folders, and only files can be moved so. Name the folder instead.")
+    tree = parse_items_query({"filter": wanted.get("filter") or {}}).only_files(
+        "filter: it chooses folders, and only files can be moved so. Name the folder instead."
+    )
     return Selection(tree=tree, ids=wanted.get("ids"), folder=wanted.get("folder"), is_shown=True)
 
 
