@@ -1,6 +1,7 @@
 """Items: one row per object in a dataset, with the rules for finding, adding, changing and removing them."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -201,6 +202,9 @@ class _Unread(Loader):
         return bytes(data)
 
 
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")  # which orjson may read as a float
+
+
 def _page_row(cursor: AsyncCursor[Any]) -> RowMaker[Item]:
     """Columns are in the order of the fields, but for the last one."""
     names = [column.name for column in cursor.description or []]
@@ -211,7 +215,7 @@ def _page_row(cursor: AsyncCursor[Any]) -> RowMaker[Item]:
         read[user] = None
         for place in (system, link):
             if (text := read[place]) is not None:
-                read[place] = json.loads(text)
+                read[place] = json.loads(text) if _LONG_NUMBER.search(text) else orjson.loads(text)
         return Item._make(read)
 
     return make

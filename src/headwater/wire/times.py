@@ -4,7 +4,10 @@ from datetime import UTC, datetime
 
 
 def to_wire(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"  # instead of +00:00
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    # Without its zone, which takes longer to write than all the rest.
+    return at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def aware(at: datetime) -> datetime:
