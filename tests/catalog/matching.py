@@ -531,11 +531,12 @@ documents_at = st.builds(
 )
 
 
-def _compared(names: st.SearchStrategy[str], equal: Any, order: Any) -> st.SearchStrategy[Document]:
+def _compared(names: st.SearchStrategy[str], equal: Any, order: Any = None) -> st.SearchStrategy[Document]:
+    """`order`: what it is larger or smaller than; None for what has no order."""
     operators = st.one_of(
         st.tuples(st.sampled_from(["$eq", "$ne"]), equal),
         st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(equal, max_size=3)),
-        st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), order),
+        st.nothing() if order is None else st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), order),
         st.tuples(st.just("$exists"), st.booleans()),
     ).map(lambda pair: dict([pair]))
     plain = equal.map(lambda value: {"$eq": value} if isinstance(value, dict) else value)
@@ -543,8 +544,13 @@ def _compared(names: st.SearchStrategy[str], equal: Any, order: Any) -> st.Searc
     return st.tuples(names, values).map(lambda pair: dict([pair]))
 
 
+# Of the types that a column can have; others are refused.
+some_text = st.none() | texts | st.text(HARMLESS, max_size=3)
+some_number = st.none() | numbers | st.sampled_from(["0", "5", "-1.5", "100"])
+some_truth = st.none() | st.booleans()
+
 file_conditions = st.one_of(
-    _compared(st.sampled_from(["filename", "dir"]), path_patterns | scalars, path_patterns | scalars),
+    _compared(st.sampled_from(["filename", "dir"]), path_patterns | some_text, path_patterns | some_text),
     _compared(
         st.sampled_from(
             [
@@ -557,19 +563,16 @@ file_conditions = st.one_of(
                 "metadata.system.etag",
             ]
         ),
-        text_patterns | st.sampled_from(NAMES) | scalars,
-        texts | scalars,
+        text_patterns | st.sampled_from(NAMES) | some_text,
+        some_text,
     ),
     _compared(
-        st.sampled_from(["metadata.system.size", "metadata.system.width"]),
-        numbers | scalars,
-        numbers | scalars,
+        st.sampled_from(["metadata.system.size", "metadata.system.width", "annotationsCount"]), some_number, some_number
     ),
     _compared(st.sampled_from(["id", "datasetId"]), ids | st.just("no id"), ids),
     _compared(st.sampled_from(["createdAt", "updatedAt", "metadata.system.missingSince"]), time_patterns, moments),
-    _compared(st.sampled_from(["hidden", "annotated", "metadata.system.missing"]), scalars, scalars),
-    _compared(st.just("annotationsCount"), numbers | scalars, numbers | scalars),
-    _compared(st.just("label"), labels | text_patterns | scalars, labels | scalars),
+    _compared(st.sampled_from(["hidden", "annotated", "metadata.system.missing"]), some_truth),
+    _compared(st.just("label"), labels | text_patterns | some_text, labels | some_text),
 )
 document_conditions = _compared(documents_at, json_values | text_patterns, json_values)
 element_conditions = st.builds(
@@ -586,8 +589,8 @@ nested_conditions = st.builds(
 annotation_conditions = st.one_of(
     _compared(
         st.sampled_from(["label", "type", "source", "description", "creator", "updatedBy"]),
-        labels | types | text_patterns | scalars,
-        labels | texts | scalars,
+        labels | types | text_patterns | some_text,
+        labels | some_text,
     ),
     _compared(st.sampled_from(["id", "annotationId", "itemId", "datasetId"]), ids | st.just("no id"), ids),
     _compared(st.sampled_from(["createdAt", "updatedAt"]), time_patterns, moments),

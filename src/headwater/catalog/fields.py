@@ -346,8 +346,8 @@ def column_value(  # noqa: PLR0911 - one case a type
             return None
         case ("integer", int() | float()):
             return Decimal(repr(value))
-        case ("integer", str()) if re.fullmatch(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", value, re.ASCII):
-            return Decimal(value)  # the tutorials of the SDK write sizes in quotes
+        case ("integer", str()) if _is_quoted_number(value):
+            return Decimal(value)
         case ("timestamp", str()):
             return _time_of(name, value)
         case ("id", str()):
@@ -355,6 +355,34 @@ def column_value(  # noqa: PLR0911 - one case a type
             return number if number is not None and number <= LARGEST_ID else None
         case _:
             return None
+
+
+_TAKEN: dict[Kind, str] = {
+    "id": "an id, 24 hexadecimal digits in quotes",
+    "text": "text",
+    "path": "text",
+    "integer": "a number",
+    "timestamp": "a time in quotes, such as 2024-01-31T00:00:00.000Z",
+    "boolean": "true or false",
+}
+
+
+def type_mismatch(field: Field, value: Any) -> str | None:
+    """What the column takes instead, where nothing in it can be of the value's type. Null is of every type."""
+    match field.kind, value:
+        case ("json", _) | (_, None) | ("boolean", bool()) | ("id" | "text" | "path" | "timestamp", str()):
+            return None
+        case ("integer", int() | float()) if not isinstance(value, bool):
+            return None
+        case ("integer", str()) if _is_quoted_number(value):
+            return None
+        case _:
+            return _TAKEN[field.kind]
+
+
+def _is_quoted_number(text: str) -> bool:
+    """The tutorials of the SDK write sizes in quotes."""
+    return re.fullmatch(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", text, re.ASCII) is not None
 
 
 def id_number(text: str) -> int | None:

@@ -18,8 +18,10 @@ from headwater.catalog.fields import (
     DEEPEST,
     ITEM_FIELDS,
     LARGEST_ID,
+    Field,
     FieldTable,
     id_number,
+    type_mismatch,
 )
 from headwater.catalog.query import (
     EVERYTHING,
@@ -368,7 +370,7 @@ class _Reader:
         """`{"a.b": 5}`, `{"a.b": {"$gt": 5, "$lt": 9}}` or, nested, `{"a": {"b": 5}}`."""
         self.size.add(1, where)
         if not isinstance(value, dict):
-            return Condition(name, "eq", self._value(name, value))
+            return Condition(name, "eq", self._value(name, value, where))
         if depth > DEEPEST:
             raise BadRequest(f"{where[:200]}…: nested more than {DEEPEST} levels deep. Write it flatter.")
         parts = cast("dict[str, object]", value)
@@ -389,7 +391,9 @@ class _Reader:
     ) -> Tree:
         match operator:
             case "$in" | "$nin":
-                return Condition(name, _COMPARISONS[operator], self._value(name, _list(value, where)))
+                return Condition(
+                    name, _COMPARISONS[operator], [self._value(name, each, where) for each in _list(value, where)]
+                )
             case "$exists":
                 if not isinstance(value, bool):
                     raise BadRequest(f"{where}: must be true or false, not {_shown(value)}.")
@@ -398,7 +402,7 @@ class _Reader:
                 inside = replace(self, in_element=True)
                 return ElementMatch(name, inside.conditions(cast("dict[str, object]", value), where, depth))
             case "$match":
-                return Condition(name, "eq", self._value(name, value))
+                return Condition(name, "eq", self._value(name, value, where))
             case "$not":
                 return Not(self._field(name, value, where, depth))
             case "$and":
@@ -406,17 +410,30 @@ class _Reader:
             case "$or":
                 return Or(tuple(self._field(name, part, at, depth) for at, part in self._elements(value, where)))
             case _ if operator in _COMPARISONS:
-                return Condition(name, _COMPARISONS[operator], self._value(name, value))
+                column = self._column(name)
+                if operator not in ("$eq", "$ne") and column is not None and column.kind == "boolean":
+                    raise BadRequest(f"{where}: {name} is true or false, and these have no order. Ask for one of them.")
+                return Condition(name, _COMPARISONS[operator], self._value(name, value, where))
             case _:
                 raise BadRequest(f"{where}: there is no such operator. There are {', '.join(_OPERATORS)}.")
 
-    def _value(self, name: str, value: Any) -> Any:
-        """Types of annotations have no slash in front, which the tutorials of the SDK write."""
-        if self.resource == "items" or self.in_element or name != "type":
+    def _value(self, name: str, value: Any, where: str) -> Any:
+        """Raises BadRequest for what the field can never be, which would find nothing, or everything, without a word.
+
+        Types of annotations have no slash in front, which the tutorials of the SDK write.
+        """
+        if (field := self._column(name)) is None:
             return value
-        if isinstance(value, list):
-            return [self._value(name, each) for each in cast("list[Any]", value)]
-        return value.removeprefix("/") if isinstance(value, str) else value
+        if (taken := type_mismatch(field, value)) is not None:
+            several = ' "$in" compares with several values.' if isinstance(value, list) else ""
+            raise BadRequest(f"{where}: {name} is {taken}, not {_shown(value)}.{several}")
+        if self.resource == "annotations" and name == "type" and isinstance(value, str):
+            return value.removeprefix("/")
+        return value
+
+    def _column(self, name: str) -> Field | None:
+        """The field, if it is one whose type is known."""
+        return None if self.in_element else self._fields.named.get(name)
 
     def _of_one_element(self, name: str, tree: Tree) -> Tree:
         """Conditions that are nested in one object hold for one object, where there is a list of them.
