@@ -92,3 +92,41 @@ async def test_whatever_takes_a_filter_takes_the_same_items(
     assert [item["filename"] for item in names["items"]] == sorted(item["filename"] for item in page["items"])
     await asked(world, dataset_id, "query", **query, **set_mark)
     assert await marked(world, dataset_id, "user_metadata ->> 'mark' = %s", name) == chosen
+
+
+async def test_whatever_takes_a_query_keeps_to_its_context(world: World, dataset_id: str) -> None:
+    shown: dict[str, Any] = {"filter": {"$and": [{"type": "file"}, {"hidden": False}]}}
+    project_id = (await world.owner.get(f"/datasets/{dataset_id}")).json()["projects"][0]
+    elsewhere = await world.new_dataset()
+    for context, items in (
+        ({"datasets": [elsewhere]}, 0),
+        ({"projects": [elsewhere]}, 0),
+        ({"projects": [project_id], "datasets": []}, 0),
+        ({"datasets": [elsewhere, dataset_id], "projects": [project_id]}, len(USERS)),
+    ):
+        query, name = shown | {"context": context}, f"context{next(_runs)}"
+        set_mark = {"update": {"metadata": {"user": {"mark": name}}}}
+        update = {"query": query, "updateQuery": set_mark}
+        counts = [
+            (await asked(world, dataset_id, "query", **query))["totalItemsCount"],
+            (await asked(world, dataset_id, "facets", **query, fields=["name"]))["itemsCount"],
+            (await asked(world, dataset_id, "items/bulk-update-metadata", **update, dryRun=True))["items"],
+            (await asked(world, dataset_id, "clone", name=name, filter=query, dryRun=True))["items"],
+        ]
+        await asked(world, dataset_id, "items/bulk-update-metadata", **update)
+        counts.append(len(await marked(world, dataset_id, "user_metadata ->> 'mark' = %s", name)))
+        await asked(world, dataset_id, "query", **query, update={"metadata": {"user": {"mark": "q" + name}}})
+        counts.append(len(await marked(world, dataset_id, "user_metadata ->> 'mark' = %s", "q" + name)))
+        await asked(world, dataset_id, "split", itemsQuery=query, MLSplitList={name: 100})
+        counts.append(len(await marked(world, dataset_id, "system_metadata -> 'tags' ? %s", name)))
+        await asked(world, dataset_id, "items/collections/bulk-add", query=query, collections=[name])
+        (field,) = (await world.owner.get(f"/datasets/{dataset_id}/items/collections")).json()
+        collected = {"filter": {field: {"$exists": True}}}
+        counts.append((await asked(world, dataset_id, "query", **collected))["totalItemsCount"])
+        await world.owner.delete(f"/datasets/{dataset_id}/items/collections/{name}")
+        exported = await asked(world, dataset_id, "export", exportType="json", itemsQuery=query)
+        file = await world.owner.get(f"/items/{exported['spec']['outputItemId']}/stream")
+        counts.append(len(file.json()))
+        exported = await asked(world, dataset_id, "export/v3", filters={"itemsQuery": query})
+        counts.append(exported["spec"]["exportResult"]["totalRecords"])
+        assert counts == [items] * len(counts), context

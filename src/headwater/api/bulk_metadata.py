@@ -16,7 +16,7 @@ from headwater.errors import BadRequest
 from headwater.wire import bulk_metadata as wire
 from headwater.wire import commands as wire_commands
 from headwater.wire.deletions import paths
-from headwater.wire.query import ItemsQuery
+from headwater.wire.query import ItemsQuery, confined
 from headwater.work import bulk_metadata
 
 router = APIRouter(prefix="/datasets", tags=["items"])
@@ -34,9 +34,10 @@ async def bulk_update(
 
     Answers with the command, which is done already where the items are few.
     """
-    wanted, change = wire.wanted(body.query, body.folder), wire.bulk_change(body)
+    change = wire.bulk_change(body)
     async with server.place.pool.connection() as conn:
         dataset = await _get_writable(conn, caller, dataset_id)
+        wanted = wire.wanted(confined(body.query, dataset), body.folder)
         if body.paths is not None:
             wanted["ids"] = sorted((await selections.ids_at(conn, dataset.id, paths(body.paths))).values())
         if body.dry_run:
@@ -51,7 +52,9 @@ async def split_items(
     dataset_id: DatasetId, body: wire.SplitBody, caller: Caller, server: ServerDep, base: Base
 ) -> wire_commands.CommandJson:
     """Deal items to subsets at random, by their shares: `metadata.system.tags` says which one an item is in."""
-    wanted, change = wire.wanted(body.items_query), wire.split_change(body)
+    change = wire.split_change(body)
+    async with server.place.pool.connection() as conn:
+        wanted = wire.wanted(confined(body.items_query, await _get_writable(conn, caller, dataset_id)))
     return await _changed(server, caller, dataset_id, wanted, change, base, within_s=_SMALL_WITHIN_S)
 
 

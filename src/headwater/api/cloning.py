@@ -68,7 +68,6 @@ async def clone_dataset(
     there already is left as it is.
     """
     options = _options(body.params, body.params.target_directory)
-    wanted = wire.wanted(body)
     async with server.place.pool.connection() as conn:
         target = None
         if body.params.target_dataset_id is not None:
@@ -77,6 +76,7 @@ async def clone_dataset(
             target = await datasets.get_dataset(conn, caller, target_id, "write_items")
         else:
             source = await datasets.get_dataset(conn, caller, dataset_id, "manage_datasets")
+        wanted = wire.wanted(body, source)
         if body.dry_run:
             return _estimate(await cloning.estimate(conn, [source], wanted, target, options))
         if target is None:

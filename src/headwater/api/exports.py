@@ -57,6 +57,7 @@ async def _export(
     """What is small is done by now; else the worker goes on."""
     async with server.place.pool.connection() as conn:
         dataset = await datasets.get_dataset(conn, caller, dataset_id, "read")
+        asked = wire.confined_to(asked, dataset)
         require_searchable(dataset.unsearchable_paths, asked.tree)
         if asked.from_version is not None:
             newest = await exports.newest_version(conn, dataset_id)

@@ -19,9 +19,10 @@ async def count_facets(
 
     `more` is how many values follow. An item with several values, in a list, counts for each of them.
     """
-    tree = wire.tree_of(body)
-    async with asking_of(server, dataset_id, tree) as (conn, asking):
+    async with server.place.pool.connection() as conn:
         dataset = await datasets.get_dataset(conn, caller, dataset_id)
+    tree = wire.tree_of(body, dataset)
+    async with asking_of(server, dataset_id, tree) as (conn, asking):
         fields = wire.asked_fields(body)
         require_searchable(dataset.unsearchable_paths, tree, [name for name, _ in fields])
         total = await finding.count_found(conn, dataset.id, tree, None, asking=asking)

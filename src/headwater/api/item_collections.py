@@ -16,6 +16,7 @@ from headwater.errors import BadRequest
 from headwater.wire import bulk_metadata as wire_bulk_metadata
 from headwater.wire import commands as wire_commands
 from headwater.wire import item_collections as wire
+from headwater.wire.query import confined
 from headwater.work import item_collections as work
 
 router = APIRouter(prefix="/datasets/{dataset_id}/items/collections", tags=["collections"])
@@ -47,9 +48,9 @@ async def add_items(
     dataset_id: DatasetId, body: wire.MarkBody, caller: Caller, server: ServerDep, base: Base
 ) -> wire_commands.CommandJson:
     """Put what a query finds into collections; those that are not there are made. Small changes are done at once."""
-    wanted = wire_bulk_metadata.wanted(body.query)
     async with server.place.pool.connection() as conn:
         dataset = await _get_writable(conn, caller, dataset_id)
+        wanted = wire_bulk_metadata.wanted(confined(body.query, dataset))
         named = await item_collections.ensure(conn, dataset.id, body.collections)
         async with summing_up(server, conn):
             job = await work.request(conn, dataset, wanted, named, "add", caller_id=caller.id)
@@ -61,9 +62,9 @@ async def remove_items(
     dataset_id: DatasetId, body: wire.MarkBody, caller: Caller, server: ServerDep, base: Base
 ) -> wire_commands.CommandJson:
     """Take what a query finds out of collections. The items and the collections stay."""
-    wanted = wire_bulk_metadata.wanted(body.query)
     async with server.place.pool.connection() as conn:
         dataset = await _get_writable(conn, caller, dataset_id)
+        wanted = wire_bulk_metadata.wanted(confined(body.query, dataset))
         names = dict.fromkeys(name.strip() for name in body.collections)
         named = [await item_collections.get(conn, dataset.id, name) for name in names]
         async with summing_up(server, conn):

@@ -1,7 +1,6 @@
 """POST /datasets/{id}/query: pages of items or annotations, and what is done to all that a filter asks for."""
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -16,7 +15,7 @@ from headwater.api.deletions import delete_matching
 from headwater.api.features import similar_page
 from headwater.catalog import datasets, finding, items, searchable
 from headwater.catalog.accounts import Account
-from headwater.catalog.query import NOTHING, HasAnnotation
+from headwater.catalog.query import HasAnnotation
 from headwater.errors import BadRequest
 from headwater.wire import annotations as wire_annotations
 from headwater.wire import items as wire_items
@@ -26,6 +25,7 @@ from headwater.wire.query import (
     AnnotationsQuery,
     Context,
     ItemsQuery,
+    confined,
     parse_items_query,
     parse_query,
     single_slashed,
@@ -36,7 +36,6 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 _log = logging.getLogger(__name__)
 _LONG_LIST = 20_000  # items
-_NOTHING = {"id": {"$in": []}}
 
 
 @router.post(
@@ -70,26 +69,25 @@ async def _answer(server: Server, caller: Account, dataset_id: int, body: dict[s
         async with server.place.pool.connection() as conn:
             return _json(await similar_page(server, conn, caller, dataset_id, order, body, base))
     asked = parse_query(body)
-    covered = asked.context == Context() or await _covers(server, caller, dataset_id, asked.context)
+    if asked.context != Context():
+        body = await _confined(server, caller, dataset_id, body)
+        asked = parse_query(body)
     if isinstance(asked, AnnotationsQuery):
-        chosen = whole_filter(body, "annotations") if covered else _NOTHING
+        chosen = whole_filter(body, "annotations")
         if asked.delete or asked.update is not None:
             return JSONResponse(dict(await change_annotations(server, caller, dataset_id, asked, chosen, base)))
-        confined = asked if covered else replace(asked, tree=NOTHING)
-        async with asking_of(server, dataset_id, HasAnnotation(confined.tree)) as (conn, _):
-            annotations = await page_of_annotations(conn, caller, dataset_id, confined, base)
+        async with asking_of(server, dataset_id, HasAnnotation(asked.tree)) as (conn, _):
+            annotations = await page_of_annotations(conn, caller, dataset_id, asked, base)
         return _json(annotations)
     meant = await _as_meant(server, caller, dataset_id, body)
     if meant is not body:
         body = meant
         asked = parse_items_query(meant)
-    chosen = whole_filter(body) if covered else _NOTHING
+    chosen = whole_filter(body)
     if asked.delete:
         return JSONResponse(dict(await delete_matching(server, caller, dataset_id, chosen, base)))
     if asked.update is not None:
         return JSONResponse(dict(await update_matching(server, caller, dataset_id, asked, chosen, base)))
-    if not covered:
-        asked = replace(asked, files=None, dirs=None, is_default=False, is_default_without_keyset=False)
     async with asking_of(server, dataset_id, asked.files or asked.dirs, asked.page) as (conn, asking):
         page = await _page(conn, caller, dataset_id, asked, base, asking)
     return _json(page)
@@ -99,11 +97,10 @@ def _json(answer: object) -> Response:
     return Response(as_json(answer), media_type="application/json")
 
 
-async def _covers(server: Server, caller: Account, dataset_id: int, context: Context) -> bool:
-    """Whether the dataset is in the context of a query, which only ever narrows it. Raises NotFound."""
+async def _confined(server: Server, caller: Account, dataset_id: int, body: dict[str, Any]) -> dict[str, Any]:
+    """Raises NotFound."""
     async with server.place.pool.connection() as conn:
-        dataset = await datasets.get_dataset(conn, caller, dataset_id)
-    return context.covers(dataset.project_id, dataset.id)
+        return confined(body, await datasets.get_dataset(conn, caller, dataset_id))
 
 
 async def _as_meant(server: Server, caller: Account, dataset_id: int, body: dict[str, Any]) -> dict[str, Any]:

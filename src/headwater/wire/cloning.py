@@ -4,9 +4,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from headwater.catalog.datasets import Dataset
 from headwater.errors import BadRequest
 from headwater.ids import from_wire
-from headwater.wire.query import parse_items_query, whole_filter
+from headwater.wire.query import confined, parse_items_query, whole_filter
 
 
 class Params(BaseModel):
@@ -72,10 +73,10 @@ class ItemCloneBody(BaseModel):
     )
 
 
-def wanted(body: CloneBody) -> dict[str, Any]:
+def wanted(body: CloneBody, source: Dataset) -> dict[str, Any]:
     """What a job keeps of it. Raises BadRequest."""
-    is_query = not {"filter", "resource", "page", "pageSize", "sort", "join"}.isdisjoint(body.filter)
-    query = body.filter if is_query else {"filter": body.filter}
+    is_query = not {"filter", "resource", "page", "pageSize", "sort", "join", "context"}.isdisjoint(body.filter)
+    query = confined(body.filter if is_query else {"filter": body.filter}, source)
     asked = parse_items_query(query)
     if asked.delete or asked.update is not None:
         raise BadRequest("filter: it asks for a change of the items that it chooses. Leave out update and delete.")

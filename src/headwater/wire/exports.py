@@ -1,12 +1,13 @@
 """Exports as the SDK asks for them, in its three ways, and as everybody else does."""
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from headwater.catalog.annotations import Annotation
+from headwater.catalog.datasets import Dataset
 from headwater.catalog.features import VECTOR_FIELDS, FeatureVector
 from headwater.catalog.fields import ANNOTATION_FIELDS
 from headwater.catalog.items import Item
@@ -15,7 +16,7 @@ from headwater.errors import BadRequest
 from headwater.ids import to_wire
 from headwater.wire import annotations as wire_annotations
 from headwater.wire import items as wire_items
-from headwater.wire.query import parse_annotations_query, parse_filter, parse_items_query
+from headwater.wire.query import confined, parse_annotations_query, parse_filter, parse_items_query
 
 Format = Literal["json", "ndjson", "zip", "parquet", "croissant"]
 Kind = Literal["string", "double", "int64", "bool"]
@@ -163,6 +164,12 @@ def read_export_v3(body: ExportV3Body, base: str, reader_id: int) -> Asked:
         partitions=body.partition_count,
         reader_id=reader_id,
     )
+
+
+def confined_to(asked: Asked, dataset: Dataset) -> Asked:
+    """With the context of its queries kept to. Raises BadRequest."""
+    of_annotations = None if asked.annotations_query is None else confined(asked.annotations_query, dataset)
+    return replace(asked, query=confined(asked.query, dataset), annotations_query=of_annotations)
 
 
 def _query(body: ExportBody) -> dict[str, Any]:

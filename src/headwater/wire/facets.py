@@ -5,13 +5,14 @@ from typing import Any, NotRequired
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
+from headwater.catalog.datasets import Dataset
 from headwater.catalog.facets import LARGEST_LIMIT, Facet
 from headwater.catalog.query import Tree
-from headwater.wire.query import parse_items_query
+from headwater.wire.query import confined, parse_items_query
 
 _DEFAULT = {"$and": [{"hidden": False}, {"type": "file"}]}
 _MOST_FIELDS = 20
-_QUERY_KEYS = ("filter", "join", "intersect", "except")
+_QUERY_KEYS = ("filter", "join", "intersect", "except", "context")
 
 
 class FieldBody(BaseModel):
@@ -30,6 +31,7 @@ class FacetsBody(BaseModel):
     join: dict[str, Any] | None = None
     intersect: Any = None
     without: Any = Field(alias="except", default=None)
+    context: Any = None
     fields: list[str | FieldBody] = Field(
         min_length=1, max_length=_MOST_FIELDS, description="Fields of items, label, annotationType, annotationStatus."
     )
@@ -54,11 +56,11 @@ class FacetsJson(TypedDict):
     facets: list[FacetJson]
 
 
-def tree_of(body: FacetsBody) -> Tree:
+def tree_of(body: FacetsBody, dataset: Dataset) -> Tree:
     """What the filter asks of items. Raises BadRequest."""
     given = body.model_dump(by_alias=True)
     query = {key: given[key] for key in _QUERY_KEYS if given[key] is not None}
-    asked = parse_items_query({"filter": _DEFAULT} | query)
+    asked = parse_items_query(confined({"filter": _DEFAULT} | query, dataset))
     return asked.only_files("filter: it chooses folders, and facets count files.")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
+from headwater.catalog.datasets import Dataset
 from headwater.catalog.fields import (
     ANNOTATION_FIELDS,
     DEEPEST,
@@ -181,6 +182,14 @@ def whole_filter(query: Mapping[str, Any], resource: Resource = "items") -> dict
     beside = [{key: query[key]} for key in _BESIDE if query.get(key) is not None]
     conditions = dict(_object(query.get("filter"), "filter"))
     return {"$and": [conditions, *beside]} if beside else conditions
+
+
+def confined(query: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The query without its context: where that leaves the dataset out, one that chooses nothing. Raises BadRequest."""
+    rest = {key: value for key, value in query.items() if key != "context"}
+    if _context(query.get("context")).covers(dataset.project_id, dataset.id):
+        return rest
+    return rest | {"filter": {"id": {"$in": []}}}
 
 
 def _refuse_unsupported(query: Mapping[str, Any]) -> None:
