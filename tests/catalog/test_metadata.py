@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
+from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
+from headwater.catalog.bulk_metadata import merged_sql
 from headwater.wire.items import merged
 
 _KEYS = st.sampled_from(["a", "b", "c", "", "a.b", "ä"])
@@ -45,12 +47,22 @@ async def ask(conn: AsyncConnection, function: str, *values: Any) -> Any:
     return found
 
 
+async def ask_merged(conn: AsyncConnection, before: dict[str, Any], patch: dict[str, Any]) -> Any:
+    """As work in bulk has it: small patches without the function."""
+    parameters: dict[str, object] = {"before": Jsonb(before)}
+    after = merged_sql(Identifier("held"), patch, parameters)
+    cursor = await conn.execute(SQL("SELECT {} FROM (SELECT %(before)s) AS one (held)").format(after), parameters)
+    (found,) = await cursor.fetchone()
+    return found
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=_OBJECTS.map(without_nulls), patch=_OBJECTS)
 async def test_a_patch_means_the_same_in_postgresql_and_in_python(
     conn: AsyncConnection, before: dict[str, Any], patch: dict[str, Any]
 ) -> None:
     assert await ask(conn, "jsonb_deep_merge", before, patch) == merged(before, patch)
+    assert await ask_merged(conn, before, patch) == merged(before, patch)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -66,6 +78,20 @@ async def test_what_was_given_is_taken_back_and_nothing_else(
 async def test_what_was_given_to_nothing_leaves_nothing_behind(conn: AsyncConnection, content: dict[str, Any]) -> None:
     held = await ask(conn, "jsonb_deep_merge", None, content)
     assert await ask(conn, "jsonb_take_back", held, content) == {}
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"a%": {"b": {"c": {"d": {"e": {"f": 1}}}}}},
+        {f"{n}": {"a": n, "b": None} for n in range(20)},
+        {f"{n}": None for n in range(120)} | {"a%": 1},
+    ],
+    ids=["deep", "objects", "keys"],
+)
+async def test_a_patch_that_is_deep_or_broad_is_merged_alike(conn: AsyncConnection, patch: dict[str, Any]) -> None:
+    before = {"a%": {"b": [1], "x": 1}, "3": {"b": 1, "c": 2}, "4": 4, "%s": {}}
+    assert await ask_merged(conn, before, patch) == merged(before, patch)
 
 
 @pytest.mark.parametrize("number", [20_000])

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from psycopg import AsyncConnection
+from psycopg.sql import SQL, Composable, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 
 LARGEST_BYTES = 1_000_000  # of the user metadata of one item, as JSON text; of its system metadata as well
-
-
-_FEW_KEYS = 100  # removing each of more costs more than a join
+# A patch with no more than these becomes SQL; a larger one goes through a function, which costs more for each item.
+_FEW_KEYS, _FEW_OBJECTS, _FEW_LEVELS = 100, 10, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ async def patch_items(
 
     Items that have it so already are not written. No event: an Updated event is for new bytes.
     """
-    cursor = await conn.execute(
+    statement = SQL(
         """
         WITH before AS (
             SELECT
-                id, coalesce(user_metadata, '{}') AS user_metadata,
-                coalesce(system_metadata, '{}') AS system_metadata
+                id, coalesce(user_metadata, '{{}}') AS user_metadata,
+                coalesce(system_metadata, '{{}}') AS system_metadata
             FROM item
             WHERE dataset_id = %(dataset_id)s AND id = ANY(%(ids)s)
             ORDER BY id
@@ -60,14 +60,7 @@ async def patch_items(
         ), merged AS MATERIALIZED (
             SELECT
                 id, user_metadata AS user_before, system_metadata AS system_before,
-                CASE %(user_deep)s
-                    WHEN '{}' THEN user_metadata - %(user_gone)s::text[] || %(user_flat)s
-                    ELSE jsonb_deep_merge(user_metadata - %(user_gone)s::text[] || %(user_flat)s, %(user_deep)s)
-                END AS user_after,
-                CASE %(system)s
-                    WHEN '{}' THEN system_metadata
-                    ELSE jsonb_deep_merge(system_metadata, %(system)s)
-                END AS system_after
+                {user_after} AS user_after, {system_after} AS system_after
             FROM before
         ), fitting AS MATERIALIZED (
             SELECT
@@ -92,25 +85,59 @@ async def patch_items(
             WHERE item.dataset_id = %(dataset_id)s AND item.id = fitting.id AND NOT is_too_large
         )
         SELECT count(*) FILTER (WHERE NOT is_too_large), count(*) FILTER (WHERE is_too_large) FROM fitting
-        """,
-        {
-            "dataset_id": dataset_id,
-            "ids": list(item_ids),
-            **_by_kind(user),
-            "system": Jsonb(system),
-            "largest": LARGEST_BYTES,
-            "updated_by_id": updated_by_id,
-        },
+        """
     )
+    parameters: dict[str, object] = {
+        "dataset_id": dataset_id,
+        "ids": list(item_ids),
+        "largest": LARGEST_BYTES,
+        "updated_by_id": updated_by_id,
+    }
+    user_after = merged_sql(Identifier("user_metadata"), user, parameters)
+    system_after = merged_sql(Identifier("system_metadata"), system, parameters)
+    cursor = await conn.execute(statement.format(user_after=user_after, system_after=system_after), parameters)
     row = await cursor.fetchone()
     assert row is not None
     return Patched(*row)
 
 
-def _by_kind(patch: dict[str, Any]) -> dict[str, object]:
-    """What of a patch is quicker without our function: the keys to remove, and what is not nested."""
-    is_small = len(patch) <= _FEW_KEYS
-    gone = [key for key, value in patch.items() if is_small and value is None]
-    flat = {key: value for key, value in patch.items() if is_small and not isinstance(value, dict | None)}
-    deep = {key: value for key, value in patch.items() if not is_small or isinstance(value, dict)}
-    return {"user_gone": gone, "user_flat": Jsonb(flat), "user_deep": Jsonb(deep)}
+def merged_sql(held: Composable, patch: dict[str, Any], parameters: dict[str, object]) -> Composable:
+    """SQL of an object with the patch put over it, as `jsonb_deep_merge` has it; its parameters are added."""
+    if not patch:
+        return held
+    if _is_small(patch):
+        return _put_over(held, patch, parameters)
+    return SQL("jsonb_deep_merge({}, {})").format(held, _given(Jsonb(patch), parameters))
+
+
+def _is_small(patch: dict[str, Any]) -> bool:
+    keys = objects = levels = 0
+    level = [patch]
+    while level and levels <= _FEW_LEVELS:
+        keys, objects, levels = keys + sum(map(len, level)), objects + len(level), levels + 1
+        level = [value for one in level for value in one.values() if isinstance(value, dict)]
+    return keys <= _FEW_KEYS and objects <= _FEW_OBJECTS and levels <= _FEW_LEVELS
+
+
+def _put_over(held: Composable, patch: dict[str, Any], parameters: dict[str, object]) -> Composable:
+    """What is no object gives way to one."""
+    merged: Composable = SQL("CASE jsonb_typeof({0}) WHEN 'object' THEN {0} ELSE '{{}}' END").format(held)
+    if gone := [key for key, value in patch.items() if value is None]:
+        merged = SQL("({}) - {}::text[]").format(merged, _given(gone, parameters))
+    if flat := {key: value for key, value in patch.items() if not isinstance(value, dict | None)}:
+        merged = SQL("({}) || {}").format(merged, _given(Jsonb(flat), parameters))
+    deep: list[Composable] = []
+    for key, value in patch.items():
+        if isinstance(value, dict):
+            name = SQL("{}::text").format(_given(key, parameters))
+            inner = SQL("{} -> {}").format(held, name)  # NULL if `held` is no object
+            deep += [name, _put_over(inner, cast("dict[str, Any]", value), parameters)]
+    if deep:
+        merged = SQL("({}) || jsonb_build_object({})").format(merged, SQL(", ").join(deep))
+    return merged
+
+
+def _given(value: object, parameters: dict[str, object]) -> Placeholder:
+    name = f"given_{len(parameters)}"
+    parameters[name] = value
+    return Placeholder(name)
