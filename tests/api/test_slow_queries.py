@@ -55,10 +55,16 @@ async def test_a_slow_query_is_noted_without_its_values(
             assert answer.json()["totalItemsCount"] == 0
         async with app.state.server.place.pool.connection() as conn:
             (noted,) = await slow_queries.slow_queries(conn, dataset_id)
-            helpful = await slow_queries.suggestions(conn, dataset_id)
+        indexes = f"/datasets/{dataset_id:024x}/indexes"
+        helpful = (await client.get(indexes)).json()["suggestions"]
+        assert {(one["path"], one["queries"], one["command"]) for one in helpful} == {
+            (path, 2, f"headwater index add {dataset_id:024x} {path}")
+            for path in ("metadata.user.n", "metadata.user.text")
+        }
+        added = (await client.post(indexes, json={"path": "metadata.user.n"})).json()
+        assert [one["path"] for one in added["suggestions"]] == ["metadata.user.text"]
         assert noted.shape == "and(hidden eq, metadata.user.n gt, metadata.user.text eq) by metadata.user.n descending"
         assert noted.times == 2
-        assert {one.path for one in helpful} == {"metadata.user.n", "metadata.user.text"}
         assert app.state.server.queries.slow == 2
     told = [record.getMessage() for record in caplog.records if "slow query" in record.getMessage()]
     assert len(told) == 2

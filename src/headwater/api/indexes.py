@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from headwater import ids
 from headwater.api.caller import Caller, Connection, DatasetId, needs
-from headwater.catalog import datasets, projects
+from headwater.catalog import datasets, projects, slow_queries
 from headwater.catalog.accounts import Account
 from headwater.catalog.columns import covering, upkeep
 from headwater.catalog.datasets import Dataset
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/datasets", tags=["indexes"])
 
 @router.get("/{dataset_id}/indexes", openapi_extra=needs("read"))
 async def read_indexes(dataset_id: DatasetId, caller: Caller, conn: Connection) -> wire.IndexesJson:
-    """Which paths are indexed, and how far that is built."""
+    """Which paths are indexed, how far that is built, and which others slow queries would have needed."""
     dataset = await datasets.get_dataset(conn, caller, dataset_id)
     return await _shown(conn, dataset.id)
 
@@ -72,7 +72,9 @@ def _not_indexed(dataset: Dataset, path: str) -> NotFound:
 
 async def _shown(conn: Connection, dataset_id: int) -> wire.IndexesJson:
     progress = await upkeep.progress(conn, dataset_id)
-    return wire.indexes(dataset_id, progress, await covering.list_paths(conn, dataset_id))
+    paths = await covering.list_paths(conn, dataset_id)
+    helpful = await slow_queries.suggestions(conn, dataset_id, indexed=[path.path for path in paths])
+    return wire.indexes(dataset_id, progress, paths, helpful)
 
 
 async def _record(conn: Connection, caller: Account, dataset: Dataset, verb: str, path: str | None) -> None:

@@ -108,10 +108,10 @@ def advice(dataset_name: str, uncovered: Sequence[str]) -> str:
     """What would make the query quick; nothing where we know nothing."""
     if not uncovered:
         return ""
-    return f"There is no index on {uncovered[0][:200]!r}: {_command(dataset_name, uncovered[0])}".rstrip(": ")
+    return f"There is no index on {uncovered[0][:200]!r}: {index_command(dataset_name, uncovered[0])}".rstrip(": ")
 
 
-def _command(dataset_name: str, path: str) -> str:
+def index_command(dataset_name: str, path: str) -> str:
     """To be pasted into a shell, whoever named the path; nothing for one that is no line of text."""
     is_safe = path.isprintable() and len(path) <= _LONGEST_COMMAND
     return f"headwater index add {dataset_name} {shlex.quote(path)}" if is_safe else ""
@@ -129,7 +129,7 @@ async def record(
 ) -> None:
     """A line in the log, and the shape's row. Without effect for a dataset that is gone."""
     told = f"slow query on dataset {dataset_id:024x}: {seconds:.2f} s, {plan}, {shape}, rows {rows}"
-    command = _command(f"{dataset_id:024x}", uncovered[0]) if uncovered else ""
+    command = index_command(f"{dataset_id:024x}", uncovered[0]) if uncovered else ""
     _log.warning("%s; %s" if command else "%s%s", told, command)
     await conn.execute(
         """
@@ -178,21 +178,21 @@ async def slow_queries(conn: AsyncConnection[Any], dataset_id: int) -> list[Slow
     return await cursor.fetchall()
 
 
-async def suggestions(conn: AsyncConnection[Any], dataset_id: int) -> list[Suggestion]:
+async def suggestions(conn: AsyncConnection[Any], dataset_id: int, *, indexed: Sequence[str] = ()) -> list[Suggestion]:
     """Paths that slow queries named and no index covered, those that cost most first.
 
-    Who asks leaves out the paths that have been indexed since.
+    `indexed`: paths that have an index by now.
     """
     cursor = conn.cursor(row_factory=class_row(Suggestion))
     await cursor.execute(
         """
         SELECT path, sum(times)::bigint AS times, max(longest_s)::float8 AS longest_s, max(last_at) AS last_at
         FROM slow_query, unnest(uncovered) AS path
-        WHERE dataset_id = %s
+        WHERE dataset_id = %s AND path <> ALL (%s::text[])
         GROUP BY path
         ORDER BY sum(total_s) DESC, path
         LIMIT 20
         """,
-        [dataset_id],
+        [dataset_id, list(indexed)],
     )
     return await cursor.fetchall()

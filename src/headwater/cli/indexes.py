@@ -18,7 +18,7 @@ _Path = Annotated[str, typer.Argument(metavar="PATH", help="As filters name it: 
 
 @index_app.command("list")
 def list_command(dataset: _Dataset, data_dir: options.ServerDataDir = None, as_json: options.AsJson = False) -> None:
-    """Tell which paths are indexed, how, how large that is, and how far it is built.
+    """Tell which paths are indexed, how, how large that is, how far it is built, and what would help slow queries.
 
     Example: headwater index list photos
     """
@@ -38,6 +38,9 @@ def list_command(dataset: _Dataset, data_dir: options.ServerDataDir = None, as_j
             add_row(shown, path["path"], path["encoding"], values, items, size(path["sizeBytes"]), pinned)
         console.print(shown)
     _say_state(found["name"], indexes)
+    for one in indexes["suggestions"]:
+        queries = "1 slow query" if one["queries"] == 1 else f"{one['queries']:,} slow queries"
+        say(f"{queries} asked for {one['path']!r}, which is not indexed. {one['command']}".rstrip())
 
 
 def _say_state(name: str, indexes: dict[str, Any]) -> None:
@@ -117,4 +120,5 @@ def _json(indexes: dict[str, Any]) -> dict[str, Any]:
             }
             for path in indexes["paths"]
         ],
+        "suggestions": indexes["suggestions"],
     }

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from headwater.catalog.columns.covering import IndexedPath
 from headwater.catalog.columns.upkeep import IndexProgress
+from headwater.catalog.slow_queries import Suggestion, index_command
 from headwater.ids import to_wire
 from headwater.wire import times
 
@@ -34,6 +35,12 @@ class IndexedPathJson(TypedDict):
     segments: int  # where it is built
 
 
+class SuggestionJson(TypedDict):
+    path: str  # an index on it would help
+    queries: int  # slow ones that named it
+    command: str  # that adds it; empty for a path that no shell takes
+
+
 class IndexesJson(TypedDict):
     datasetId: str
     state: Literal["none", "waiting", "building", "ready"]  # waiting: for older transactions to end
@@ -45,9 +52,12 @@ class IndexesJson(TypedDict):
     builtAt: str | None
     error: str | None
     paths: list[IndexedPathJson]
+    suggestions: list[SuggestionJson]  # what would have helped most first
 
 
-def indexes(dataset_id: int, progress: IndexProgress | None, paths: Sequence[IndexedPath]) -> IndexesJson:
+def indexes(
+    dataset_id: int, progress: IndexProgress | None, paths: Sequence[IndexedPath], helpful: Sequence[Suggestion]
+) -> IndexesJson:
     return IndexesJson(
         datasetId=to_wire(dataset_id),
         state=_state(progress),
@@ -69,6 +79,10 @@ def indexes(dataset_id: int, progress: IndexProgress | None, paths: Sequence[Ind
                 segments=path.segments,
             )
             for path in paths
+        ],
+        suggestions=[
+            SuggestionJson(path=one.path, queries=one.times, command=index_command(to_wire(dataset_id), one.path))
+            for one in helpful
         ],
     )
 
