@@ -238,3 +238,30 @@ async def test_notes_of_an_index_that_has_gone_are_cleaned_up(world: World) -> N
     async with world.connection() as conn:
         cursor = await conn.execute("SELECT count(*) FROM column_touched WHERE dataset_id = %s", [dataset.id])
         assert await cursor.fetchone() == (0,)
+
+
+async def test_a_large_change_is_not_slowed_by_building_what_it_has_left_behind(world: World) -> None:
+    dataset = await filled(world)
+    await begun(world, dataset)
+    await columns.build_columns(world.place, dataset.id)
+    behind, ahead, far = 1_000_000, 1_000_001, 1_000_002  # segments without items: their notes are all there is
+
+    async def due_after(*notes: tuple[int, int, float]) -> list[int]:
+        """What is built soon: notes are of a segment, so many items, so many seconds ago."""
+        async with world.connection() as conn:
+            await conn.execute("DELETE FROM column_touched WHERE dataset_id = %s", [dataset.id])
+            for segment, items, ago_s in notes:
+                await conn.execute(
+                    """
+                    INSERT INTO column_touched (dataset_id, segment, item_ids, touched_at)
+                    VALUES (%s, %s, %s, clock_timestamp() - make_interval(secs => %s))
+                    """,
+                    [dataset.id, segment, [(segment << 16) + n for n in range(items)], ago_s],
+                )
+            return await upkeep.due_segments(conn, dataset.id, at_leisure=0)
+
+    assert await due_after((behind, 3_000, 10)) == [behind]
+    assert await due_after((behind, 3_000, 10), (ahead, 3_000, 0)) == []  # it goes on
+    assert await due_after((behind, 3_000, 10), (ahead, 3_000, 5)) == [behind, ahead]  # it has ended
+    assert await due_after((behind, 3_000, 10), (far, 3, 0)) == [behind]  # some items are nothing
+    assert await due_after((behind, 3_000, 40), (ahead, 3_000, 0)) == [behind]  # it goes on and on

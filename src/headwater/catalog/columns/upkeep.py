@@ -15,8 +15,10 @@ from headwater.catalog.columns.tables import COLUMNS
 
 # A segment that hurts queries is built soon: it is touched as a whole, or so many of its items are.
 _MANY_TOUCHED = 1_000
-# But not while the statements of one change are still coming, unless these go on and on.
+# But not while the statements of one change are still coming, to it or as large ones to other segments of the dataset,
+# which building would slow; unless these go on and on.
 _QUIET_S, _LONGEST_STREAM_S = 2, 30
+_LARGE_ITEMS = 500  # of one statement in one segment
 # The others are built at leisure, few at each look, so that a steady trickle of changes costs little.
 _LEISURE_S, MOST_AT_LEISURE = 60, 1
 _LOOK_LOCK = 0x17E5  # an advisory lock
@@ -184,6 +186,10 @@ async def due_segments(
             FROM column_touched
             WHERE dataset_id = %(dataset_id)s
             GROUP BY segment
+        ), stream AS (
+            SELECT extract(epoch FROM clock_timestamp() - max(touched_at)) AS newest_s
+            FROM column_touched
+            WHERE dataset_id = %(dataset_id)s AND cardinality(item_ids) >= %(large)s
         ), incomplete AS (
             SELECT segment
             FROM column_segment AS built
@@ -196,9 +202,10 @@ async def due_segments(
         ), judged AS (
             SELECT segment, is_whole, items, oldest_s >= %(leisure_s)s AS is_old,
                 incomplete.segment IS NOT NULL OR (
-                    (is_whole OR items >= %(many)s) AND (newest_s >= %(quiet_s)s OR oldest_s >= %(stream_s)s)
+                    (is_whole OR items >= %(many)s)
+                    AND (least(touched.newest_s, stream.newest_s) >= %(quiet_s)s OR oldest_s >= %(stream_s)s)
                 ) AS is_urgent
-            FROM touched FULL JOIN incomplete USING (segment)
+            FROM touched FULL JOIN incomplete USING (segment) CROSS JOIN stream
         )
         SELECT segment, is_urgent
         FROM judged
@@ -208,6 +215,7 @@ async def due_segments(
         {
             "dataset_id": dataset_id,
             "many": _MANY_TOUCHED,
+            "large": _LARGE_ITEMS,
             "quiet_s": _QUIET_S,
             "stream_s": _LONGEST_STREAM_S,
             "leisure_s": _LEISURE_S,
