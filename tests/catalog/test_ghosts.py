@@ -229,7 +229,7 @@ async def test_an_object_that_moved_is_the_same_item(conn, dataset):
     assert (verdict.marked, verdict.moved, verdict.left_over) == (0, 1, [])
     now = await at(conn, dataset, "/new/c.jpg")
     kept = ("id", "created_at", "user_metadata", "thumbnail_type", "etl_state", "mime_type", "width_px", "etag")
-    before = replace(before, user_metadata={"camera": 3})
+    before = before._replace(user_metadata={"camera": 3})
     assert [getattr(now, name) for name in kept] == [getattr(before, name) for name in kept]
     assert now.missing_since is None
     assert sorted(await index(conn, dataset.id)) == ["/b", "/new/c.jpg"]

@@ -51,7 +51,8 @@ _SERVER_SAYS = frozenset(
 )
 _TEXTS = {"source": _LONGEST_TEXT, "hash": _LONGEST_TEXT, "description": _LONGEST_DESCRIPTION}
 _METADATA_PARTS = frozenset(["user", "system"])
-_KNOWN = _SERVER_SAYS | _TEXTS.keys() | {"type", "label", "coordinates", "attributes", "metadata"}
+# Kept and given back as it came; what else an annotation says of itself belongs into its metadata.
+_PASSED_ON = ("labelSuggestions",)
 
 
 class _WrongError(Exception):
@@ -367,7 +368,7 @@ def _content(given: Mapping[str, Any]) -> Content:
     system = _object(metadata.get("system") or {}, "metadata.system", "{}")
     _frames(system.get("snapshots_"), shape)
     user = metadata.get("user")
-    extra = _others(given, _KNOWN)
+    extra = {key: given[key] for key in _PASSED_ON if given.get(key) is not None}
     if more := _others(metadata, _METADATA_PARTS):
         extra["metadata"] = more
     return Content(
