@@ -104,7 +104,7 @@ async def test_start_and_end_of_a_command_are_one_thread(conn, dataset, owner):
 async def test_every_end_of_every_kind_of_command_is_told_with_its_reason(
     conn, dataset, owner, status, given, kind, level
 ):
-    for command_kind, noun in (("SyncDataset", "Sync"), ("ExportDatasetAsJson", "Export"), ("CloneDataset", "Clone")):
+    for command_kind, noun in (("SyncDataset", "Sync"), ("ExportDataset", "Export"), ("CloneDataset", "Clone")):
         command_id = await begin(conn, dataset, owner, command_kind)
         await commands.end_command(conn, command_id, status, **given)
         found = (await notices.list_notices(conn, owner))[0]

@@ -14,6 +14,7 @@ RIGHTS = {
     "write_items": ["owner", "developer", "annotationManager"],
     "sync": ["owner", "developer"],
     "manage_datasets": ["owner", "developer"],
+    "manage_recipes": ["owner", "developer"],
     "manage_drivers": ["owner", "developer"],
     "manage_bots": ["owner", "developer"],
     "manage_project": ["owner"],
