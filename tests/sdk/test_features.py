@@ -104,7 +104,7 @@ def test_vectors_go_along_in_exports_and_large_sets_have_an_index(run_sdk: Any) 
             req_type="post", path=f"/datasets/{dataset.id}/items/similar",
             json_req={"featureSetId": sets[0].id, "vector": [1, 0], "metric": "cosine", "limit": 2})[1].json()
         answer(plain=plain, all=all_of_them, of_one=of_one, ids=[one.id for one in sets], dataset=dataset.id,
-               status=command.status, near=[[one["item"]["name"] for one in near["items"]], near["exact"]])
+               status=command.status, near=[one["item"]["name"] for one in near["items"]])
         """
     )
     first, second = found["ids"]
@@ -117,4 +117,4 @@ def test_vectors_go_along_in_exports_and_large_sets_have_an_index(run_sdk: Any) 
     assert found["all"]["/1.txt"] == [entry(first, 1, 0.5), entry(second, 9, 9)]
     assert found["of_one"] == {"/0.txt": [], "/1.txt": [entry(second, 9, 9)], "/2.txt": []}
     assert found["status"] == "success"
-    assert found["near"] == [["2.txt", "1.txt"], False]
+    assert found["near"] == ["2.txt", "1.txt"]
