@@ -239,10 +239,11 @@ def _parse_attribute(given: Any) -> Attribute:
     scope = _typed(said, "scope", list, "a list of labels")
     if not all(isinstance(text, str) for text in [*(values or []), *(scope or [])]):
         raise BadRequest(f"The attribute {shown(key)}: its values and its scope are lists of texts.")
+    kind: Any = _typed(said, "type", str, "a text") or ""  # `attributes.check` knows which there are
     return Attribute(
         key=key,
         title=_typed(said, "title", str, "a text") or key,
-        kind=_typed(said, "type", str, "a text") or "",  # type: ignore[arg-type]  # judged with the rest of it
+        kind=kind,
         scope=["*"] if scope is None else scope,
         is_optional=_typed(said, "optional", bool, "true or false"),
         is_multiple=_typed(said, "multi", bool, "true or false"),
@@ -262,12 +263,12 @@ def _typed(said: dict[str, Any], name: str, kind: type, words: str) -> Any:
 def _range(key: str, given: dict[str, Any] | None) -> Range | None:
     if given is None:
         return None
-    numbers = [given.get(name) for name in ("min", "max", "step")]
+    numbers: list[Any] = [given.get(name) for name in ("min", "max", "step")]
     if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
         raise BadRequest(f'The attribute {shown(key)}: a range looks like {{"min": 0, "max": 10, "step": 1}}.')
     if any(isinstance(number, int) and number.bit_length() > 64 for number in numbers):
         raise BadRequest(f"The attribute {shown(key)}: the numbers of its range lie between -2^53 and 2^53.")
-    return Range(*numbers)  # type: ignore[arg-type]  # they are numbers
+    return Range(*numbers)
 
 
 # Whole ontologies.
